@@ -1,0 +1,55 @@
+"""What a model must offer so that every method and every measurement works on it: four functions."""
+
+from dataclasses import replace
+
+from torch import Tensor, nn
+
+from attn_lightning.types import AttentionOutput
+
+
+class Backbone(nn.Module):
+    """An attention model in four stages, `embed -> encode -> score -> attend`.
+
+    Subclass it (or `AttentionClassifier`) to plug a model of your own into every method:
+
+        class MyBackbone(Backbone):
+            def __init__(self, spec: DataSpec, width: int = 64) -> None: ...
+            def embed(self, tokens): ...
+            def encode(self, embeddings, mask): ...
+            def score(self, hidden, mask): ...
+            def attend(self, hidden, scores, mask, attention=None): ...
+
+    The constructor's first argument is the `DataSpec`; all others come from the configuration.
+    """
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """(B, T) token ids (or (B, T, ...) segments) to (B, T, E) embeddings."""
+        raise NotImplementedError
+
+    def encode(self, embeddings: Tensor, mask: Tensor) -> Tensor:
+        """(B, T, E) to (B, T, D) hidden states: the expensive part. States of real tokens never depend on padding."""
+        raise NotImplementedError
+
+    def score(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """(B, T, D) to (B, T) raw float32 attention scores, finite everywhere."""
+        raise NotImplementedError
+
+    def attend(self, hidden: Tensor, scores: Tensor, mask: Tensor, attention: Tensor | None = None) -> AttentionOutput:
+        """Normalise the scores, average the hidden states and classify: all that a score perturbation runs again.
+
+        Args:
+            hidden: (B, T, D).
+            scores: (B, T).
+            mask: (B, T) bool.
+            attention: (B, T) weights to use instead of the normalised scores, rows summing to 1 and 0 at padding.
+
+        Returns:
+            The output without `embeddings`.
+        """
+        raise NotImplementedError
+
+    def forward(self, tokens: Tensor, mask: Tensor, attention: Tensor | None = None) -> AttentionOutput:
+        """All four stages; `attention` replaces the model's own weights where given."""
+        embeddings = self.embed(tokens)
+        hidden = self.encode(embeddings, mask)
+        return replace(self.attend(hidden, self.score(hidden, mask), mask, attention), embeddings=embeddings)

@@ -1,0 +1,90 @@
+"""The contract of a training method: a Lightning callback that injects an extra loss term."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import ClassVar
+
+from lightning.pytorch import Callback
+from torch import Tensor
+
+from attn_lightning.backbone.protocol import Backbone
+from attn_lightning.errors import ConfigurationError
+from attn_lightning.types import AttentionOutput, Batch, LossTerm
+
+
+class Differentiates(IntEnum):
+    """What a method needs from autograd, in rising order of demand; checked before training starts."""
+
+    NOTHING = 0
+    SCORES = 1
+    SCORES_TWICE = 2
+    EMBEDDINGS = 3
+    EMBEDDINGS_TWICE = 4
+
+
+@dataclass(frozen=True)
+class TrainStep:
+    """All that a method may see of one training step.
+
+    Attributes:
+        model: the backbone; a method may call `attend` freely, and `encode` only if it declares `encoder_passes`.
+        batch: the labelled examples.
+        output: the clean pass over `batch`, with its graph.
+        task_loss: `(logits, labels) -> (B,)`, the per-example task loss that the run uses (class weights included).
+        progress: share of the training that is done, in [0, 1].
+        unlabeled: examples without labels, or None in a supervised run.
+        unlabeled_output: the clean pass over `unlabeled`, or None with it.
+    """
+
+    model: Backbone
+    batch: Batch
+    output: AttentionOutput
+    task_loss: Callable[[Tensor, Tensor], Tensor]
+    progress: float
+    unlabeled: Batch | None = None
+    unlabeled_output: AttentionOutput | None = None
+
+
+class Method(Callback):
+    """Base of every training method; `AttentionModule` asks the attached ones at every step.
+
+    A method never calls `.backward()`, touches `.grad`, holds trainable parameters or keeps tensors between steps,
+    so that automatic optimisation, accumulation, clipping, mixed precision and DDP work untouched.
+
+    Args:
+        weight: lambda, the factor of the extra term, at least 0; with 0 the run is the baseline, exactly.
+
+    Attributes:
+        differentiates: what the method needs from autograd.
+        encoder_passes: extra runs of the encoder per step beside the clean one (0 for score-level methods).
+        semi_supervised: whether an unlabelled batch changes the term.
+    """
+
+    differentiates: ClassVar[Differentiates] = Differentiates.NOTHING
+    encoder_passes: ClassVar[int] = 0
+    semi_supervised: ClassVar[bool] = False
+
+    def __init__(self, weight: float = 1.0) -> None:
+        if not weight >= 0:
+            raise ConfigurationError(
+                f"Expected `weight` of {type(self).__name__} to be 0 or more, but got {weight}; "
+                "use 0 to switch the term off."
+            )
+        self.weight = weight
+
+    def loss(self, step: TrainStep) -> LossTerm | None:
+        """The extra term of the objective, a mean over examples; None if the method adds none at this step."""
+        return None
+
+    def weights(self, step: TrainStep) -> Tensor | None:
+        """(B,) factors of the per-example task losses; None leaves them alone."""
+        return None
+
+    def attention(self, step: TrainStep) -> Tensor | None:
+        """(B, T) attention to train with at this step instead of the model's own; None leaves it alone."""
+        return None
+
+    def task_loss(self, step: TrainStep) -> Tensor | None:
+        """(B,) another task objective that replaces the cross-entropy; None leaves it alone."""
+        return None

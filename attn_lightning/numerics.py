@@ -1,0 +1,109 @@
+"""Numerically careful pieces that every formula of the package is made of.
+
+Each one is a pure function over padded tensors. They exist because the obvious one-liners are wrong here: a
+masked softmax times its log has NaN gradients, `F.kl_div` averages over the wrong axis, and dividing a tiny
+gradient by `norm + 1e-8` switches virtual adversarial training off without a word.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+
+def masked_log_softmax(scores: Tensor, mask: Tensor) -> Tensor:
+    """Log of the softmax over real tokens.
+
+    Args:
+        scores: (..., T) any real numbers; values at padding are ignored.
+        mask: (..., T) bool, at least one True per row.
+
+    Returns:
+        (..., T) log-probabilities; 0 at padding, so that a product with any probability stays finite and its
+        gradient too (`-inf * 0` would be NaN). Do not exponentiate without the mask.
+    """
+    log_probabilities = torch.log_softmax(scores.masked_fill(~mask, -math.inf), dim=-1)
+    return log_probabilities.masked_fill(~mask, 0.0)
+
+
+def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
+    """Softmax over real tokens, exactly 0 at padding.
+
+    Args:
+        scores: (..., T) any real numbers; values at padding are ignored.
+        mask: (..., T) bool, at least one True per row.
+
+    Returns:
+        (..., T) probabilities that sum to 1 over the last axis.
+    """
+    return torch.softmax(scores.masked_fill(~mask, -math.inf), dim=-1)
+
+
+def entropy(log_probabilities: Tensor, mask: Tensor) -> Tensor:
+    """Shannon entropy `H(p) = -sum_t p_t log p_t` in nats, of a distribution given by its logarithm.
+
+    Args:
+        log_probabilities: (..., T), for example from `masked_log_softmax`.
+        mask: (..., T) bool.
+
+    Returns:
+        (...) in [0, log n] with n real tokens. Its gradient is finite.
+    """
+    log_probabilities = log_probabilities.masked_fill(~mask, 0.0)
+    return -(log_probabilities.exp().masked_fill(~mask, 0.0) * log_probabilities).sum(-1)
+
+
+def kl_divergence(*, log_p: Tensor, log_q: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Kullback-Leibler divergence `KL(p || q) = sum_k p_k (log p_k - log q_k)` per row, in nats.
+
+    The arguments are named because swapping them is the commonest error of published attention code.
+
+    Args:
+        log_p: (..., K) logarithm of the first distribution: the one the expectation is taken over.
+        log_q: (..., K) logarithm of the second distribution.
+        mask: (..., K) bool, True where a term counts; None if all do.
+
+    Returns:
+        (...) at least 0; no mean is taken, so that no caller can take it over the wrong axis.
+    """
+    terms = log_p.exp() * (log_p - log_q)
+    if mask is not None:
+        terms = terms.masked_fill(~mask, 0.0)
+    return terms.sum(-1)
+
+
+def unit_vectors(vectors: Tensor, start_dim: int = 1) -> Tensor:
+    """Every example's vector divided by its L2 norm, exactly, however small it is.
+
+    The largest absolute entry is divided out first, so a vector of norm 1e-30 still reaches length 1 in float32;
+    adding a constant to the norm instead shortens small vectors, which for the gradients of virtual adversarial
+    training (they shrink with the square of xi) means no perturbation at all.
+
+    Args:
+        vectors: (B, ...) detached: the second derivative of a norm at zero is NaN.
+        start_dim: the first axis that belongs to the vector; one norm per index of the axes before it.
+
+    Returns:
+        The same shape; rows of norm 1, and rows of zeros where the input row is all zeros (there is no direction).
+    """
+    axes = tuple(range(start_dim, vectors.dim()))
+    largest = vectors.abs().amax(axes, keepdim=True)
+    scaled = vectors / torch.where(largest > 0, largest, torch.ones_like(largest))
+    norm = torch.linalg.vector_norm(scaled, dim=axes, keepdim=True)
+    return scaled / torch.where(norm > 0, norm, torch.ones_like(norm))
+
+
+@contextmanager
+def full_precision(device_type: str) -> Iterator[None]:
+    """Run the block outside autocast, so that matrix products of float32 tensors stay float32.
+
+    The head of the model runs under it: in bfloat16 the finite differences of virtual adversarial training have a
+    cosine of about 0 with the true direction, while float32 on bfloat16 hidden states is exact to 0.99.
+
+    Args:
+        device_type: "cpu", "cuda", ...: `tensor.device.type`.
+    """
+    with torch.autocast(device_type, enabled=False):
+        yield
