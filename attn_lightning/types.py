@@ -31,7 +31,7 @@ class Batch(NamedTuple):
         tokens: (B, T) int64 token ids, 0 at padding; (B, T, ...) float32 for segments that are not words.
         mask: (B, T) bool, True at real tokens. Every row has at least one.
         labels: (B,) int64 class, `UNLABELED` (-1) where there is none.
-        index: (B,) int64 row of the example in its split, so that results can be put back in order.
+        rows: (B,) int64 row of the example in its split, so that results can be put back in order.
         rationale: (B, T) bool, True at tokens that a human (or the generator) marked as evidence; rows without a
             rationale are all False and have `has_rationale` False. None if the data set has no rationales at all.
         has_rationale: (B,) bool, or None together with `rationale`.
@@ -41,7 +41,7 @@ class Batch(NamedTuple):
     tokens: Tensor
     mask: Tensor
     labels: Tensor
-    index: Tensor
+    rows: Tensor
     rationale: Tensor | None = None
     has_rationale: Tensor | None = None
     shortcut: Tensor | None = None

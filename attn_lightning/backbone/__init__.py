@@ -1,0 +1,1 @@
+"""The model: what it is at test time."""

@@ -1,0 +1,1 @@
+"""Lightning callbacks that watch, measure or write files; none of them changes the training."""

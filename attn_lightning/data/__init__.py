@@ -1,0 +1,1 @@
+"""Data modules and everything between a file and a batch."""

@@ -1,0 +1,1 @@
+"""What runs explanations and metrics over whole data sets, in batches."""

@@ -1,0 +1,1 @@
+"""Training methods: what changes only how the model is trained."""

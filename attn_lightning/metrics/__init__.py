@@ -1,0 +1,1 @@
+"""Measurements: pure functions over padded tensors or arrays, and thin torchmetrics classes."""
