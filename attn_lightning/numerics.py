@@ -95,6 +95,11 @@ def unit_vectors(vectors: Tensor, start_dim: int = 1) -> Tensor:
     return scaled / torch.where(norm > 0, norm, torch.ones_like(norm))
 
 
+def at_least_float32(values: Tensor) -> Tensor:
+    """The values in float32 if they come in half precision, untouched (no copy) if in float32 or float64."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+
+
 @contextmanager
 def full_precision(device_type: str) -> Iterator[None]:
     """Run the block outside autocast, so that matrix products of float32 tensors stay float32.
