@@ -1,1 +1,12 @@
 """Training methods: what changes only how the model is trained."""
+
+from attn_lightning.methods.attention_perturbation import (
+    AttentionAT,
+    AttentionIAT,
+    AttentionIVAT,
+    AttentionRP,
+    AttentionVAT,
+)
+from attn_lightning.methods.base import Method
+
+__all__ = ["AttentionAT", "AttentionIAT", "AttentionIVAT", "AttentionRP", "AttentionVAT", "Method"]
