@@ -1,0 +1,166 @@
+"""Importance of tokens by gradients: what attention is compared with."""
+
+from collections.abc import Collection, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from attn_lightning.backbone.protocol import Backbone
+from attn_lightning.errors import ConfigurationError
+from attn_lightning.types import AttentionOutput, Batch
+
+Importance = Literal["gradient", "gradient_full", "hidden"]
+"""`gradient` holds attention constant, `gradient_full` does not; both are taken at embeddings, `hidden` at states."""
+
+
+def importances(
+    model: Backbone, batch: Batch, kinds: Collection[Importance] = ("gradient", "hidden")
+) -> tuple[AttentionOutput, dict[str, Tensor]]:
+    """The model's output and the importance of every token for the predicted class, in as few passes as possible.
+
+        gradient_t = | sum_d e_{t,d} dp_y/de_{t,d} |        hidden_t = | sum_d h_{t,d} dp_y/dh_{t,d} |
+
+    p_y is the probability of the class that the clean pass predicts. For `gradient` attention is a constant (Jain and
+    Wallace 2019, https://aclanthology.org/N19-1357, algorithm 1), for `gradient_full` and `hidden` it moves too.
+
+    Works in eval mode whatever mode the model is in, inside `torch.no_grad` and `torch.inference_mode` as well
+    (Lightning's validation and test), and leaves modes and every `.grad` as they were.
+
+    Args:
+        model: any backbone.
+        batch: only `tokens` and `mask` are read.
+        kinds: which importances to compute.
+
+    Returns:
+        The detached output of `model(batch.tokens, batch.mask)` in eval mode, and per kind (B, T) numbers of at least
+        0, detached, exactly 0 at padding.
+
+    Raises:
+        ConfigurationError: an unknown kind.
+
+    Cost: one pass through the encoder, and one backward pass through it for each kind of `gradient`; `hidden` alone
+    runs only the head backward. Gradients of parameters are not asked for.
+    """
+    _check_kinds(kinds)
+    with differentiable(model):
+        tokens, mask = batch.tokens.clone(), batch.mask.clone()  # autograd refuses to save inference tensors
+        embeddings = model.embed(tokens).detach().requires_grad_()
+        with _recurrent_kernels(model, embeddings):
+            hidden = model.encode(embeddings, mask)
+            output, gradients = _head_gradients(model, hidden, mask, {_holds_attention(kind) for kind in kinds})
+            results: dict[str, Tensor] = {}
+            for kind in kinds:
+                gradient, at = gradients[_holds_attention(kind)], hidden
+                if kind != "hidden":
+                    (gradient,), at = torch.autograd.grad(hidden, embeddings, gradient, retain_graph=True), embeddings
+                results[kind] = _product(at, gradient, mask)
+    return _detached(replace(output, embeddings=embeddings)), results
+
+
+def gradient_importance(model: Backbone, batch: Batch, *, hold_attention: bool = True) -> Tensor:
+    """(B, T) gradient times embedding, `| sum_d e_{t,d} dp_y/de_{t,d} |`; see `importances`.
+
+    Args:
+        model: any backbone.
+        batch: only `tokens` and `mask` are read.
+        hold_attention: treat attention as a constant.
+    """
+    kind: Importance = "gradient" if hold_attention else "gradient_full"
+    return importances(model, batch, (kind,))[1][kind]
+
+
+def hidden_importance(model: Backbone, output: AttentionOutput, *, hold_attention: bool = False) -> Tensor:
+    """(B, T) gradient times hidden state, `| sum_d h_{t,d} dp_y/dh_{t,d} |`; see `importances`.
+
+    With a linear classifier on the context and attention held this is `p_y a_t | (w_y - sum_c p_c w_c) . h_t |`.
+
+    Args:
+        model: any backbone.
+        output: a pass of the model; its hidden states are taken as they are, so make it in eval mode.
+        hold_attention: treat attention as a constant.
+
+    Cost: the head only, the encoder is not run.
+    """
+    with differentiable(model):
+        hidden, mask = output.hidden.detach().clone(), output.mask.clone()
+        _, gradients = _head_gradients(model, hidden, mask, {hold_attention})
+        return _product(hidden, gradients[hold_attention], mask)
+
+
+@contextmanager
+def differentiable(model: nn.Module) -> Iterator[None]:
+    """Run the block in eval mode and with autograd on, also inside `torch.no_grad` and `torch.inference_mode`.
+
+    Tensors made in inference mode must still be cloned before they enter a graph. Every module's mode is restored.
+
+    Args:
+        model: what the block differentiates.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            torch.clear_autocast_cache()  # weights cast in inference mode could not be saved for backward
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def confidence(logits: Tensor) -> Tensor:
+    """(B,) probability of the predicted class, `1 / (1 + sum_{c != y} exp(z_c - z_y))`.
+
+    Equal to the softmax, but its gradient does not vanish where the model is sure: that of a float32 softmax is
+    exactly 0 from a margin of 17 on.
+
+    Args:
+        logits: (B, C).
+    """
+    top, predicted = logits.max(-1, keepdim=True)
+    others = torch.ones_like(logits, dtype=torch.bool).scatter(-1, predicted, False)
+    return 1 / (1 + (logits - top).exp().masked_fill(~others, 0.0).sum(-1))
+
+
+def _head_gradients(
+    model: Backbone, hidden: Tensor, mask: Tensor, holds: Collection[bool]
+) -> tuple[AttentionOutput, dict[bool, Tensor]]:
+    """The output, and (B, T, D) `dp_y/dh` by whether attention is held; nothing goes through the encoder."""
+    states = hidden.detach().requires_grad_()
+    output = model.attend(states, model.score(states, mask), mask)
+    gradients = {}
+    for hold in holds:
+        attended = model.attend(states, output.scores.detach(), mask, output.attention.detach()) if hold else output
+        (gradients[hold],) = torch.autograd.grad(confidence(attended.logits).sum(), states, retain_graph=True)
+    return output, gradients
+
+
+def _product(values: Tensor, gradient: Tensor, mask: Tensor) -> Tensor:
+    """(B, T) `| sum_d values * gradient |`, 0 at padding."""
+    products = (values.detach().float() * gradient.float()).sum(-1)
+    return products.abs().masked_fill(~mask, 0.0)
+
+
+def _detached(output: AttentionOutput) -> AttentionOutput:
+    tensors = {name: value.detach() for name, value in vars(output).items() if isinstance(value, Tensor)}
+    aux = {name: value.detach() if isinstance(value, Tensor) else value for name, value in output.aux.items()}
+    return replace(output, **tensors, aux=aux)
+
+
+def _holds_attention(kind: Importance) -> bool:
+    return kind == "gradient"
+
+
+def _recurrent_kernels(model: nn.Module, embeddings: Tensor) -> AbstractContextManager[None]:
+    """CuDNN off where it has no backward pass, that is for RNNs in eval mode."""
+    if embeddings.is_cuda and any(isinstance(module, nn.RNNBase) for module in model.modules()):
+        return torch.backends.cudnn.flags(enabled=False)
+    return nullcontext()
+
+
+def _check_kinds(kinds: Collection[str]) -> None:
+    unknown = [kind for kind in kinds if kind not in get_args(Importance)]
+    if unknown:
+        raise ConfigurationError(f"Expected importances among {list(get_args(Importance))}, but got {unknown}.")

@@ -1,0 +1,225 @@
+"""Agreement of token scores, against scipy and plain loops on unpadded rows."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from scipy.spatial.distance import jensenshannon
+
+from attn_lightning.metrics import agreement
+from attn_lightning.metrics.agreement import (
+    JensenShannon,
+    Kendall,
+    KendallSignificance,
+    Pearson,
+    Spearman,
+    TopKOverlap,
+    agreement_metrics,
+    jensen_shannon,
+    kendall_p_value,
+    kendall_tau,
+    pearson,
+    spearman,
+    top_k_overlap,
+)
+
+ALL = (kendall_tau, kendall_p_value, spearman, pearson, jensen_shannon, top_k_overlap)
+METRICS = (Kendall, KendallSignificance, Spearman, Pearson, JensenShannon, TopKOverlap)
+
+
+def padded(seed=0, size=40, longest=30, ties=False, dtype=np.float32):
+    """Random scores of random lengths, a one-token row and rows with a constant score among them; junk at padding."""
+    rng = np.random.default_rng(seed)
+    first, second = rng.random((2, size, longest)).astype(dtype)
+    if ties:
+        first, second = first.round(1), second.round(1)
+    lengths = rng.integers(2, longest + 1, size)
+    lengths[:3] = (1, 2, longest)
+    first[3], second[4] = 0.25, 0.5
+    first[5] = second[5] = 0.125
+    mask = np.arange(longest) < lengths[:, None]
+    return first, second, mask
+
+
+def by_row(measure, first, second, mask):
+    return np.array([measure(a[real], b[real]) for a, b, real in zip(first, second, mask, strict=True)])
+
+
+def or_nan(measure):
+    """`measure`, and NaN for the rows for which the specification calls it undefined."""
+    return lambda a, b: np.nan if len(a) < 2 or len(set(a)) == 1 or len(set(b)) == 1 else measure(a, b)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize(
+    ("ours", "reference"),
+    [
+        (kendall_tau, lambda a, b: stats.kendalltau(a, b).statistic),
+        (kendall_p_value, lambda a, b: stats.kendalltau(a, b).pvalue),
+        (spearman, lambda a, b: stats.spearmanr(a, b).statistic),
+        (pearson, lambda a, b: stats.pearsonr(a.astype(float), b.astype(float)).statistic),
+    ],
+)
+def test_equals_scipy(ours, reference, ties):
+    scores = padded(seed=1, size=80, ties=ties)
+    np.testing.assert_allclose(ours(*scores), by_row(or_nan(reference), *scores), atol=1e-12)
+
+
+def test_kendall_of_long_texts_equals_that_of_short_ones(monkeypatch):
+    first, second, mask = padded(seed=2, size=8, longest=60, ties=True)
+    short = kendall_tau(first, second, mask)
+    monkeypatch.setattr(agreement, "_LONGEST_PAIRWISE", 5)
+    np.testing.assert_allclose(kendall_tau(first, second, mask), short, atol=1e-12)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_jensen_shannon_equals_scipy(ties):
+    scores = padded(seed=3, ties=ties)
+    expected = by_row(lambda a, b: jensenshannon(a, b) ** 2 if len(a) > 1 else np.nan, *scores)
+    np.testing.assert_allclose(jensen_shannon(*scores), expected, atol=1e-7)
+
+
+def test_jensen_shannon_is_bounded_by_ln_2_and_0():
+    disjoint = np.array([[1.0, 0.0, 9.0], [0.3, 0.7, 9.0]]), np.array([[0.0, 4.0, 9.0], [3.0, 7.0, 9.0]])
+    mask = np.array([[True, True, False]] * 2)
+    np.testing.assert_allclose(jensen_shannon(*disjoint, mask), [math.log(2), 0.0], atol=1e-15)
+
+
+def test_jensen_shannon_of_what_is_no_distribution_is_nan():
+    first, second = np.array([[0.0, 0.0], [-1.0, 2.0], [0.5, np.inf]]), np.ones((3, 2))
+    assert np.isnan(jensen_shannon(first, second, np.ones((3, 2), bool))).all()
+
+
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_top_k_overlap_equals_a_loop(k):
+    scores = padded(seed=4)
+
+    def loop(a, b):
+        if len(a) <= k:
+            return np.nan
+        best = [set(sorted(range(len(a)), key=lambda t: (-x[t], t))[:k]) for x in (a, b)]
+        return len(best[0] & best[1]) / k
+
+    np.testing.assert_allclose(top_k_overlap(*scores, k), by_row(or_nan(loop), *scores))
+
+
+def test_the_earlier_of_tied_tokens_comes_first():
+    first, second = np.array([[0.2, 0.2, 0.2, 0.1]]), np.array([[0.9, 0.5, 0.1, 0.0]])
+    assert top_k_overlap(first, second, np.ones((1, 4), bool), k=2) == [1.0]
+
+
+@pytest.mark.parametrize("measure", ALL)
+def test_padding_and_its_amount_change_nothing(measure):
+    first, second, mask = padded(seed=5)
+    expected = measure(first, second, mask)
+    wide = np.pad(mask, ((0, 0), (0, 7)))
+    for junk in (0.0, -1e9, np.nan, np.inf):
+        a, b = (np.where(wide, np.pad(x, ((0, 0), (0, 7))), junk) for x in (first, second))
+        np.testing.assert_allclose(measure(a, b, wide), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("measure", ALL)
+def test_real_tokens_may_stand_anywhere(measure):
+    first, second, mask = padded(seed=6)
+    order = np.random.default_rng(0).permutation(mask.shape[1])
+    if measure is not top_k_overlap:  # its ties go by position; without ties it does not matter either
+        np.testing.assert_allclose(
+            measure(first[:, order], second[:, order], mask[:, order]), measure(first, second, mask)
+        )
+
+
+@pytest.mark.parametrize("measure", ALL)
+def test_scores_that_are_not_finite_are_undefined(measure):
+    first, second, mask = padded(seed=7, size=10)
+    first[6, 0], second[7, 1], first[8, 0] = np.nan, np.inf, -np.inf
+    mask[6:9, :3] = True
+    values = measure(first, second, mask)
+    assert np.isnan(values[6:9]).all()
+    assert not np.isnan(values[2])
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_metrics_report_mean_deviation_and_count_of_the_defined(metric):
+    scores = padded(seed=8)
+    metric = metric()
+    values = metric.measure(*scores)
+    values = values[~np.isnan(values)]
+    metric.update(*map(torch.from_numpy, scores))
+    results = {key.removeprefix(metric.name): value.item() for key, value in metric.compute().items()}
+    assert results == pytest.approx({"_mean": values.mean(), "_std": values.std(), "_n_valid": len(values)}, abs=1e-6)
+    assert metric.minimum <= values.min() <= values.max() <= metric.maximum
+    assert metric.higher_is_better == (metric.name != "jensen_shannon")
+
+
+def test_significance_is_the_share_of_small_p_values():
+    scores = padded(seed=9, size=200)
+    p_values = kendall_p_value(*scores)
+    p_values = p_values[~np.isnan(p_values)]
+    metric = KendallSignificance(level=0.2)
+    metric.update(*map(torch.from_numpy, scores))
+    assert metric.compute()["kendall_significant_mean"].item() == pytest.approx((p_values < 0.2).mean())
+
+
+def test_batches_and_their_order_change_nothing():
+    first, second, mask = map(torch.from_numpy, padded(seed=10))
+    whole, parts = agreement_metrics(complete=True), agreement_metrics(complete=True)
+    whole.update(first, second, mask)
+    for rows in torch.randperm(len(mask)).split(7):
+        width = int(mask[rows].sum(1).max())
+        parts.update(first[rows, :width], second[rows, :width], mask[rows, :width])
+    expected = {key: value.item() for key, value in whole.compute().items()}
+    assert {key: value.item() for key, value in parts.compute().items()} == pytest.approx(expected)
+    assert len(expected) == 18
+
+
+def test_a_first_batch_without_any_defined_value_does_not_merge_the_metrics():
+    metrics = agreement_metrics(complete=True)
+    single = torch.ones(4, 1)
+    metrics.update(single, single, single.bool())
+    scores = padded(seed=11)
+    metrics.update(*map(torch.from_numpy, scores))
+    results = metrics.compute()
+    assert results["spearman_mean"].item() == pytest.approx(np.nanmean(spearman(*scores)), abs=1e-6)
+    assert results["kendall_mean"].item() == pytest.approx(np.nanmean(kendall_tau(*scores)), abs=1e-6)
+
+
+def test_nothing_defined_is_nan_with_a_count_of_0():
+    metric = Pearson()
+    metric.update(torch.ones(3, 4), torch.rand(3, 4), torch.ones(3, 4, dtype=torch.bool))
+    results = metric.compute()
+    assert results["pearson_n_valid"] == 0
+    assert results["pearson_mean"].isnan()
+    assert results["pearson_std"].isnan()
+
+
+def test_predicted_classes_are_reported_apart():
+    scores = padded(seed=12)
+    predicted = np.arange(len(scores[2])) % 3
+    metric = Kendall(num_classes=4)
+    metric.update(*map(torch.from_numpy, (*scores, predicted)))
+    results, values = metric.compute(), kendall_tau(*scores)
+    assert results["kendall_mean"].item() == pytest.approx(np.nanmean(values), abs=1e-6)
+    for c in range(3):
+        assert results[f"kendall_mean_class{c}"].item() == pytest.approx(np.nanmean(values[predicted == c]), abs=1e-6)
+        assert results[f"kendall_n_valid_class{c}"] == (~np.isnan(values[predicted == c])).sum()
+    assert results["kendall_n_valid_class3"] == 0
+    with pytest.raises(ValueError, match="predicted"):
+        metric.update(*map(torch.from_numpy, scores))
+
+
+def test_half_precision_and_graphs_are_accepted():
+    first, second, mask = map(torch.from_numpy, padded(seed=13))
+    metrics = agreement_metrics(complete=True)
+    metrics.update(first.bfloat16().requires_grad_(), second.half(), mask)
+    assert metrics.compute()["kendall_n_valid"] > 0
+
+
+def test_the_controls_score_what_is_declared():
+    rng = np.random.default_rng(0)
+    scores = rng.random((2000, 12)), rng.random((2000, 12)), np.ones((2000, 12), bool)
+    for metric in METRICS:
+        if metric.uninformative is not None:
+            assert np.nanmean(metric().measure(*scores)) == pytest.approx(metric.uninformative, abs=0.02)
+    assert top_k_overlap(*scores, k=5).mean() == pytest.approx(5 / 12, abs=0.02)
