@@ -1,0 +1,198 @@
+"""Encoded texts to padded batches: memory-mapped rows, buckets of similar length, shares for several processes."""
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset, Sampler
+
+from attn_lightning.errors import ConfigurationError
+from attn_lightning.types import Batch
+
+POOL = 64
+"""Batches that are sorted by length together in training: little padding, and still another mixture every epoch."""
+
+Rows = NDArray[np.int64]
+
+
+class RaggedColumn:
+    """A list column of an Arrow table as NumPy views, without a copy: row `i` is `column[i]`.
+
+    Args:
+        dataset: memory-mapped, written by `datasets` (its rows are not reordered by an index).
+        name: a column of lists of numbers.
+    """
+
+    def __init__(self, dataset: datasets.Dataset, name: str) -> None:
+        chunks = dataset.data.column(name).chunks
+        bounds = [np.asarray(chunk.offsets) for chunk in chunks]
+        # A sliced chunk's offsets refer to the unsliced values, which is what `values` gives.
+        self._values = [chunk.values.to_numpy(zero_copy_only=False) for chunk in chunks]
+        self._chunk = np.repeat(np.arange(len(chunks), dtype=np.int32), [len(chunk) for chunk in chunks])
+        self._start = np.concatenate([bound[:-1] for bound in bounds]).astype(np.int64)
+        self.lengths: Rows = np.concatenate([np.diff(bound) for bound in bounds]).astype(np.int64)
+
+    def __getitem__(self, row: int) -> NDArray[Any]:
+        start = self._start[row]
+        values: NDArray[Any] = self._values[self._chunk[row]][start : start + self.lengths[row]]
+        return values
+
+    def pad(self, rows: Rows, dtype: type[np.generic]) -> NDArray[Any]:
+        """(B, T) of the rows, zeros on the right."""
+        padded = np.zeros((len(rows), int(self.lengths[rows].max())), dtype)
+        for line, row in zip(padded, rows, strict=True):
+            line[: self.lengths[row]] = self[row]
+        return padded
+
+
+class EncodedTexts(Dataset[Batch]):
+    """One split as `Batch`es: an item is a list of rows, so that a batch is padded at once.
+
+    Args:
+        dataset: columns `ids`, `label`, and where the data has them `rationale`, `has_rationale`, `shortcut`.
+    """
+
+    def __init__(self, dataset: datasets.Dataset) -> None:
+        self.dataset = dataset
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Views into mapped memory would be copied to every worker; each one opens the file itself.
+        return {"dataset": self.dataset}
+
+    @cached_property
+    def _ids(self) -> RaggedColumn:
+        return RaggedColumn(self.dataset, "ids")
+
+    @cached_property
+    def _word_marks(self) -> dict[str, RaggedColumn]:
+        marked = [name for name in ("rationale", "shortcut") if name in self.dataset.column_names]
+        return {name: RaggedColumn(self.dataset, name) for name in marked}
+
+    @cached_property
+    def _labels(self) -> Rows:
+        return self._column("label").astype(np.int64)
+
+    @cached_property
+    def _has_rationale(self) -> NDArray[np.bool_]:
+        return self._column("has_rationale").astype(np.bool_)
+
+    def _column(self, name: str) -> NDArray[Any]:
+        values: NDArray[Any] = self.dataset.data.column(name).to_numpy()
+        return values
+
+    @property
+    def lengths(self) -> Rows:
+        """(N,) tokens of every row."""
+        return self._ids.lengths
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, rows: Sequence[int]) -> Batch:
+        """The rows as one padded batch, in the order given; raises `IndexError` at a row that is not there."""
+        index = np.asarray(rows, np.int64)
+        lengths = self.lengths[index]
+        marks = {name: torch.from_numpy(column.pad(index, np.bool_)) for name, column in self._word_marks.items()}
+        if "rationale" in marks:
+            marks["has_rationale"] = torch.from_numpy(self._has_rationale[index])
+        return Batch(
+            tokens=torch.from_numpy(self._ids.pad(index, np.int64)),
+            mask=torch.from_numpy(np.arange(lengths.max()) < lengths[:, None]),
+            labels=torch.from_numpy(self._labels[index]),
+            rows=torch.from_numpy(index),
+            **marks,
+        )
+
+
+class LengthBatches(Sampler[list[int]]):
+    """Lists of rows of similar length, every row exactly once per epoch over all processes together.
+
+    With several processes each global batch of `world_size * batch_size` rows is dealt out to them, so that all have
+    the same number of batches of the same length; switch Lightning's own sampler off (`use_distributed_sampler`).
+    Training batches change from epoch to epoch and depend on `seed` and the epoch alone, so a resumed run goes on as
+    the uninterrupted one would have. Cost: one sort per epoch.
+
+    Args:
+        lengths: (N,) tokens of every row.
+        batch_size: rows of a batch per process.
+        shuffle: a new order every epoch; otherwise sorted by length, the longest first.
+        seed: of the shuffling.
+        token_budget: the most tokens, padding included, of a batch per process; `batch_size` still holds.
+        rank: this process.
+        world_size: all processes.
+
+    Raises:
+        ConfigurationError: fewer rows than processes.
+    """
+
+    def __init__(
+        self,
+        lengths: Rows,
+        batch_size: int,
+        *,
+        shuffle: bool = False,
+        seed: int = 0,
+        token_budget: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if len(lengths) < world_size:
+            raise ConfigurationError(
+                f"Expected at least one row per process, but got {len(lengths)} rows for {world_size} processes; "
+                "use fewer devices."
+            )
+        self.lengths = lengths
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.seed = seed
+        self.token_budget = token_budget
+        self.rank = rank
+        self.world_size = world_size
+        self.epoch = 0
+        self._planned: tuple[int, list[Rows]] | None = None
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls this before every epoch, also after a restart."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for rows in self._plan():
+            yield rows[self.rank :: self.world_size].tolist()
+
+    def __len__(self) -> int:
+        return len(self._plan())
+
+    def _plan(self) -> list[Rows]:
+        # The length is asked for several times per epoch.
+        if self._planned is None or self._planned[0] != self.epoch:
+            self._planned = (self.epoch, self._global_batches())
+        return self._planned[1]
+
+    def _global_batches(self) -> list[Rows]:
+        size = self.batch_size * self.world_size
+        if not self.shuffle:
+            return self._cut(np.argsort(-self.lengths, kind="stable"), size)
+        generator = np.random.default_rng([self.seed, self.epoch])
+        order = generator.permutation(len(self.lengths))
+        pools = [order[start : start + POOL * size] for start in range(0, len(order), POOL * size)]
+        batches = [batch for pool in pools for batch in self._cut(pool[np.argsort(-self.lengths[pool])], size)]
+        if len(batches[-1]) < self.world_size:
+            batches[-2:] = [np.concatenate(batches[-2:])]
+        return [batches[place] for place in generator.permutation(len(batches))]
+
+    def _cut(self, rows: Rows, size: int) -> list[Rows]:
+        """Rows, the longest first, in runs of at most `size` that keep to the budget."""
+        batches, start = [], 0
+        while start < len(rows):
+            longest = int(self.lengths[rows[start]])
+            fitting = size if self.token_budget is None else self.token_budget // longest * self.world_size
+            end = start + min(size, max(fitting, self.world_size))
+            batches.append(rows[start:end])
+            start = end
+        if len(batches) > 1 and len(batches[-1]) < self.world_size:
+            batches[-2:] = [np.concatenate(batches[-2:])]
+        return batches

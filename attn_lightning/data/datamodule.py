@@ -1,0 +1,592 @@
+"""The data module that all text data sets share: preparation, cache, manifest, batches."""
+
+import hashlib
+import json
+import logging
+import math
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from itertools import chain, pairwise
+from pathlib import Path
+from typing import Any, ClassVar
+
+import datasets
+import numpy as np
+import torch
+from datasets.arrow_writer import ArrowWriter
+from lightning.pytorch import LightningDataModule
+from numpy.typing import NDArray
+from sklearn.model_selection import train_test_split
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from attn_lightning.data.batching import EncodedTexts, LengthBatches, RaggedColumn
+from attn_lightning.data.embeddings import Embeddings, RandomEmbeddings
+from attn_lightning.data.sources import Columns, Labels, Row, Source, records
+from attn_lightning.data.text import PADDING, UNKNOWN, Digits, Splitting, TextOptions, TextTokenizer, Unknown
+from attn_lightning.errors import ConfigurationError, DataFormatError
+from attn_lightning.types import Batch, DataSpec
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1
+"""Part of the cache key: raised whenever the same options would prepare other data."""
+
+ANNOTATIONS = {"rationale": "bool", "shortcut": "bool", "token_sentiment": "int8"}
+MANIFEST, TOKENIZER = "manifest.json", "tokenizer.json"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The options of the preparation that depend on the data set and its protocol; None in the constructor means these.
+
+    Attributes:
+        min_length: shorter texts, in words, are left out of every split.
+        max_length: longer texts are cut off after so many words; 0 cuts none.
+        length_limit: texts of so many words or more are left out of every split; 0 leaves none out.
+        drop_longest: leave the longest texts of every split out, as a strict "<" against the maximum does.
+        min_count: words that occur less often in train are unknown.
+        digits: see `TextOptions`.
+        splitting: see `TextOptions`.
+        validation_fraction: share of train that is cut off where there is no validation split.
+        split_seed: of every split that is made here.
+    """
+
+    min_length: int = 0
+    max_length: int = 0
+    length_limit: int = 0
+    drop_longest: bool = False
+    min_count: int = 1
+    digits: Digits = "keep"
+    splitting: Splitting = "words"
+    validation_fraction: float = 0.1
+    split_seed: int = 0
+
+
+class TextDataModule(LightningDataModule):
+    """Text data from source to padded batches.
+
+    `prepare_data` reads, checks, splits and encodes once, into a cache keyed by the content of the source and the
+    options; a second start maps that cache into memory. A text without words, or without known words, is kept as
+    `<unk>` and counted in the manifest and the log.
+
+    Args:
+        root: folder of data sets; None takes the environment variable ATTN_LIGHTNING_DATA, and without it the hub.
+        cache: folder of the prepared data; None takes ATTN_LIGHTNING_CACHE, else the user's cache folder.
+        batch_size: examples of a training batch, per process.
+        eval_batch_size: examples of a validation, test or prediction batch, per process.
+        min_length: texts of fewer words are left out and counted; None: as the data set's protocol says.
+        max_length: texts are cut off after so many words and counted; 0 cuts none; None: as the protocol says.
+        min_count: words that occur less often in the training texts are unknown; None: as the protocol says.
+        lowercase: fold case.
+        digits: `merge` reads all words with digits as one word; None: as the protocol says.
+        unknown: `drop` leaves unknown words out, `token` keeps them as `<unk>`.
+        embeddings: the initial word vectors; None draws 300 random numbers per word.
+        validation_fraction: share of train for a missing validation split; None: as the protocol says.
+        split_seed: seed of the splits that are made here; None: as the protocol says.
+        token_budget: the most tokens of a training batch, padding included; None: no limit beside `batch_size`.
+        num_workers: processes that make batches; 0 is fast enough, batches are views into mapped memory.
+        max_examples: train on a class-balanced-as-it-is random subset of so many examples; None takes all.
+
+    Raises:
+        ConfigurationError: an option is out of its range, or the data is nowhere to be found.
+        DataFormatError: a file or a row is not what was declared.
+    """
+
+    corpus: ClassVar[str] = "texts"
+
+    def __init__(
+        self,
+        root: Path | None = None,
+        cache: Path | None = None,
+        batch_size: int = 32,
+        eval_batch_size: int = 128,
+        min_length: int | None = None,
+        max_length: int | None = None,
+        min_count: int | None = None,
+        lowercase: bool = True,
+        digits: Digits | None = None,
+        unknown: Unknown = "token",
+        embeddings: Embeddings | None = None,
+        validation_fraction: float | None = None,
+        split_seed: int | None = None,
+        token_budget: int | None = None,
+        num_workers: int = 0,
+        max_examples: int | None = None,
+    ) -> None:
+        super().__init__()
+        environment = os.environ.get("ATTN_LIGHTNING_DATA")
+        self.root = root or (Path(environment) if environment else None)
+        self.cache = cache or default_cache()
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.lowercase = lowercase
+        self.unknown: Unknown = unknown
+        self.embeddings = embeddings or RandomEmbeddings(300)
+        self.token_budget = token_budget
+        self.num_workers = num_workers
+        self.max_examples = max_examples
+        self._overrides: dict[str, Any] = {
+            "min_length": min_length,
+            "max_length": max_length,
+            "min_count": min_count,
+            "digits": digits,
+            "validation_fraction": validation_fraction,
+            "split_seed": split_seed,
+        }
+        self._folder: Path | None = None
+        self._vectors: Tensor | None = None
+        _check_options(self)
+
+    # What a data set says of itself.
+
+    def source(self) -> Source:
+        """Where the rows come from; downloads nothing."""
+        raise NotImplementedError
+
+    def columns(self) -> Columns:
+        """Which columns of the source are read."""
+        return Columns()
+
+    def protocol_recipe(self) -> Recipe:
+        """The options of the protocol, before the user's own."""
+        return Recipe()
+
+    def declared_labels(self) -> tuple[str, ...] | None:
+        """The classes by index; None takes those that occur in train."""
+        return None
+
+    def kept_classes(self) -> tuple[str, ...] | None:
+        """The classes to keep, in the order of their index; None keeps all."""
+        return None
+
+    def notes(self) -> list[str]:
+        """Sentences for the manifest: what a reader of a result must know about the data."""
+        return []
+
+    def arrange(self, splits: dict[str, datasets.Dataset]) -> dict[str, datasets.Dataset]:
+        """Make the splits of the protocol; by default a missing validation split is cut from train."""
+        if "validation" in splits:
+            return splits
+        train, validation = cut(splits["train"], self.recipe.validation_fraction, self.recipe.split_seed)
+        return {**splits, "train": train, "validation": validation}
+
+    # Lightning's two steps.
+
+    def prepare_data(self) -> None:
+        """Read, encode and cache the data and what the embeddings need, on one process; instant if it is cached."""
+        folder = self._locate()
+        if not _is_whole(folder):
+            _build_aside(folder, self._build)
+        self._load(folder)
+        self._word_vectors()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Map the prepared data into memory."""
+        if self._folder is None:
+            self._load(self._locate())
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The protocol's options with the user's in their place."""
+        return replace(self.protocol_recipe(), **{k: v for k, v in self._overrides.items() if v is not None})
+
+    # What the others read after setup.
+
+    @cached_property
+    def spec(self) -> DataSpec:
+        """What a backbone must know, word vectors included."""
+        weights = self._word_vectors()
+        return DataSpec(len(self.label_names), len(weights), weights.shape[1], self.label_names, weights)
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """One name per class."""
+        return tuple(self.manifest["label_names"])
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """Where the data came from and what was made of it; JSON."""
+        content: dict[str, Any] = json.loads((self._ready() / MANIFEST).read_text("utf-8"))
+        return content
+
+    @cached_property
+    def tokenizer(self) -> TextTokenizer:
+        """The tokenizer that encoded the data."""
+        return TextTokenizer.from_str((self._ready() / TOKENIZER).read_text("utf-8"))
+
+    def dataset(self, split: str) -> datasets.Dataset:
+        """The encoded split, memory-mapped: `text`, `label`, `ids`, `starts`, `ends` and annotations."""
+        if split not in self._splits:
+            raise ConfigurationError(
+                f"Expected a split out of {', '.join(self._splits)}, but got {split!r}; the data has no such split."
+            )
+        return self._splits[split]
+
+    def texts(self, split: str) -> list[str]:
+        """All texts of a split in the order of their rows; reads them into memory."""
+        texts: list[str] = self.dataset(split).data.column("text").to_pylist()
+        return texts
+
+    def text(self, split: str, row: int) -> str:
+        """The original text of a row."""
+        text: str = self.dataset(split).data.column("text")[int(row)].as_py()
+        return text
+
+    def offsets(self, split: str, row: int) -> list[tuple[int, int]]:
+        """Start and end of every token of a row in its text, in characters."""
+        table = self.dataset(split).data
+        starts, ends = (table.column(name)[int(row)].as_py() for name in ("starts", "ends"))
+        return list(zip(starts, ends, strict=True))
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Batches of similar length in an order that changes every epoch."""
+        return self._loader("train", self.batch_size, shuffle=True, token_budget=self.token_budget)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Every validation row once, sorted by length."""
+        return self._loader("validation", self.eval_batch_size)
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """Every test row once, sorted by length; `Batch.rows` puts results back in order."""
+        return self._loader("test", self.eval_batch_size)
+
+    def predict_dataloader(self) -> DataLoader[Batch]:
+        """The test rows."""
+        return self.test_dataloader()
+
+    def _loader(self, split: str, batch_size: int, **options: Any) -> DataLoader[Batch]:
+        data = EncodedTexts(self.dataset(split))
+        trainer = self.trainer
+        if trainer is not None:
+            options |= {"rank": trainer.global_rank, "world_size": trainer.world_size}
+        sampler = LengthBatches(data.lengths, batch_size, seed=self._shared_seed(), **options)
+        return DataLoader(
+            data,
+            batch_size=None,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+        )
+
+    def _shared_seed(self) -> int:
+        seed = int(os.environ.get("PL_GLOBAL_SEED") or torch.initial_seed())
+        return int(self.trainer.strategy.broadcast(seed)) if self.trainer is not None else seed
+
+    def _word_vectors(self) -> Tensor:
+        if self._vectors is None:
+            seed = int(os.environ.get("PL_GLOBAL_SEED") or 0)
+            self._vectors = self.embeddings.build(
+                self.tokenizer.vocabulary, self._sentences, self.cache / "embeddings", seed
+            )
+        return self._vectors
+
+    def _sentences(self) -> Iterator[list[str]]:
+        words = np.array(self.tokenizer.vocabulary, object)
+        for chunk in self._splits["train"].data.column("ids").chunks:
+            values, bounds = words[chunk.values.to_numpy()], chunk.offsets.to_numpy()
+            for start, end in pairwise(bounds):
+                yield values[start:end].tolist()
+
+    # Preparation.
+
+    def _ready(self) -> Path:
+        if self._folder is None:
+            raise ConfigurationError(
+                "Expected prepared data, but got a data module before `setup`; call `prepare_data()` and `setup()`."
+            )
+        return self._folder
+
+    def _locate(self) -> Path:
+        return self.cache / f"{self.corpus}-{self._key[:20]}"
+
+    @cached_property
+    def _found(self) -> Source:
+        return self.source()
+
+    @cached_property
+    def _key(self) -> str:
+        content = {
+            "format": FORMAT,
+            "source": [self._found.kind, self._found.revision],
+            "recipe": asdict(self.recipe),
+            "columns": asdict(self.columns()),
+            "labels": [self.declared_labels(), self.kept_classes()],
+            "arrange": [type(self).__name__, getattr(self, "protocol", None)],
+            "text": [self.lowercase, self.unknown],
+            "max_examples": self.max_examples,
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def _load(self, folder: Path) -> None:
+        if not _is_whole(folder):
+            raise ConfigurationError(
+                f"Expected prepared data in {folder}, but got none; call `prepare_data()` first (the Trainer does)."
+            )
+        self._folder, self._vectors = folder, None
+        for name in ("manifest", "tokenizer", "spec"):
+            self.__dict__.pop(name, None)
+        self._splits = {split: _open(folder / f"{split}.arrow") for split in self.manifest["splits"]}
+
+    def _labels(self) -> Labels:
+        declared = self.declared_labels()
+        if declared is None:
+            declared = Labels.scan(self._found.splits["train"], self.columns().label).names
+        return Labels(declared, self.kept_classes())
+
+    def _build(self, folder: Path) -> None:
+        labels = self._labels()
+        with tempfile.TemporaryDirectory(dir=folder.parent) as raw:
+            splits = {
+                name: _write(records(split, self.columns(), labels), Path(raw) / f"{name}.arrow")
+                for name, split in self._found.splits.items()
+            }
+            splits, filtered = self._select(self.arrange(splits))
+            tokenizer = TextTokenizer.train(_training_texts(splits["train"]), self.recipe.min_count, self._text_options)
+            for name, rows in splits.items():
+                _encode(rows, tokenizer, folder / f"{name}.arrow")
+        (folder / TOKENIZER).write_text(tokenizer.to_str(), "utf-8")
+        encoded = {name: _open(folder / f"{name}.arrow") for name in splits}
+        manifest = self._describe(encoded, filtered, labels.kept, len(tokenizer))
+        manifest["files"] = {path.name: path.stat().st_size for path in folder.iterdir()}
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False), "utf-8")
+
+    @property
+    def _text_options(self) -> TextOptions:
+        recipe = self.recipe
+        return TextOptions(self.lowercase, recipe.digits, self.unknown, recipe.splitting, recipe.max_length)
+
+    def _select(self, splits: dict[str, datasets.Dataset]) -> tuple[dict[str, datasets.Dataset], dict[str, int]]:
+        kept = {name: _within(rows, self.recipe, self._text_options) for name, rows in splits.items()}
+        filtered = {name: len(splits[name]) - len(rows) for name, rows in kept.items()}
+        if self.max_examples is not None and self.max_examples < len(kept["train"]):
+            kept["train"] = cut(kept["train"], 1 - self.max_examples / len(kept["train"]), self.recipe.split_seed)[0]
+        return kept, filtered
+
+    def _describe(
+        self, splits: dict[str, datasets.Dataset], filtered: dict[str, int], names: tuple[str, ...], num_words: int
+    ) -> dict[str, Any]:
+        contents = {}
+        digests = {name: _digests(rows) for name, rows in splits.items()}
+        for name, rows in splits.items():
+            contents[name] = _statistics(rows, names) | {"filtered": filtered[name], "sha256": digests[name][0]}
+            if name != "train":
+                contents[name]["overlap"] = int(np.isin(digests[name][1], digests["train"][1]).sum())
+            _report(self.corpus, name, contents[name])
+        return {
+            "name": self.corpus,
+            "source": {key: getattr(self._found, key) for key in ("kind", "location", "revision")},
+            "protocol": getattr(self, "protocol", None),
+            "recipe": asdict(self.recipe),
+            "tokenizer": asdict(self._text_options),
+            "label_names": names,
+            "vocabulary_size": num_words,
+            "notes": self.notes(),
+            "splits": contents,
+        }
+
+
+def default_cache() -> Path:
+    """ATTN_LIGHTNING_CACHE, else `attn_lightning` in the user's cache folder."""
+    named = os.environ.get("ATTN_LIGHTNING_CACHE")
+    if named:
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "attn_lightning"
+
+
+def cut(rows: datasets.Dataset, fraction: float, seed: int) -> tuple[datasets.Dataset, datasets.Dataset]:
+    """Two stratified parts, the second with `fraction` of the rows, as scikit-learn's `train_test_split` makes them.
+
+    Raises:
+        DataFormatError: there are too few rows of some class.
+    """
+    labels = rows.data.column("label").to_numpy() if rows._indices is None else np.array(rows["label"])
+    try:
+        first, second = train_test_split(
+            np.arange(len(rows)), test_size=fraction, random_state=seed, stratify=labels, shuffle=True
+        )
+    except ValueError as error:
+        raise DataFormatError(
+            f"Expected enough examples of every class to cut {fraction:.0%} off, but got {len(rows)} ({error}); give "
+            "a validation split of your own or change `validation_fraction`."
+        ) from error
+    return rows.select(np.sort(first)), rows.select(np.sort(second))
+
+
+def _check_options(module: "TextDataModule") -> None:
+    recipe = module.recipe
+    counts = {"batch_size": module.batch_size, "eval_batch_size": module.eval_batch_size, "min_count": recipe.min_count}
+    optional = {"token_budget": module.token_budget, "max_examples": module.max_examples}
+    counts |= {name: value for name, value in optional.items() if value is not None}
+    lowest = {"min_length": recipe.min_length, "max_length": recipe.max_length, "num_workers": module.num_workers}
+    for names, least in ((counts, 1), (lowest, 0), ({"split_seed": recipe.split_seed}, 0)):
+        for name, value in names.items():
+            if value < least:
+                raise ConfigurationError(f"Expected `{name}` to be {least} or more, but got {value}; raise it.")
+    if not 0 < recipe.validation_fraction < 1:
+        raise ConfigurationError(
+            f"Expected `validation_fraction` to be between 0 and 1, but got {recipe.validation_fraction}; 0.1 is usual."
+        )
+
+
+def _open(path: Path) -> datasets.Dataset:
+    return datasets.Dataset.from_file(str(path))
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a cache folder is there with all its files in their full size; a damaged one is reported."""
+    if not folder.is_dir():
+        return False
+    try:
+        sizes = json.loads((folder / MANIFEST).read_text("utf-8"))["files"]
+        damaged = [name for name, size in sizes.items() if (folder / name).stat().st_size != size]
+    except (OSError, ValueError, KeyError) as error:
+        damaged = [str(error)]
+    if damaged:
+        logger.warning("the prepared data in %s is damaged (%s) and is made again", folder, ", ".join(damaged))
+    return not damaged
+
+
+def _build_aside(folder: Path, build: Callable[[Path], None]) -> None:
+    """Build in a temporary folder and rename it, so that no process ever sees half of it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".build-") as temporary:
+        built = Path(temporary) / "built"
+        built.mkdir()
+        build(built)
+        if folder.is_dir() and not _is_whole(folder):
+            folder.rename(Path(temporary) / "damaged")
+        try:
+            built.rename(folder)
+        except OSError:
+            if not _is_whole(folder):
+                raise
+            logger.info("another process prepared %s in the meantime", folder)
+
+
+def _write(rows: Iterator[Row], path: Path) -> datasets.Dataset:
+    """Rows to an Arrow file, a thousand in memory at a time."""
+    first = next(rows)
+    features = {"line": "int64", "label": "int64", "text": "string"}
+    lists = {"tokens": "string"} | dict.fromkeys(ANNOTATIONS, "int8")
+    schema = {name: datasets.Value(kind) for name, kind in features.items()}
+    schema |= {name: datasets.Sequence(datasets.Value(kind)) for name, kind in lists.items() if name in first}
+    with ArrowWriter(path=str(path), features=datasets.Features(schema), writer_batch_size=1000) as writer:
+        for row in chain([first], rows):
+            writer.write(row)
+        writer.finalize()
+    return _open(path)
+
+
+def _batches(rows: datasets.Dataset, column: str) -> Iterator[list[Any]]:
+    for batch in rows.select_columns([column]).iter(batch_size=1000):
+        yield batch[column]
+
+
+def _training_texts(rows: datasets.Dataset) -> Iterator[Any]:
+    column = "tokens" if "tokens" in rows.column_names else "text"
+    return chain.from_iterable(_batches(rows, column))
+
+
+def _within(rows: datasets.Dataset, recipe: Recipe, options: TextOptions) -> datasets.Dataset:
+    """The rows whose length in words the recipe admits."""
+    if not (recipe.min_length or recipe.length_limit or recipe.drop_longest):
+        return rows
+    if "tokens" in rows.column_names:
+        lengths = np.array([len(words) for batch in _batches(rows, "tokens") for words in batch])
+    else:
+        counter = TextTokenizer([PADDING, UNKNOWN], options)
+        lengths = np.array([count for batch in _batches(rows, "text") for count in counter.count_words(batch)])
+    limit = min(recipe.length_limit or math.inf, lengths.max() if recipe.drop_longest else math.inf)
+    kept = rows.select(np.flatnonzero((lengths >= recipe.min_length) & (lengths < limit)))
+    if not len(kept):
+        raise DataFormatError(
+            f"Expected texts of {recipe.min_length} words or more and fewer than {limit}, but got lengths of "
+            f"{lengths.min()} to {lengths.max()}; change `min_length`."
+        )
+    return kept
+
+
+def _encode(rows: datasets.Dataset, tokenizer: TextTokenizer, path: Path) -> None:
+    annotations = [name for name in ANNOTATIONS if name in rows.column_names]
+    features = {"line": "int64", "label": "int64", "text": "string", "truncated": "bool", "unknown": "bool"}
+    lists = dict.fromkeys(("ids", "starts", "ends"), "int32") | {name: ANNOTATIONS[name] for name in annotations}
+    if "rationale" in annotations:
+        features["has_rationale"] = "bool"
+    schema = {name: datasets.Value(kind) for name, kind in features.items()}
+    schema |= {name: datasets.Sequence(datasets.Value(kind)) for name, kind in lists.items()}
+
+    def encode(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        encoding = (
+            tokenizer.encode_tokens(batch["tokens"]) if "tokens" in batch else tokenizer.encode_batch(batch["text"])
+        )
+        columns: dict[str, list[Any]] = {
+            "ids": encoding.ids,
+            "starts": [offsets[:, 0] for offsets in encoding.offsets],
+            "ends": [offsets[:, 1] for offsets in encoding.offsets],
+            "truncated": encoding.truncated,
+            "unknown": encoding.unknown,
+        }
+        for name in annotations:
+            columns[name] = [_pick(*pair) for pair in zip(batch[name], encoding.positions, strict=True)]
+        if "rationale" in annotations:
+            columns["has_rationale"] = [marks is not None for marks in batch["rationale"]]
+        return columns
+
+    rows.map(
+        encode,
+        batched=True,
+        features=datasets.Features(schema),
+        remove_columns=[name for name in rows.column_names if name not in schema],
+        cache_file_name=str(path),
+        load_from_cache_file=False,
+        new_fingerprint=path.parent.name + path.stem,
+        desc=f"encoding {path.stem}",
+    )
+
+
+def _pick(marks: list[int] | None, positions: NDArray[np.int32]) -> NDArray[np.int8]:
+    """The annotation of the tokens that were kept; 0 where there is none."""
+    values = np.array([*(marks or [0] * (int(positions.max()) + 1)), 0], np.int8)
+    return values[positions]
+
+
+def _statistics(rows: datasets.Dataset, names: tuple[str, ...]) -> dict[str, Any]:
+    """Counts per class, and of what happened to the texts."""
+    lengths = RaggedColumn(rows, "ids").lengths
+    counts = np.bincount(rows.data.column("label").to_numpy(), minlength=len(names))
+    flags = {name: int(rows.data.column(name).to_numpy().sum()) for name in ("truncated", "unknown")}
+    classes = dict(zip(names, counts.tolist(), strict=True))
+    return {"rows": len(rows), "classes": classes, "tokens": int(lengths.sum()), "longest": int(lengths.max()), **flags}
+
+
+def _report(name: str, split: str, content: dict[str, Any]) -> None:
+    """Log what was done to a split.
+
+    Raises:
+        DataFormatError: all rows are of one class.
+    """
+    classes = [label for label, count in content["classes"].items() if count]
+    if len(classes) < 2:
+        raise DataFormatError(
+            f"Expected at least two classes in the {split} split of {name}, but got {classes} only; check the file."
+        )
+    logger.info(
+        "%s, %s: %d texts, %d cut off, %d left out by length, %d without a known word, %s",
+        name, split, content["rows"], content["truncated"], content["filtered"], content["unknown"],
+        content["classes"],
+    )  # fmt: skip
+
+
+def _digests(rows: datasets.Dataset) -> tuple[str, NDArray[np.uint64]]:
+    """SHA-256 of labels and texts in their order, and a short digest of each text."""
+    whole, texts = hashlib.sha256(), np.empty(len(rows), np.uint64)
+    labels = rows.data.column("label").to_numpy()
+    for row, text in enumerate(chain.from_iterable(_batches(rows, "text"))):
+        digest = hashlib.sha256(text.encode()).digest()
+        whole.update(b"%d" % labels[row] + digest)
+        texts[row] = int.from_bytes(digest[:8], "little")
+    return whole.hexdigest(), texts

@@ -1,0 +1,255 @@
+"""From text to token ids and back: word-level tokenisation with offsets into the original text."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import chain
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Regex, Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.normalizers import Lowercase, Normalizer, Replace
+from tokenizers.normalizers import Sequence as Normalizers
+from tokenizers.pre_tokenizers import Split
+from tokenizers.trainers import WordLevelTrainer
+
+from attn_lightning.errors import ConfigurationError, DataFormatError
+
+Splitting = Literal["words", "treebank", "alphanumeric"]
+Digits = Literal["keep", "merge"]
+Unknown = Literal["token", "drop"]
+IntArray = NDArray[np.int32]
+
+PADDING, UNKNOWN, NUMBER = "<pad>", "<unk>", "0"
+PADDING_ID, UNKNOWN_ID = 0, 1
+FORMAT = 1
+
+_NUMBER = re.compile(r"\b\w*?\d\w*(?:[.,:]\d+)*")
+
+# The lazy word ends before "n't" or at the end of the run: one pass, where a greedy one would walk back every word.
+_PATTERNS: dict[Splitting, str] = {
+    "words": r"(?i:n['’]t)\b|\w+?(?=(?i:n['’]t)\b|\b)|(?i:['’](?:s|re|ve|ll|d|m))\b|[^\w\s]",
+    "treebank": (
+        r"(?i:n['’]t)\b|\w+(?:[-.]\w+)+(?!['’]t\b)|\w+?(?=(?i:n['’]t)\b|\b)|(?i:['’](?:s|re|ve|ll|d|m))\b"
+        r"|\.{2,}|-{2,}|``|''|[^\w\s]"
+    ),
+    "alphanumeric": r"\w+",
+}
+
+
+@dataclass(frozen=True)
+class TextOptions:
+    """How a text becomes words.
+
+    Attributes:
+        lowercase: fold case before a word is looked up.
+        digits: `merge` looks every word with a digit in it up as one and the same word, "0".
+        unknown: `token` gives words outside the vocabulary the id 1; `drop` leaves them out.
+        splitting: how raw text is cut: `words` (runs of letters and digits, single punctuation marks, "n't" and "'s"
+            on their own), `treebank` (the same, but words with inner hyphens or points stay whole, as in the Penn
+            Treebank), `alphanumeric` (runs of letters and digits only; punctuation disappears).
+        max_length: the number of tokens kept of a text; 0 keeps all.
+    """
+
+    lowercase: bool = True
+    digits: Digits = "keep"
+    unknown: Unknown = "token"
+    splitting: Splitting = "words"
+    max_length: int = 0
+
+
+class Encoding(NamedTuple):
+    """Texts as ids; one entry per text, every entry has at least one token.
+
+    Attributes:
+        ids: (T,) int32 each.
+        offsets: (T, 2) int32 each, start and end of the token in the original text, in characters.
+        positions: (T,) int32 each, the token's place among all words of the text, before any were dropped or cut
+            off; -1 for the token that stands for a text without words.
+        truncated: whether the text lost words to `max_length`.
+        unknown: whether the text has not a single known word; it is kept, as `<unk>`.
+    """
+
+    ids: list[IntArray]
+    offsets: list[IntArray]
+    positions: list[IntArray]
+    truncated: list[bool]
+    unknown: list[bool]
+
+
+class TextTokenizer:
+    """Word-level tokenizer (Rust `tokenizers`) whose vocabulary, options and offsets travel together.
+
+    Ids: 0 is padding, 1 an unknown word, the others are words of the training texts by falling frequency.
+
+    Args:
+        vocabulary: the words by id, `<pad>` and `<unk>` first.
+        options: how text becomes words.
+    """
+
+    def __init__(self, vocabulary: Sequence[str], options: TextOptions | None = None) -> None:
+        if list(vocabulary[:2]) != [PADDING, UNKNOWN]:
+            raise DataFormatError(
+                f"Expected a vocabulary that starts with {PADDING} and {UNKNOWN}, but got {list(vocabulary[:2])}; "
+                "train the tokenizer again."
+            )
+        self.options = options or TextOptions()
+        self._vocabulary = list(vocabulary)
+        self._ids = {word: index for index, word in enumerate(self._vocabulary)}
+        self._tokenizer = _pipeline(self.options, self._ids)
+        # Written words, as they stand in pre-tokenised data; the two names above are not words there.
+        self._lookup: dict[str, int] = {PADDING: UNKNOWN_ID, UNKNOWN: UNKNOWN_ID}
+
+    @classmethod
+    def train(
+        cls, texts: Iterable[str] | Iterable[Sequence[str]], min_count: int = 1, options: TextOptions | None = None
+    ) -> "TextTokenizer":
+        """Collect the vocabulary of the training texts.
+
+        Args:
+            texts: raw texts, or texts that are cut into words already.
+            min_count: a word must occur so often, at least 1, to get an id of its own.
+            options: how text becomes words.
+
+        Returns:
+            A tokenizer; its vocabulary holds padding and unknown only if no word is frequent enough.
+        """
+        if min_count < 1:
+            raise ConfigurationError(f"Expected `min_count` to be 1 or more, but got {min_count}; 1 keeps all words.")
+        options = options or TextOptions()
+        stream = iter(texts)
+        first = next(stream, "")
+        if isinstance(first, str):
+            words = _train_raw(chain([first], stream), min_count, options)  # type: ignore[arg-type]
+        else:
+            words = _train_words(chain([first], stream), min_count, options)
+        return cls([PADDING, UNKNOWN, *words], options)
+
+    @property
+    def vocabulary(self) -> list[str]:
+        """The words by id."""
+        return list(self._vocabulary)
+
+    def __len__(self) -> int:
+        return len(self._vocabulary)
+
+    def encode_batch(self, texts: Sequence[str]) -> Encoding:
+        """Raw texts to ids; all cores, a text without words becomes one `<unk>`."""
+        pieces = []
+        for text, encoded in zip(
+            texts, self._tokenizer.encode_batch(list(texts), add_special_tokens=False), strict=True
+        ):
+            ids = np.array(encoded.ids, np.int32)
+            offsets = np.array(encoded.offsets, np.int32).reshape(-1, 2)
+            if self.options.digits == "merge":
+                _widen_numbers(text, offsets)
+            pieces.append((ids, offsets, len(text)))
+        return self._finish(pieces)
+
+    def encode_tokens(self, tokens: Sequence[Sequence[str]]) -> Encoding:
+        """Texts that are cut into words already; every word stays one token and offsets refer to `" ".join(words)`."""
+        pieces = []
+        for words in tokens:
+            ids = np.fromiter(map(self._look_up, words), np.int32, len(words))
+            ends = np.cumsum(np.fromiter((len(word) + 1 for word in words), np.int32, len(words)), dtype=np.int32) - 1
+            starts = ends - np.fromiter(map(len, words), np.int32, len(words))
+            pieces.append((ids, np.stack([starts, ends], 1), int(ends[-1]) if len(ends) else 0))
+        return self._finish(pieces)
+
+    def count_words(self, texts: Sequence[str]) -> list[int]:
+        """How many words each raw text has, whether they are known or not."""
+        return [len(encoded) for encoded in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def words(self, text: str, offsets: Iterable[Sequence[int]]) -> list[str]:
+        """The pieces of the original text that the tokens stand for."""
+        return [text[start:end] for start, end in offsets]
+
+    def to_str(self) -> str:
+        """All of it as JSON, for a checkpoint or a file."""
+        content = {"format": FORMAT, "options": asdict(self.options), "vocabulary": self._vocabulary}
+        return json.dumps(content, ensure_ascii=False)
+
+    @classmethod
+    def from_str(cls, content: str) -> "TextTokenizer":
+        """What `to_str` wrote."""
+        try:
+            state: dict[str, Any] = json.loads(content)
+            if state["format"] != FORMAT:
+                raise ValueError(f"format {state['format']}")
+            return cls(state["vocabulary"], TextOptions(**state["options"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataFormatError(
+                f"Expected the tokenizer as `to_str` of this version (format {FORMAT}) writes it, but got {error!r}; "
+                "prepare the data again or use the version that wrote it."
+            ) from error
+
+    def _look_up(self, word: str) -> int:
+        known = self._lookup.get(word)
+        if known is None:
+            known = self._lookup[word] = self._ids.get(_normalize(word, self.options), UNKNOWN_ID)
+        return known
+
+    def _finish(self, pieces: Sequence[tuple[IntArray, IntArray, int]]) -> Encoding:
+        limit = self.options.max_length
+        result = Encoding([], [], [], [], [])
+        for ids, offsets, length in pieces:
+            positions = np.arange(len(ids), dtype=np.int32)
+            if self.options.unknown == "drop":
+                positions = positions[ids != UNKNOWN_ID]
+            result.truncated.append(0 < limit < len(positions))
+            positions = positions[: limit or None]
+            result.unknown.append(not (ids[positions] != UNKNOWN_ID).any())
+            if not len(positions):
+                ids, offsets, positions = (np.array(x, np.int32) for x in ([UNKNOWN_ID], [[0, length]], [-1]))
+            result.ids.append(ids[positions])
+            result.offsets.append(offsets[positions])
+            result.positions.append(positions)
+        return result
+
+
+def _pipeline(options: TextOptions, ids: dict[str, int]) -> Tokenizer:
+    tokenizer = Tokenizer(WordLevel(ids, unk_token=UNKNOWN))
+    steps: list[Normalizer] = [Replace(Regex(r"<br\s*/?>"), " "), Replace("-LRB-", "("), Replace("-RRB-", ")")]
+    if options.lowercase:
+        steps.append(Lowercase())
+    if options.digits == "merge":
+        steps.append(Replace(Regex(_NUMBER.pattern), NUMBER))
+    tokenizer.normalizer = Normalizers(steps)
+    tokenizer.pre_tokenizer = Split(Regex(_PATTERNS[options.splitting]), "removed", invert=True)
+    return tokenizer
+
+
+def _normalize(word: str, options: TextOptions) -> str:
+    if options.digits == "merge" and any(character.isdigit() for character in word):
+        return NUMBER
+    return word.lower() if options.lowercase else word
+
+
+def _train_raw(texts: Iterator[str], min_count: int, options: TextOptions) -> list[str]:
+    tokenizer = _pipeline(options, {PADDING: PADDING_ID, UNKNOWN: UNKNOWN_ID})
+    trainer = WordLevelTrainer(
+        vocab_size=2**31 - 1, min_frequency=min_count, special_tokens=[PADDING, UNKNOWN], show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    vocabulary: dict[str, int] = tokenizer.get_vocab()
+    return sorted(vocabulary, key=vocabulary.__getitem__)[2:]
+
+
+def _train_words(texts: Iterable[Sequence[str]], min_count: int, options: TextOptions) -> list[str]:
+    written = Counter(chain.from_iterable(texts))
+    counts: Counter[str] = Counter()
+    for word, count in written.items():
+        counts[_normalize(word, options)] += count
+    kept = [word for word, count in counts.items() if count >= min_count and word not in (PADDING, UNKNOWN)]
+    return sorted(kept, key=lambda word: (-counts[word], word))
+
+
+def _widen_numbers(text: str, offsets: IntArray) -> None:
+    """A merged number covers its last character only: move its start back to where the number begins."""
+    starts = {match.end(): match.start() for match in _NUMBER.finditer(text)}
+    for token, end in enumerate(offsets[:, 1].tolist()):
+        offsets[token, 0] = starts.get(end, offsets[token, 0])
