@@ -42,7 +42,7 @@ def importances(
         ConfigurationError: an unknown kind.
 
     Cost: one pass through the encoder, and one backward pass through it for each kind of `gradient`; `hidden` alone
-    runs only the head backward. Gradients of parameters are not asked for.
+    runs only the head backward. No gradient of a parameter is computed.
     """
     _check_kinds(kinds)
     with differentiable(model):
@@ -94,20 +94,24 @@ def hidden_importance(model: Backbone, output: AttentionOutput, *, hold_attentio
 def differentiable(model: nn.Module) -> Iterator[None]:
     """Run the block in eval mode and with autograd on, also inside `torch.no_grad` and `torch.inference_mode`.
 
-    Tensors made in inference mode must still be cloned before they enter a graph. Every module's mode is restored.
+    Parameters are constants in the block, so that no gradient of theirs is computed on the way to what is asked for.
+    Tensors made in inference mode must still be cloned before they enter a graph. Modes and flags are restored.
 
     Args:
         model: what the block differentiates.
     """
     modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
     try:
+        # `autograd.grad` alone skips them only in torch's own operations, not in fused LSTMs and custom functions.
+        model.eval().requires_grad_(False)
         with torch.inference_mode(False), torch.enable_grad():
-            torch.clear_autocast_cache()  # weights cast in inference mode could not be saved for backward
             yield
     finally:
         for module, mode in modes:
             module.training = mode
+        for parameter in learned:
+            parameter.requires_grad_()
 
 
 def confidence(logits: Tensor) -> Tensor:

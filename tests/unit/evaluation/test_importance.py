@@ -141,9 +141,11 @@ def test_padding_and_batch_order_change_nothing():
 def test_nothing_is_left_behind():
     model, batch = small_model(), small_batch()
     model.train()
-    model.encoder.eval()  # a part that a user froze
+    model.encoder.eval().requires_grad_(False)  # a part that a user froze
+    wanted = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     importances(model, batch, KINDS)
-    assert all(parameter.grad is None and parameter.requires_grad for parameter in model.parameters())
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert wanted == {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     assert model.training
     assert not model.encoder.training
     assert model.scorer.training
@@ -158,6 +160,38 @@ def test_modes_are_restored_after_an_error():
     with pytest.raises(RuntimeError, match="broken"):
         importances(model, small_batch())
     assert model.training
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_no_gradient_of_a_parameter_is_computed():
+    asked = []
+
+    class Product(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, inputs, weight):
+            ctx.save_for_backward(weight)
+            return inputs * weight
+
+        @staticmethod
+        def backward(ctx, gradient):
+            asked.append(ctx.needs_input_grad)
+            return gradient * ctx.saved_tensors[0], None
+
+    class Custom(AttentionClassifier):
+        def encode(self, embeddings, mask):
+            return super().encode(Product.apply(embeddings, self.classifier.weight[0, :6]), mask)
+
+    importances(Custom(DataSpec(2, 20, 6, ("no", "yes"))), small_batch(), KINDS)
+    assert asked == [(True, False)] * 2
+
+
+def test_a_pass_that_trains_is_not_disturbed():
+    model, batch = small_model(), small_batch()
+    (expected,) = torch.autograd.grad(model(batch.tokens, batch.mask).logits.square().sum(), model.classifier.weight)
+    output = model(batch.tokens, batch.mask)
+    importances(model, batch, KINDS)
+    output.logits.square().sum().backward()
+    torch.testing.assert_close(model.classifier.weight.grad, expected)
 
 
 def test_frozen_embeddings_and_parameters_are_no_obstacle():
