@@ -223,3 +223,15 @@ def test_the_controls_score_what_is_declared():
         if metric.uninformative is not None:
             assert np.nanmean(metric().measure(*scores)) == pytest.approx(metric.uninformative, abs=0.02)
     assert top_k_overlap(*scores, k=5).mean() == pytest.approx(5 / 12, abs=0.02)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_sums_of_processes_add_up(metric):
+    first, second, mask = map(torch.from_numpy, padded(seed=14))
+    whole, one, other = metric(), metric(), metric()
+    whole.update(first, second, mask)
+    one.update(first[:11], second[:11], mask[:11])
+    other.update(first[11:], second[11:], mask[11:])
+    one.merge_state(other)
+    expected = {key: value.item() for key, value in whole.compute().items()}
+    assert {key: value.item() for key, value in one.compute().items()} == pytest.approx(expected)

@@ -142,3 +142,16 @@ def test_one_example_works():
 def test_every_metric_says_which_direction_is_better():
     directions = {name: metric.higher_is_better for name, metric in prediction_metrics(2).items()}
     assert {name for name, higher in directions.items() if not higher} == {"log_loss", "ece"}
+
+
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_states_of_processes_add_up(num_classes):
+    logits, labels = split(num_classes)
+    expected = reference(logits, labels)
+    probabilities = logits.double().softmax(1)
+    for name, metric in prediction_metrics(num_classes).items():
+        other = metric.clone()
+        metric.update(probabilities[:37], labels[:37])
+        other.update(probabilities[37:], labels[37:])
+        metric.merge_state(other)
+        assert metric.compute().item() == pytest.approx(expected[name], abs=1e-6)
