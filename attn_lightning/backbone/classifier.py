@@ -49,7 +49,9 @@ class AttentionClassifier(Backbone):
         super().__init__()
         _check_spec(spec)
         _check_rates(embedding_dropout=embedding_dropout, encoder_dropout=encoder_dropout)
-        self.embedding = nn.Embedding.from_pretrained(_embedding_table(spec), freeze=freeze_embeddings, padding_idx=0)
+        self.embedding = nn.Embedding(
+            spec.vocabulary_size, spec.embedding_size, padding_idx=0, _weight=_embedding_table(spec)
+        ).requires_grad_(not freeze_embeddings)
         self.encoder = encoder(spec.embedding_size)
         self.scorer = scorer(self.encoder.output_size)
         self.normalizer = normalizer()

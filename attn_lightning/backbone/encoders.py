@@ -9,9 +9,10 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from attn_lightning.backbone.lstm import packed_lstm, scheduled_lstm
 from attn_lightning.errors import ConfigurationError
+from attn_lightning.numerics import full_precision
 
 
 class Encoder(nn.Module):
@@ -49,12 +50,12 @@ class Encoder(nn.Module):
 class BiLSTM(Encoder):
     """Bidirectional LSTM, equal to torch's on packed sequences, without the cost of packing on a CPU.
 
-    On a CPU each direction is one LSTM over the padded batch. The forward one meets padding only after the last real
-    token; the backward one reads every sequence reversed within its own length, so it does too. On CUDA the packed
-    sequences go to cuDNN, which is fast there.
+    On a CPU it runs in float32 also under autocast (the recurrence gains nothing from half precision there). On CUDA
+    torch's packed sequences go to cuDNN, or around it where cuDNN has no backward pass: in eval mode and for gradients
+    of gradients.
 
-    Cost: on 2 CPU cores several times less than packed sequences, whose backward pass grows with the square of the
-    length (https://github.com/pytorch/pytorch/issues/149194); `tests/benchmarks/bench_encoder.py` prints the ratio.
+    Cost: one pass over the real tokens; on a CPU several times less than packed sequences, whose backward pass grows
+    with the square of the length. `python tests/benchmarks/bench_encoder.py` prints the ratio.
 
     Source: Graves and Schmidhuber 2005, https://doi.org/10.1016/j.neunet.2005.06.042.
 
@@ -78,67 +79,15 @@ class BiLSTM(Encoder):
         if embeddings.is_cuda:
             with self._kernels(embeddings):
                 return packed_lstm(self.lstm, embeddings, mask)
-        return two_way_lstm(self.lstm, embeddings, mask)
+        with full_precision(embeddings.device.type):
+            return scheduled_lstm(self.lstm, embeddings.to(next(self.lstm.parameters()).dtype), mask)
 
     def _kernels(self, embeddings: Tensor) -> AbstractContextManager[None]:
         """CuDNN off where its LSTM has no backward pass: in eval mode, and for gradients of gradients."""
         explains = not self.training and torch.is_grad_enabled() and embeddings.requires_grad
         if self.double_backward or explains:
-            return torch.backends.cudnn.flags(enabled=False)  # type: ignore[no-untyped-call, no-any-return]
+            return torch.backends.cudnn.flags(enabled=False)
         return nullcontext()
-
-
-def packed_lstm(lstm: nn.LSTM, embeddings: Tensor, mask: Tensor) -> Tensor:
-    """Torch's own bidirectional LSTM on packed sequences.
-
-    Args:
-        lstm: bidirectional and batch first.
-        embeddings: (B, T, E).
-        mask: (B, T) bool, real tokens first.
-
-    Returns:
-        (B, T, 2 * hidden_size), 0 at padding.
-    """
-    packed = pack_padded_sequence(embeddings, mask.sum(1).cpu(), batch_first=True, enforce_sorted=False)
-    states, _ = pad_packed_sequence(lstm(packed)[0], batch_first=True, total_length=mask.shape[1])
-    return states
-
-
-def two_way_lstm(lstm: nn.LSTM, embeddings: Tensor, mask: Tensor) -> Tensor:
-    """The same function as `packed_lstm`, computed as two unidirectional LSTMs over the padded batch per layer.
-
-    Args:
-        lstm: bidirectional and batch first.
-        embeddings: (B, T, E).
-        mask: (B, T) bool, real tokens first.
-
-    Returns:
-        (B, T, 2 * hidden_size), 0 at padding.
-    """
-    order = reversal(mask)
-    states, weights = embeddings, lstm._flat_weights
-    for layer in range(lstm.num_layers):
-        ahead, back = weights[8 * layer : 8 * layer + 4], weights[8 * layer + 4 : 8 * layer + 8]
-        backward = reorder(_one_way(reorder(states, order), back, lstm), order)
-        states = torch.cat([_one_way(states, ahead, lstm), backward], dim=-1)
-    return states.masked_fill(~mask.unsqueeze(-1), 0.0)
-
-
-def _one_way(inputs: Tensor, weights: list[Tensor], lstm: nn.LSTM) -> Tensor:
-    """(B, T, E) to (B, T, hidden_size): one direction of one layer, by torch's fused kernel."""
-    start = inputs.new_zeros(1, inputs.shape[0], lstm.hidden_size)
-    return torch.lstm(inputs, (start, start), weights, True, 1, 0.0, lstm.training, False, True)[0]
-
-
-def reversal(mask: Tensor) -> Tensor:
-    """(B, T) int64 positions that reverse every row within its own length and leave padding where it is."""
-    positions = torch.arange(mask.shape[1], device=mask.device)
-    return torch.where(mask, mask.sum(1, keepdim=True) - 1 - positions, positions)
-
-
-def reorder(states: Tensor, order: Tensor) -> Tensor:
-    """(B, T, D) states with row `i` taken in the order `order[i]`; `order` is (B, T)."""
-    return states[torch.arange(order.shape[0], device=order.device).unsqueeze(1), order]
 
 
 class CNN(Encoder):

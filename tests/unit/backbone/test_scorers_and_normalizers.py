@@ -1,0 +1,88 @@
+"""From hidden states to attention."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from scipy.special import softmax
+from torch import Tensor
+
+from attn_lightning.backbone.normalizers import Normalizer, Softmax, Uniform
+from attn_lightning.backbone.scorers import AdditiveScorer, ScaledDotScorer, Scorer
+from attn_lightning.errors import ConfigurationError
+
+SCORERS: list[Callable[[int], Scorer]] = [AdditiveScorer, ScaledDotScorer]
+NORMALIZERS: list[Callable[[], Normalizer]] = [Softmax, Uniform]
+MASK = torch.tensor([[True, True, True, False], [True, False, False, False], [True, True, True, True]])
+
+
+def test_additive_scorer_equals_its_formula() -> None:
+    scorer, hidden = AdditiveScorer(6, attention_size=4), torch.randn(3, 4, 6)
+    (vector,) = scorer.vector.weight
+    expected = [
+        [vector.dot(torch.tanh(scorer.projection.weight @ state + scorer.projection.bias)) for state in row]
+        for row in hidden
+    ]
+    torch.testing.assert_close(scorer(hidden, MASK), torch.stack([torch.stack(row) for row in expected]))
+
+
+def test_additive_scorer_takes_half_of_the_hidden_size() -> None:
+    assert AdditiveScorer(256).projection.out_features == 128
+    with pytest.raises(ConfigurationError, match="attention_size"):
+        AdditiveScorer(4, attention_size=0)
+
+
+def test_scaled_dot_scorer_equals_its_formula() -> None:
+    scorer, hidden = ScaledDotScorer(9), torch.randn(3, 4, 9)
+    torch.testing.assert_close(scorer(hidden, MASK), (hidden * scorer.query.weight[0]).sum(-1) / 3)
+
+
+@pytest.mark.parametrize("build", SCORERS)
+def test_scores_are_float32_under_autocast(build: Callable[[int], Scorer]) -> None:
+    scorer, hidden = build(8), torch.randn(3, 4, 8).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        scores = scorer(hidden, MASK)
+    assert scores.dtype == torch.float32
+    torch.testing.assert_close(scores, scorer(hidden.float(), MASK), atol=0, rtol=0)
+    assert scorer.double()(hidden.double(), MASK).dtype == torch.float64
+
+
+@pytest.mark.parametrize("build", NORMALIZERS)
+def test_attention_is_a_distribution_over_real_tokens(build: Callable[[], Normalizer]) -> None:
+    attention = build()(torch.randn(3, 4) * 50, MASK)
+    torch.testing.assert_close(attention.sum(-1), torch.ones(3))
+    assert torch.all(attention[~MASK] == 0)
+    assert torch.all(attention >= 0)
+
+
+@pytest.mark.parametrize("build", NORMALIZERS)
+@pytest.mark.parametrize("value", [-1e9, 1e9, float("nan"), float("inf")])
+def test_scores_at_padding_are_ignored(build: Callable[[], Normalizer], value: float) -> None:
+    scores = torch.randn(3, 4)
+    expected = build()(scores, MASK)
+    assert torch.equal(build()(scores.masked_fill(~MASK, value), MASK), expected)
+
+
+def test_softmax_equals_scipy() -> None:
+    scores = torch.randn(3, 4, dtype=torch.float64)
+    for row, (ours, mask) in enumerate(zip(Softmax()(scores, MASK), MASK, strict=True)):
+        torch.testing.assert_close(ours[mask], torch.from_numpy(softmax(scores[row][mask].numpy())))
+
+
+def test_uniform_is_one_over_n() -> None:
+    expected = torch.tensor([[1 / 3, 1 / 3, 1 / 3, 0], [1, 0, 0, 0], [0.25] * 4])
+    torch.testing.assert_close(Uniform()(torch.randn(3, 4), MASK), expected)
+
+
+def random_scores() -> Tensor:
+    return torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
+
+
+def test_softmax_can_be_differentiated_as_often_as_it_says() -> None:
+    assert Softmax.max_derivatives == 2
+    assert torch.autograd.gradgradcheck(lambda scores: Softmax()(scores, MASK), random_scores())
+
+
+def test_uniform_has_no_derivative() -> None:
+    assert Uniform.max_derivatives == 0
+    assert not Uniform()(random_scores(), MASK).requires_grad
