@@ -7,6 +7,15 @@ from attn_lightning.methods.attention_perturbation import (
     AttentionRP,
     AttentionVAT,
 )
-from attn_lightning.methods.base import Method
+from attn_lightning.methods.base import Differentiates, Method, TrainStep
 
-__all__ = ["AttentionAT", "AttentionIAT", "AttentionIVAT", "AttentionRP", "AttentionVAT", "Method"]
+__all__ = [
+    "AttentionAT",
+    "AttentionIAT",
+    "AttentionIVAT",
+    "AttentionRP",
+    "AttentionVAT",
+    "Differentiates",
+    "Method",
+    "TrainStep",
+]

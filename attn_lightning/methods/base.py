@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import ClassVar
 
+import torch
 from lightning.pytorch import Callback
 from torch import Tensor
 
@@ -88,3 +89,30 @@ class Method(Callback):
     def task_loss(self, step: TrainStep) -> Tensor | None:
         """(B,) another task objective that replaces the cross-entropy; None leaves it alone."""
         return None
+
+
+def check_requirements(method: Method, model: Backbone) -> None:
+    """Refuse a method that the model cannot serve, before the first step.
+
+    A normaliser says how often it can be differentiated with respect to the scores (`max_derivatives`): 0 for one
+    that ignores them (uniform attention), 1 for one whose second derivative is wrong or NaN. A compiled model has no
+    second derivative at all. A model without a `normalizer` attribute is taken to be smooth.
+
+    Raises:
+        ConfigurationError: naming the method, the part of the model that cannot serve it, and what to change.
+    """
+    twice = method.differentiates in (Differentiates.SCORES_TWICE, Differentiates.EMBEDDINGS_TWICE)
+    needed = 2 if twice else int(method.differentiates != Differentiates.NOTHING)
+    normalizer = getattr(model, "normalizer", None)
+    possible = getattr(normalizer, "max_derivatives", 2)
+    if needed > possible:
+        raise ConfigurationError(
+            f"Expected a normalizer that can be differentiated {needed} time(s) for {type(method).__name__}, but "
+            f"{type(normalizer).__name__} allows {possible}; use `--model.backbone.normalizer=Softmax` or another "
+            "method."
+        )
+    if twice and isinstance(model, torch._dynamo.OptimizedModule):
+        raise ConfigurationError(
+            f"Expected a model that is not compiled for {type(method).__name__}, which differentiates twice; "
+            "remove `torch.compile`."
+        )

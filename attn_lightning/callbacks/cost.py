@@ -1,0 +1,95 @@
+"""What a run costs: time, tokens per second, memory."""
+
+import resource
+import sys
+import time
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from attn_lightning.types import Batch
+
+
+class CostMeter(Callback):
+    """Times the fit and its parts and counts tokens, at the price of two clock readings per step.
+
+    `cost()` gives, in seconds and MiB:
+
+    | key | meaning |
+    |---|---|
+    | `fit_seconds` | from the start of the fit to its end, validation and checkpoints included |
+    | `train_seconds` | the training epochs alone, data loading and logging included |
+    | `step_seconds` | the part of `train_seconds` inside training steps (forward, loss, backward, update) |
+    | `train_tokens_per_second` | real tokens of the training batches over `train_seconds` |
+    | `peak_memory_mib` | largest resident memory of the process so far, or of the CUDA device if one was used |
+
+    On CUDA a step returns before the device is done, so only the sums over an epoch mean something there.
+    """
+
+    def __init__(self) -> None:
+        self._fit_start = self._epoch_start = self._step_start = 0.0
+        self._fit_seconds = self._train_seconds = self._step_seconds = 0.0
+        self._tokens: Tensor | int = 0
+        self._in_epoch = False
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock of the fit."""
+        if pl_module.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(pl_module.device)
+        self._fit_start = time.perf_counter()
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock of the epoch."""
+        self._epoch_start, self._in_epoch = time.perf_counter(), True
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Start the clock of the step."""
+        self._step_start = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Add the step's time and tokens; no number leaves the device here."""
+        self._step_seconds += time.perf_counter() - self._step_start
+        if isinstance(batch, Batch):
+            self._tokens = self._tokens + batch.mask.sum()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The training part of the epoch is over when validation begins."""
+        self._close_epoch()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The same, where there is no validation."""
+        self._close_epoch()
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop the clock of the fit."""
+        self._fit_seconds = time.perf_counter() - self._fit_start
+
+    def _close_epoch(self) -> None:
+        if self._in_epoch:
+            self._train_seconds += time.perf_counter() - self._epoch_start
+            self._in_epoch = False
+
+    def cost(self, device: torch.device) -> dict[str, float]:
+        """The table above as numbers; the fit's time so far if it has not ended."""
+        seconds = self._fit_seconds or time.perf_counter() - self._fit_start
+        tokens = float(self._tokens)
+        return {
+            "fit_seconds": seconds,
+            "train_seconds": self._train_seconds,
+            "step_seconds": self._step_seconds,
+            "train_tokens": tokens,
+            "train_tokens_per_second": tokens / self._train_seconds if self._train_seconds else 0.0,
+            "peak_memory_mib": peak_memory_mib(device),
+        }
+
+
+def peak_memory_mib(device: torch.device) -> float:
+    """Largest memory so far in MiB: allocated on a CUDA device, resident for the process otherwise."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes on macOS, KiB on Linux
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20

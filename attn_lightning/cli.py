@@ -1,0 +1,71 @@
+"""The command line: which command runs, and how an error of the user's is shown. Imports nothing heavy itself."""
+
+import difflib
+import sys
+from collections.abc import Callable, Sequence
+
+from attn_lightning import __version__
+from attn_lightning.errors import AttnLightningError
+
+COMMANDS = {
+    "fit": "train, keep the best epoch, test it and leave a complete run folder",
+    "validate": "measure a checkpoint on the validation split",
+    "test": "measure a checkpoint on the test split",
+    "predict": "label, probability and attention per word for texts or files, from a checkpoint alone",
+}
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = "\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items())
+    return (
+        "usage: python -m attn_lightning COMMAND [options]\n\n"
+        f"commands:\n{lines}\n\n"
+        "examples:\n"
+        "  python -m attn_lightning fit --config experiments/ivat_planted.yaml --method.epsilon=2\n"
+        "  python -m attn_lightning fit --help                          every option\n"
+        "  python -m attn_lightning fit --method.help AttentionIVAT     the card of a method\n"
+        "  python -m attn_lightning fit --data.help IMDB                the options of a data set\n"
+        "  python -m attn_lightning predict --ckpt_path RUN/checkpoints/best.ckpt --text 'A dull film'\n"
+    )
+
+
+def _command(name: str) -> Callable[[Sequence[str]], int]:
+    """Import a command only when it runs: help and errors must not wait for torch."""
+    if name == "predict":
+        from attn_lightning.evaluation.predict import predict_command
+
+        return predict_command
+    from attn_lightning.training import training_command
+
+    return lambda arguments: training_command([name, *arguments])
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command.
+
+    Args:
+        arguments: the command line without the program's name.
+
+    Returns:
+        The exit code: 0 success, 1 an error during the run, 2 unusable arguments, 130 interrupted.
+    """
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(__version__)
+        return 0
+    if arguments[0] not in COMMANDS:
+        near = difflib.get_close_matches(arguments[0], COMMANDS, n=1)
+        hint = f" Did you mean `{near[0]}`?" if near else ""
+        print(f"error: Expected a command, but got {arguments[0]!r}.{hint}\n\n{_help()}", file=sys.stderr)
+        return 2
+    try:
+        return _command(arguments[0])(arguments[1:])
+    except AttnLightningError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130

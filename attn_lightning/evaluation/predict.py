@@ -1,0 +1,302 @@
+"""`predict`: label, probability and attention per word for raw texts, from a checkpoint alone."""
+
+import json
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from attn_lightning.checkpoint import checkpoint_contents, checkpoint_spec, read_checkpoint
+from attn_lightning.data.sources import from_files
+from attn_lightning.data.text import TextTokenizer
+from attn_lightning.errors import ConfigurationError, DataFormatError
+from attn_lightning.module import AttentionModule
+from attn_lightning.types import UNLABELED, Batch, DataSpec
+
+_CHUNK = 2048
+"""Texts read at a time: long enough to sort by length, short enough that a file of any size fits in memory."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer for one text.
+
+    Attributes:
+        text: as it came.
+        label: name of the most probable class.
+        probability: of that class.
+        probabilities: by class name.
+        words: the text's words as they were read, in order.
+        start: character offset of every word in `text`.
+        end: the offset after its last character.
+        attention: weight of every word, summing to 1.
+        unknown: True where the word is not in the training vocabulary.
+        truncated: whether words at the end were left out because the model was trained on shorter texts.
+    """
+
+    text: str
+    label: str
+    probability: float
+    probabilities: dict[str, float]
+    words: list[str]
+    start: list[int]
+    end: list[int]
+    attention: list[float]
+    unknown: list[bool]
+    truncated: bool
+
+
+class Predictor:
+    """A trained model with its own tokeniser.
+
+    Args:
+        checkpoint: a checkpoint file of this package.
+        device: where the model runs.
+
+    Raises:
+        ConfigurationError: a file that is missing, damaged, from another version, or of a model that is not text.
+    """
+
+    def __init__(self, checkpoint: Path, device: str = "cpu") -> None:
+        contents = read_checkpoint(checkpoint)
+        self.spec: DataSpec = checkpoint_spec(contents)
+        tokenizer = checkpoint_contents(contents)["tokenizer"]
+        if tokenizer is None:
+            raise ConfigurationError(f"Expected a checkpoint of a text model, but {checkpoint} has no tokenizer.")
+        self.tokenizer = TextTokenizer.from_str(tokenizer)
+        try:
+            self.module = AttentionModule.load_from_checkpoint(checkpoint, map_location=device).eval()
+        except RuntimeError as error:
+            raise ConfigurationError(
+                f"Expected to be able to use device {device!r}, but got: {error}; use `--device cpu`."
+            ) from error
+
+    def predict(self, texts: Sequence[str], batch_size: int = 128) -> list[Prediction]:
+        """Predict texts, in batches of similar length; the answers come in the order of the texts."""
+        encoding = self.tokenizer.encode_batch(texts)
+        order = np.argsort([len(ids) for ids in encoding.ids], kind="stable")
+        answers: dict[int, Prediction] = {}
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size].tolist()
+            output = self._run([encoding.ids[row] for row in rows])
+            for position, row in enumerate(rows):
+                length = len(encoding.ids[row])
+                answers[row] = self._answer(
+                    texts[row],
+                    encoding.offsets[row],
+                    encoding.ids[row],
+                    output["probabilities"][position],
+                    output["attention"][position, :length],
+                    truncated=0 < self.tokenizer.options.max_length < encoding.num_words[row],
+                )
+        return [answers[row] for row in range(len(texts))]
+
+    def _run(self, ids: Sequence[NDArray[np.int32]]) -> dict[str, NDArray[np.float32]]:
+        lengths = torch.tensor([len(row) for row in ids])
+        mask = torch.arange(int(lengths.max())) < lengths[:, None]
+        tokens = torch.zeros(mask.shape, dtype=torch.int64)
+        tokens[mask] = torch.from_numpy(np.concatenate(ids).astype(np.int64))
+        unlabeled = torch.full((len(ids),), UNLABELED)
+        batch = Batch(tokens, mask, labels=unlabeled, rows=torch.arange(len(ids)))
+        device = self.module.device
+        with torch.inference_mode():
+            output = self.module(batch.tokens.to(device), batch.mask.to(device))
+        return {
+            "probabilities": output.logits.softmax(-1).cpu().numpy(),
+            "attention": output.attention.cpu().numpy(),
+        }
+
+    def _answer(
+        self,
+        text: str,
+        offsets: NDArray[np.int32],
+        ids: NDArray[np.int32],
+        probabilities: NDArray[np.float32],
+        attention: NDArray[np.float32],
+        truncated: bool,
+    ) -> Prediction:
+        names = self.spec.label_names
+        best = int(probabilities.argmax())
+        return Prediction(
+            text=text,
+            label=names[best],
+            probability=float(probabilities[best]),
+            probabilities={name: float(value) for name, value in zip(names, probabilities, strict=True)},
+            words=self.tokenizer.words(text, offsets.tolist()),
+            start=offsets[:, 0].tolist(),
+            end=offsets[:, 1].tolist(),
+            attention=attention.tolist(),
+            unknown=(ids == 1).tolist(),
+            truncated=truncated,
+        )
+
+
+def _parser() -> ArgumentParser:
+    """Plain argparse: a text may be anything, so nothing may try to read it as YAML."""
+    parser = ArgumentParser(prog="python -m attn_lightning predict", description=__doc__, allow_abbrev=False)
+    parser.add_argument(
+        "--ckpt_path",
+        type=Path,
+        required=True,
+        help="a checkpoint of a run folder; vocabulary, tokeniser and label names are in it",
+    )
+    parser.add_argument("--text", action="append", default=[], help="a text to predict; may be given several times")
+    parser.add_argument("--input", type=Path, help="a CSV, JSONL or Parquet file (.gz too) with a text per row")
+    parser.add_argument("--text_column", default="text", help="the column of --input with the text (default: text)")
+    parser.add_argument(
+        "--output", type=Path, help="a new .jsonl or .parquet file for the predictions; without it the terminal"
+    )
+    parser.add_argument("--batch_size", type=int, default=128, help="texts per pass through the model (default: 128)")
+    parser.add_argument("--device", default="cpu", help="where the model runs: cpu, cuda, mps (default: cpu)")
+    return parser
+
+
+def predict_command(arguments: Sequence[str]) -> int:
+    """Run `predict`.
+
+    Args:
+        arguments: its options.
+
+    Returns:
+        0; errors are exceptions.
+    """
+    options = _parser().parse_args(list(arguments))
+    _check(options)
+    answers = _answers(Predictor(options.ckpt_path, options.device), options)
+    if options.output is None:
+        console = Console()
+        for answer in answers:
+            console.print(prediction_table(answer))
+    else:
+        print(f"{write(answers, options.output)} predictions in {options.output}")
+    return 0
+
+
+def _check(options: Namespace) -> None:
+    if bool(options.text) == (options.input is not None):
+        raise ConfigurationError("Expected either `--text` or `--input`, but got both or none; give one of them.")
+    if options.batch_size < 1:
+        raise ConfigurationError(f"Expected `--batch_size` to be 1 or more, but got {options.batch_size}.")
+    output = options.output
+    if output is not None and output.suffix not in (".jsonl", ".parquet"):
+        raise ConfigurationError(f"Expected `--output` to end in .jsonl or .parquet, but got {output.name}; rename it.")
+    if output is not None and output.exists():
+        raise ConfigurationError(
+            f"Expected a new file for `--output`, but {output} exists and is not overwritten; choose another."
+        )
+
+
+def _answers(predictor: Predictor, options: Namespace) -> Iterator[Prediction]:
+    texts = iter(options.text) if options.input is None else read_texts(options.input, options.text_column)
+    while chunk := list(islice(texts, _CHUNK)):
+        yield from predictor.predict(chunk, options.batch_size)
+
+
+def read_texts(path: Path, column: str) -> Iterator[str]:
+    """The texts of a file, one row at a time.
+
+    Raises:
+        ConfigurationError: the file is missing or of another format.
+        DataFormatError: the column is missing or a cell is not text; names the file and the line.
+    """
+    split = from_files({"input": path}).splits["input"]
+    number = 0
+    for number, row in split.rows():
+        if column not in row:
+            raise DataFormatError(
+                f"Expected a column {column!r} in {split.place(number)}, but got {', '.join(map(repr, row))}; name "
+                "it with `--text_column`."
+            )
+        if not isinstance(row[column], str):
+            raise DataFormatError(
+                f"Expected text in column {column!r} of {split.place(number)}, but got {row[column]!r}; mend the row."
+            )
+        yield row[column]
+    if number == 0:
+        raise DataFormatError(f"Expected texts in {path}, but it has no rows.")
+
+
+def write(answers: Iterable[Prediction], path: Path) -> int:
+    """Write predictions to a `.jsonl` or `.parquet` file as they come; half a file never takes the final name.
+
+    Returns:
+        How many were written.
+    """
+    temporary = path.with_name(f".{path.name}.unfinished")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with temporary.open("wb") as file:
+        count = _write_jsonl(answers, file) if path.suffix == ".jsonl" else _write_parquet(answers, file)
+    temporary.replace(path)
+    return count
+
+
+def _write_jsonl(answers: Iterable[Prediction], file: IO[bytes]) -> int:
+    count = 0
+    for answer in answers:
+        file.write(json.dumps(asdict(answer), ensure_ascii=False).encode() + b"\n")
+        count += 1
+    return count
+
+
+def _write_parquet(answers: Iterable[Prediction], file: IO[bytes]) -> int:
+    count, writer = 0, None
+    iterator = iter(answers)
+    while chunk := list(islice(iterator, _CHUNK)):
+        # The label names are data: a map keeps them out of the schema, so every chunk has the same one.
+        rows = [{**asdict(answer), "probabilities": list(answer.probabilities.items())} for answer in chunk]
+        table = pa.Table.from_pylist(rows, schema=_SCHEMA)
+        writer = writer or pq.ParquetWriter(file, _SCHEMA, compression="zstd")
+        writer.write_table(table)
+        count += len(chunk)
+    if writer is not None:
+        writer.close()
+    return count
+
+
+_SCHEMA = pa.schema(
+    [
+        ("text", pa.string()),
+        ("label", pa.string()),
+        ("probability", pa.float32()),
+        ("probabilities", pa.map_(pa.string(), pa.float32())),
+        ("words", pa.list_(pa.string())),
+        ("start", pa.list_(pa.int32())),
+        ("end", pa.list_(pa.int32())),
+        ("attention", pa.list_(pa.float32())),
+        ("unknown", pa.list_(pa.bool_())),
+        ("truncated", pa.bool_()),
+    ]
+)
+
+
+def printable(text: str) -> str:
+    """Text from data made safe for a terminal: control characters (escape sequences among them) become a space."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
+def prediction_table(answer: Prediction) -> Table:
+    """One prediction as a table: the label, and every word with its attention, darker where there is more of it."""
+    title = f"{answer.label}  p = {answer.probability:.4f}" + ("  (text truncated)" if answer.truncated else "")
+    table = Table(title=Text(printable(title)), title_justify="left")
+    table.add_column("word")
+    table.add_column("attention", justify="right")
+    table.add_column("")
+    largest = max(answer.attention)
+    for word, weight, unknown in zip(answer.words, answer.attention, answer.unknown, strict=True):
+        bar = "█" * round(20 * weight / largest)
+        name = Text(printable(word), style="bold" if weight > 1 / len(answer.words) else "")
+        if unknown:
+            name.append(" (unknown)", style="dim")
+        table.add_row(name, f"{weight:.4f}", Text(bar, style="cyan"))
+    return table

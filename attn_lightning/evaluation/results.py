@@ -1,0 +1,71 @@
+"""The tables a run prints when it is done."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+_ROWS = {
+    "accuracy": ("0..1", "higher"),
+    "f1": ("0..1", "higher"),
+    "macro_f1": ("0..1", "higher"),
+    "auroc": ("0..1", "higher"),
+    "average_precision": ("0..1", "higher"),
+    "log_loss": ("0.., nats", "lower"),
+    "ece": ("0..1", "lower"),
+    "gradient_kendall_mean": ("-1..1", "closer to the gradient"),
+    "gradient_spearman_mean": ("-1..1", "closer to the gradient"),
+    "gradient_pearson_mean": ("-1..1", "closer to the gradient"),
+    "hidden_kendall_mean": ("-1..1", "closer to the gradient"),
+    "hidden_spearman_mean": ("-1..1", "closer to the gradient"),
+    "hidden_pearson_mean": ("-1..1", "closer to the gradient"),
+}
+"""What the table shows of every metric: its range, and what a larger value means."""
+
+
+def results_table(record: dict[str, Any]) -> Table | None:
+    """Metrics of the evaluated split beside the linear control, with range and direction; None before any."""
+    split = next((name for name in ("test", "validation") if record.get(name)), None)
+    if split is None:
+        return None
+    prefix = "test/" if split == "test" else "val/"
+    control = record.get("control", {}).get("tfidf_logistic_regression", {})
+    table = Table(title=f"{record['name']}: {split} split, seed {record['seed']}")
+    table.add_column("metric")
+    table.add_column("model", justify="right")
+    if control:
+        table.add_column("TF-IDF + logistic regression", justify="right")
+    table.add_column("range")
+    table.add_column("better, or larger means")
+    for name, (span, direction) in _ROWS.items():
+        if prefix + name in record[split]:
+            cells = [_number(record[split][prefix + name]), *([_number(control.get(name))] if control else [])]
+            table.add_row(name, *cells, span, direction)
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def print_results(folder: Path, record: dict[str, Any], console: Console | None = None) -> None:
+    """Print the table, the cost and where the run folder is.
+
+    Args:
+        folder: the run folder.
+        record: the contents of its `metrics.json`.
+        console: where to print; the terminal by default.
+    """
+    console = console or Console()
+    table = results_table(record)
+    if table is not None:
+        console.print(table)
+    cost = record.get("cost")
+    if cost:
+        console.print(
+            f"{cost['fit_seconds']:.1f} s of fitting, {cost['train_tokens_per_second']:,.0f} training tokens/s, "
+            f"peak memory {cost['peak_memory_mib']:,.0f} MiB"
+        )
+    # Not through rich, which would break a long path over two lines.
+    print(f"run folder: {folder}", flush=True)

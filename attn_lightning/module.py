@@ -1,0 +1,377 @@
+"""The only LightningModule: one backbone, the task loss, the terms of the attached methods, the measurements."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+
+from attn_lightning.backbone.classifier import AttentionClassifier
+from attn_lightning.backbone.protocol import Backbone
+from attn_lightning.checkpoint import add_checkpoint_contents, checkpoint_contents, checkpoint_spec
+from attn_lightning.errors import ConfigurationError, NumericalError
+from attn_lightning.evaluation.importance import importances
+from attn_lightning.methods.base import Method, TrainStep, check_requirements
+from attn_lightning.metrics.agreement import agreement_metrics
+from attn_lightning.metrics.prediction import PredictionMetrics, prediction_metrics
+from attn_lightning.types import AttentionOutput, Batch, DataSpec, LossTerm
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
+    """Per-example task loss `-w_y log softmax(z)_y`.
+
+    Args:
+        logits: (B, C).
+        labels: (B,) int64 in [0, C).
+        class_weights: (C,) factor of every class, or None for 1.
+
+    Returns:
+        (B,) float32 in nats, at least 0; no mean, so that methods can weight examples.
+    """
+    return nn.functional.cross_entropy(logits.float(), labels, weight=class_weights, reduction="none")
+
+
+def class_weights_from_counts(counts: Sequence[int], mode: Literal["none", "positive", "balanced"]) -> Tensor | None:
+    """Weight of every class in the task loss.
+
+    Args:
+        counts: training examples per class, all above 0.
+        mode: "none"; "positive", the published binary recipe: 1 for class 0 and `N_0 / N_1` for class 1;
+            "balanced": `N / (C N_c)` for every class.
+
+    Returns:
+        (C,) float32, or None for "none".
+
+    Raises:
+        ConfigurationError: "positive" with other than two classes.
+    """
+    if mode == "none":
+        return None
+    totals = torch.tensor(counts, dtype=torch.float32)
+    if mode == "balanced":
+        return totals.sum() / (len(counts) * totals)
+    if len(counts) != 2:
+        raise ConfigurationError(
+            f"Expected 2 classes for `class_weights: positive`, but got {len(counts)}; use `balanced` or `none`."
+        )
+    return torch.stack([torch.ones(()), totals[0] / totals[1]])
+
+
+class AttentionModule(LightningModule):
+    """An attention classifier under training: task loss + weighted terms of the attached methods, and measurements.
+
+    The objective of a step is `mean_i w_i L(x_i, y_i) + sum_m lambda_m L_m`. The methods are the callbacks of the
+    trainer that derive from `Method`; without one the run is the vanilla baseline.
+
+    Optimiser: Adam with amsgrad, as in the published protocol, fused into one kernel. Weight decay acts on the
+    encoder and the classifier only. It stays off the attention scorer (published) and off the word vectors (own
+    choice: under Adam, a decay of 1e-5 moves every word that is *not* in the batch by up to a full learning rate
+    per step, because the normalised gradient of such a word is the decay alone).
+
+    Measured on validation and test data: accuracy, F1, ROC-AUC, average precision, log loss and calibration error,
+    and the rank and linear correlation of attention with gradient importance (`gradient`: of the word vectors with
+    the attention held constant; `hidden`: of the hidden states), on a fixed random subset of the validation split
+    and on the whole test split.
+
+    Args:
+        backbone: class of the model, built from the data's `DataSpec` when the data is known.
+        learning_rate: step size of Adam, above 0.
+        weight_decay: L2 penalty on encoder and classifier, 0 or more.
+        amsgrad: keep the running maximum of the second moment.
+        class_weights: "none", "positive" (`N_neg / N_pos` on class 1, the published binary recipe) or "balanced".
+        num_probe_examples: validation examples for the agreement of attention with gradients at every epoch; 0
+            switches it off.
+    """
+
+    def __init__(
+        self,
+        backbone: Callable[[DataSpec], Backbone] = AttentionClassifier,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 1e-5,
+        amsgrad: bool = True,
+        class_weights: Literal["none", "positive", "balanced"] = "none",
+        num_probe_examples: int = 512,
+    ) -> None:
+        super().__init__()
+        if not learning_rate > 0:
+            raise ConfigurationError(f"Expected `learning_rate` to be above 0, but got {learning_rate}.")
+        if not weight_decay >= 0:
+            raise ConfigurationError(f"Expected `weight_decay` to be 0 or more, but got {weight_decay}.")
+        if num_probe_examples < 0:
+            raise ConfigurationError(f"Expected `num_probe_examples` to be 0 or more, but got {num_probe_examples}.")
+        # logger=False: the command line uploads the whole configuration once, the flat copy would only repeat it.
+        self.save_hyperparameters(logger=False)
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.amsgrad = amsgrad
+        self.num_probe_examples = num_probe_examples
+        self._class_weight_mode = class_weights
+        self._make_backbone = backbone
+        self.backbone: Backbone | None = None
+        self.class_weights: Tensor | None = None
+        self.spec: DataSpec | None = None
+        self.tokenizer_state: str | None = None
+        self._sums: dict[str, Tensor] = {}
+        self._num_steps = 0
+
+    # --- construction ---------------------------------------------------------------------------------------------
+
+    def build(self, spec: DataSpec) -> None:
+        """Build the backbone for this data; called by the trainer, or by hand where there is no data module."""
+        if self.backbone is not None:
+            self._check_same_data(spec)
+            return
+        self.spec = spec
+        self.backbone = self._make_backbone(spec)
+        # The weights live in the backbone now; the spec is kept only for its numbers.
+        self.spec = replace(spec, embedding_weights=None)
+        self._prediction = nn.ModuleDict({split: prediction_metrics(spec.num_classes) for split in ("val", "test")})
+        self._agreement = nn.ModuleDict(
+            {f"{split}_{kind}": agreement_metrics() for split in ("val", "test") for kind in ("gradient", "hidden")}
+        )
+
+    def configure_model(self) -> None:
+        """Take the data's shape from the data module; Lightning calls it before the optimiser is made."""
+        datamodule = getattr(self.trainer, "datamodule", None)
+        spec = getattr(datamodule, "spec", None)
+        if spec is None:
+            if self.backbone is None:
+                raise ConfigurationError(
+                    "Expected a data module with a `spec`, but got none; pass one to the trainer or call "
+                    "`module.build(DataSpec(...))` before."
+                )
+            return
+        self.build(spec)
+        tokenizer = getattr(datamodule, "tokenizer", None)
+        if tokenizer is not None:
+            self.tokenizer_state = tokenizer.to_str()
+        counts = getattr(datamodule, "class_counts", None)
+        if counts is not None and self.class_weights is None:
+            weights = class_weights_from_counts(counts, self._class_weight_mode)
+            self.class_weights = None if weights is None else weights.to(self.device)
+
+    def _check_same_data(self, spec: DataSpec) -> None:
+        assert self.spec is not None
+        for name in ("num_classes", "vocabulary_size", "embedding_size", "segment_shape"):
+            ours, theirs = getattr(self.spec, name), getattr(spec, name)
+            if ours != theirs:
+                raise ConfigurationError(
+                    f"Expected data with `{name}` = {ours}, as the checkpoint was trained on, but got {theirs}; "
+                    "use the data (and its options) of that run."
+                )
+
+    def on_fit_start(self) -> None:
+        """Check what the methods need from autograd against the model that was built."""
+        for method in self.methods:
+            check_requirements(method, self._model)
+
+    @property
+    def methods(self) -> list[Method]:
+        """The training methods attached to the trainer, in their order."""
+        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
+        return [callback for callback in callbacks if isinstance(callback, Method)]
+
+    @property
+    def _model(self) -> Backbone:
+        assert self.backbone is not None, "configure_model builds it"
+        return self.backbone
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Adam over two groups of parameters: with weight decay, and without (word vectors, attention scorer)."""
+        excluded = {id(p) for name in ("attention_parameters", "embedding_parameters") for p in self._group(name)}
+        trainable = [p for p in self.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in trainable if id(p) not in excluded], "weight_decay": self.weight_decay},
+            {"params": [p for p in trainable if id(p) in excluded], "weight_decay": 0.0},
+        ]
+        groups = [group for group in groups if group["params"]]
+        return torch.optim.Adam(groups, lr=self.learning_rate, amsgrad=self.amsgrad, fused=True)
+
+    def _group(self, name: str) -> list[nn.Parameter]:
+        """A model of the user's own may name its groups or leave everything to weight decay."""
+        function = getattr(self._model, name, None)
+        return [] if function is None else list(function())
+
+    # --- training -------------------------------------------------------------------------------------------------
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> AttentionOutput:
+        """One clean pass; see `Backbone.forward`."""
+        output: AttentionOutput = self._model(tokens, mask)
+        return output
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        """Task loss plus the weighted terms of the attached methods."""
+        step = self._train_step(batch)
+        task = self._task_loss(step)
+        terms = [term for method in self.methods if (term := method.loss(step)) is not None]
+        total = torch.stack([task, *(term.weight * term.value for term in terms)]).sum()
+        if not torch.isfinite(total):
+            self._raise_not_finite(task, terms)
+        self._accumulate(total, task, terms)
+        return total
+
+    def _train_step(self, batch: Batch) -> TrainStep:
+        step = TrainStep(
+            model=self._model,
+            batch=batch,
+            output=self(batch.tokens, batch.mask),
+            task_loss=partial(cross_entropy, class_weights=self.class_weights),
+            progress=self._progress(),
+        )
+        for method in self.methods:
+            if (attention := method.attention(step)) is not None:
+                clean = step.output
+                output = self._model.attend(clean.hidden, clean.scores, batch.mask, attention)
+                step = replace(step, output=replace(output, embeddings=clean.embeddings))
+        return step
+
+    def _task_loss(self, step: TrainStep) -> Tensor:
+        losses = [loss for method in self.methods if (loss := method.task_loss(step)) is not None]
+        if len(losses) > 1:
+            raise ConfigurationError(
+                f"Expected at most one method that replaces the task loss, but got {len(losses)}; keep one of them."
+            )
+        loss = losses[0] if losses else step.task_loss(step.output.logits, step.batch.labels)
+        for method in self.methods:
+            if (weights := method.weights(step)) is not None:
+                loss = weights * loss
+        return loss.mean()
+
+    def _progress(self) -> float:
+        total = self.trainer.estimated_stepping_batches
+        return min(1.0, self.global_step / total) if 0 < total < float("inf") else 0.0
+
+    def _raise_not_finite(self, task: Tensor, terms: list[LossTerm]) -> None:
+        parts = {"task": task, **{term.name: term.value for term in terms}}
+        values = ", ".join(f"{name} = {value.item():g}" for name, value in parts.items())
+        raise NumericalError(
+            f"Expected a finite loss, but got {values} at step {self.global_step} of epoch {self.current_epoch}; "
+            "lower `model.learning_rate`, the weight or epsilon of the method, or train in float32."
+        )
+
+    def _accumulate(self, total: Tensor, task: Tensor, terms: list[LossTerm]) -> None:
+        """Sum what is worth watching; `self.log` at every step would cost more than the term of a method."""
+        values = {"loss": total, "task": task}
+        for term in terms:
+            values[term.name] = term.value
+            values.update({f"{term.name}_{key}": value for key, value in term.logs.items()})
+        for key, value in values.items():
+            value = value.detach()
+            self._sums[key] = self._sums[key] + value if key in self._sums else value
+        self._num_steps += 1
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Log the means over the epoch with its last batch, so that every callback sees them at the epoch's end."""
+        if self.trainer.is_last_batch:
+            for key, total in self._sums.items():
+                self.log(f"train/{key}", total / self._num_steps, on_step=False, on_epoch=True, sync_dist=True)
+            self._sums, self._num_steps = {}, 0
+
+    # --- evaluation -----------------------------------------------------------------------------------------------
+
+    def on_validation_start(self) -> None:
+        """Choose the validation rows whose gradients are measured: the same ones at every epoch."""
+        size = sum(len(loader.dataset) for loader in _loaders(self.trainer.val_dataloaders))
+        rows = np.random.default_rng(0).permutation(size)[: self.num_probe_examples]
+        self._probe = torch.zeros(size, dtype=torch.bool)
+        self._probe[torch.from_numpy(rows)] = True
+
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
+        """Prediction metrics for all rows, agreement with gradients for the probe rows."""
+        self._prediction_metrics("val").update(self(batch.tokens, batch.mask).logits, batch.labels)
+        chosen = self._probe[batch.rows.cpu()].to(batch.rows.device)
+        if bool(chosen.any()):
+            part = _rows_of(batch, chosen)
+            self._measure_agreement("val", *importances(self._model, part))
+
+    def test_step(self, batch: Batch, batch_index: int) -> dict[str, Tensor]:
+        """All measurements; returns what a run record keeps of every example."""
+        output, importance = importances(self._model, batch)
+        self._prediction_metrics("test").update(output.logits, batch.labels)
+        self._measure_agreement("test", output, importance)
+        return _example_record(output, importance)
+
+    def predict_step(self, batch: Batch, batch_index: int) -> dict[str, Tensor]:
+        """Probabilities, attention and both importances of every token."""
+        return _example_record(*importances(self._model, batch))
+
+    def _prediction_metrics(self, split: str) -> PredictionMetrics:
+        return cast(PredictionMetrics, self._prediction[split])
+
+    def _agreement_metrics(self, split: str, kind: str) -> MetricCollection:
+        return cast(MetricCollection, self._agreement[f"{split}_{kind}"])
+
+    def _measure_agreement(self, split: str, output: AttentionOutput, importance: dict[str, Tensor]) -> None:
+        for kind, values in importance.items():
+            self._agreement_metrics(split, kind).update(output.attention.detach(), values, output.mask)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log every measurement of the validation split under `val/`."""
+        self._log_metrics("val", with_agreement=self.num_probe_examples > 0)
+
+    def on_test_epoch_end(self) -> None:
+        """Log every measurement of the test split under `test/`."""
+        self._log_metrics("test", with_agreement=True)
+
+    def _log_metrics(self, split: str, with_agreement: bool) -> None:
+        metrics = self._prediction_metrics(split)
+        self.log_dict({f"{split}/{name}": value for name, value in metrics.compute().items()})
+        metrics.reset()
+        for kind in ("gradient", "hidden") if with_agreement else ():
+            metric = self._agreement_metrics(split, kind)
+            self.log_dict({f"{split}/{kind}_{name}": value for name, value in metric.compute().items()})
+            metric.reset()
+
+    # --- checkpoints ----------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put in what `predict` needs on raw text: the data's shape, label names, vocabulary and tokeniser."""
+        assert self.spec is not None
+        weights = None if self.class_weights is None else self.class_weights.tolist()
+        add_checkpoint_contents(checkpoint, self.spec, self.tokenizer_state, weights)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Build the backbone from what the checkpoint says of its data, and refuse other data."""
+        stored = checkpoint_contents(checkpoint)
+        self.build(checkpoint_spec(checkpoint))
+        if self.tokenizer_state is not None and self.tokenizer_state != stored["tokenizer"]:
+            raise ConfigurationError(
+                "Expected the vocabulary that the checkpoint was trained with, but the data gives another one; use "
+                "the data and the data options of that run."
+            )
+        self.tokenizer_state = stored["tokenizer"]
+        weights = stored["class_weights"]
+        self.class_weights = None if weights is None else torch.tensor(weights, device=self.device)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load weights; a model of another shape is the user's error, not ours."""
+        try:
+            return super().load_state_dict(state_dict, strict=strict, assign=assign)
+        except RuntimeError as error:
+            raise ConfigurationError(
+                f"Expected weights of the configured model, but the checkpoint holds another one: {error}; use the "
+                "`config.yaml` of its run folder."
+            ) from error
+
+
+def _example_record(output: AttentionOutput, importance: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        "probabilities": output.logits.detach().float().softmax(-1),
+        "attention": output.attention.detach(),
+        **importance,
+    }
+
+
+def _loaders(dataloaders: Any) -> list[Any]:
+    return list(dataloaders) if isinstance(dataloaders, list | tuple) else [dataloaders]
+
+
+def _rows_of(batch: Batch, chosen: Tensor) -> Batch:
+    parts: dict[str, Any] = batch._asdict()
+    return Batch(**{name: None if value is None else value[chosen] for name, value in parts.items()})

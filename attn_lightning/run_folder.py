@@ -1,0 +1,126 @@
+"""Where the results of a run live: naming, creating, finding again. Nothing here imports torch.
+
+<root>/<name>/<version>/
+    config.yaml  metrics.json  metrics.csv  predictions.parquet  checkpoints/{best,last}.ckpt
+    evaluations/<command>_<k>/     what later `test` and `validate` calls wrote
+"""
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from attn_lightning.errors import ConfigurationError
+
+CHECKPOINTS = "checkpoints"
+CONFIG = "config.yaml"
+METRICS = "metrics.json"
+
+_SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=,-]*")
+
+
+def create(root: Path, name: str, version: str | None) -> Path:
+    """Make a new, empty run folder; an existing one is never reused.
+
+    Args:
+        root: folder of all runs.
+        name: name of the experiment.
+        version: name of this run, or None for the next free `version_<k>`.
+
+    Raises:
+        ConfigurationError: the folder exists, cannot be made, or a name would leave `root`.
+    """
+    for label, value in (("run.name", name), ("run.version", version)):
+        if value is not None and not _SAFE_NAME.fullmatch(value):
+            raise ConfigurationError(
+                f"Expected `{label}` to be letters, digits and `._+=,-`, starting with a letter or digit, but got "
+                f"{value!r}; choose another name."
+            )
+    parent = root / name
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        return _numbered(parent, "version_") if version is None else _exclusive(parent / version)
+    except OSError as error:
+        raise ConfigurationError(
+            f"Expected to be able to make a run folder in {parent}, but got: {error}; choose another `--run.root`."
+        ) from error
+
+
+def _exclusive(folder: Path) -> Path:
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        raise ConfigurationError(
+            f"Expected a new run folder, but {folder} exists and is never overwritten; choose another "
+            "`--run.version`, leave it out for the next free number, or continue that run with "
+            f"`fit --ckpt_path {folder / CHECKPOINTS / 'last.ckpt'}`."
+        ) from None
+    return folder
+
+
+def _numbered(parent: Path, prefix: str) -> Path:
+    """`mkdir` is the lock: two processes that start together get two numbers."""
+    number = 0
+    taken = [int(m[1]) for path in parent.iterdir() if (m := re.fullmatch(re.escape(prefix) + r"(\d+)", path.name))]
+    if taken:
+        number = max(taken) + 1
+    while True:
+        folder = parent / f"{prefix}{number}"
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            number += 1
+        else:
+            return folder
+
+
+def create_evaluation(checkpoint: Path, command: str) -> Path:
+    """A new folder for what `test` or `validate` finds out about a checkpoint, inside its run folder."""
+    parent = of_checkpoint(checkpoint) / "evaluations"
+    parent.mkdir(parents=True, exist_ok=True)
+    return _numbered(parent, f"{command}_")
+
+
+def of_checkpoint(checkpoint: Path) -> Path:
+    """The run folder a checkpoint belongs to; the checkpoint's own folder if it was moved out of one."""
+    parent = checkpoint.resolve().parent
+    return parent.parent if parent.name == CHECKPOINTS else parent
+
+
+def last_checkpoint(root: Path, name: str) -> Path:
+    """The checkpoint of the newest run of an experiment, to resume it.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    found = sorted((root / name).glob(f"*/{CHECKPOINTS}/last.ckpt"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise ConfigurationError(
+            f"Expected an unfinished run of `{name}` under {root} for `--ckpt_path last`, but there is no "
+            f"{root / name}/*/{CHECKPOINTS}/last.ckpt; start the run without `--ckpt_path`."
+        )
+    return found[-1]
+
+
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """The run's `metrics.json`; empty if it has none yet.
+
+    Raises:
+        ConfigurationError: the file is not valid JSON.
+    """
+    path = folder / METRICS
+    if not path.exists():
+        return {}
+    try:
+        contents: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigurationError(f"Expected {path} to be JSON, but got: {error}; remove the file.") from error
+    return contents
+
+
+def write_json(path: Path, contents: dict[str, Any]) -> None:
+    """Replace the file in one step, so that a killed process leaves the old or the new one, never half of it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(contents, indent=2, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.replace(path)

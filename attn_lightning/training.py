@@ -1,0 +1,409 @@
+"""`fit`, `validate` and `test`: LightningCLI with a method slot, run folders and errors in one line."""
+
+import csv
+import difflib
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+import yaml
+from jsonargparse import Namespace, _typehints
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+from attn_lightning import data, methods, run_folder  # noqa: F401  (short class names on the command line)
+from attn_lightning.callbacks.run_record import EpochSummary, RunRecord
+from attn_lightning.checkpoint import checkpoint_contents, read_checkpoint
+from attn_lightning.errors import ConfigurationError
+from attn_lightning.evaluation.results import print_results
+from attn_lightning.methods.base import Method
+from attn_lightning.module import AttentionModule
+
+_FOLDER_VARIABLE = "ATTN_LIGHTNING_RUN_FOLDER"
+"""Hands the run folder to the processes that Lightning starts for DDP by running the same command again."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Where a run is kept and what happens around the training.
+
+    Args:
+        root: folder of all runs.
+        name: name of the experiment; the file name of the last `--config` by default.
+        version: name of this run's own folder; the next free `version_<k>` by default. Never overwritten.
+        test: test the best epoch after the training.
+        control: measure a TF-IDF logistic regression on the same data beside it (text only).
+        monitor: the validation metric that decides which epoch is kept.
+        monitor_mode: whether more or less of it is better.
+        wandb: also log to Weights & Biases; `WANDB_MODE=offline` needs no account and no network.
+        wandb_project: its project.
+    """
+
+    root: Path = Path("runs")
+    name: str | None = None
+    version: str | None = None
+    test: bool = True
+    control: bool = True
+    monitor: str = "val/accuracy"
+    monitor_mode: Literal["max", "min"] = "max"
+    wandb: bool = False
+    wandb_project: str = "attn_lightning"
+
+
+class OneLineErrorParser(LightningArgumentParser):
+    """Prints the error and how to get help, without pages of usage before it."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Exit with code 2."""
+        print(f"error: {message}\nrun with --help for all options", file=sys.stderr)
+        raise SystemExit(2)
+
+
+class RunConfig(SaveConfigCallback):
+    """Writes the whole configuration into the run folder, and uploads it once to the loggers that can hold it.
+
+    A resumed run keeps its first `config.yaml` and adds `config_resumed_<k>.yaml`.
+
+    Args:
+        parser: parser of the subcommand.
+        config: its parsed configuration.
+        folder: the run folder.
+        options: the other options of Lightning's callback.
+    """
+
+    def __init__(self, parser: LightningArgumentParser, config: Namespace, folder: Path, **options: Any) -> None:
+        super().__init__(parser, config, save_to_log_dir=False, **options)
+        self.folder = folder
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Called on the first process only."""
+        config = self.config.clone()
+        config.pop("ckpt_path", None)
+        self.parser.save(config, self._free_path(), skip_none=False, multifile=False)
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                contents = yaml.safe_load(self.parser.dump(config, skip_none=False))
+                logger.experiment.config.update(contents, allow_val_change=True)
+
+    def _free_path(self) -> Path:
+        path, number = self.folder / run_folder.CONFIG, 0
+        while path.exists():
+            number += 1
+            path = self.folder / f"config_resumed_{number}.yaml"
+        return path
+
+
+class AttentionCLI(LightningCLI):
+    """LightningCLI with the `method` slot and one folder per run."""
+
+    folder: Path
+    record: RunRecord
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        self.resumed: Path | None = None
+        super().__init__(
+            AttentionModule,
+            LightningDataModule,
+            subclass_mode_data=True,
+            save_config_callback=RunConfig,
+            parser_class=OneLineErrorParser,
+            auto_configure_optimizers=False,
+            seed_everything_default=0,
+            args=list(arguments),
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """`predict` is a command of its own: it needs no configuration."""
+        skipped = {"model", "dataloaders", "datamodule"}
+        return {
+            "fit": {*skipped, "train_dataloaders", "val_dataloaders"},
+            "validate": skipped,
+            "test": skipped,
+        }
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """Abbreviated options are typos here: `--trainer.max_epoch` must not pass for `max_epochs`."""
+        return super().init_parser(**{"allow_abbrev": False, **kwargs})
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the method slot and the run options."""
+        parser.add_subclass_arguments(Method, "method", required=False)
+        parser.add_class_arguments(RunOptions, "run")
+        parser.set_defaults({"trainer.max_epochs": 8, "trainer.num_sanity_val_steps": 0})
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse without the base class's warning, which is about notebooks."""
+        self.config = parser.parse_args(args)
+
+    def _parse_ckpt_path(self) -> None:
+        """The configuration beside the checkpoint was read already, so nothing can be overridden in silence."""
+
+    @property
+    def options(self) -> Namespace:
+        """The parsed configuration of the subcommand."""
+        options: Namespace = self.config[self.config.subcommand]
+        return options
+
+    def before_instantiate_classes(self) -> None:
+        """Find or make the run folder before anything can write."""
+        name = self.options.run.name or _experiment_name(self.options.get("config"))
+        self.options.run.name = name
+        self.folder = self._run_folder(name)
+        self.save_config_kwargs = {"folder": self.folder}
+        if not sys.stdout.isatty() and self.options.trainer.enable_progress_bar is None:
+            # A bar redrawn thousands of times is useless in a log file; the line per epoch stays.
+            self.options.trainer.enable_progress_bar = False
+
+    def _run_folder(self, name: str) -> Path:
+        if _FOLDER_VARIABLE in os.environ:
+            return Path(os.environ[_FOLDER_VARIABLE])
+        root = Path(self.options.run.root)
+        checkpoint = self.options.get("ckpt_path")
+        if self.config.subcommand != "fit":
+            folder = self._evaluation_folder(checkpoint)
+        elif checkpoint:
+            path = run_folder.last_checkpoint(root, name) if checkpoint == "last" else Path(checkpoint)
+            self.options.ckpt_path, self.resumed = str(path), path
+            folder = run_folder.of_checkpoint(path)
+            self._refuse_complete(folder)
+        else:
+            folder = self._new_folder(root, name)
+        os.environ[_FOLDER_VARIABLE] = str(folder)
+        return folder
+
+    def _new_folder(self, root: Path, name: str) -> Path:
+        version = self.options.run.version
+        if _rank() == 0:
+            return run_folder.create(root, name, version)
+        if version is None:
+            raise ConfigurationError(
+                "Expected `--run.version` when the processes are started from outside, but got none; give all of "
+                "them the same one, so that they share a run folder."
+            )
+        return root / name / str(version)
+
+    def _evaluation_folder(self, checkpoint: str | None) -> Path:
+        command = self.config.subcommand
+        if not checkpoint:
+            raise ConfigurationError(
+                f"Expected `--ckpt_path` with `{command}`, but got none; give a file such as RUN/checkpoints/best.ckpt."
+            )
+        return run_folder.create_evaluation(Path(checkpoint), command)
+
+    def _refuse_complete(self, folder: Path) -> None:
+        record = run_folder.read_metrics(folder)
+        done = len(record.get("history", []))
+        if record.get("status") == "complete" and done >= (self.options.trainer.max_epochs or 0) >= 0:
+            raise ConfigurationError(
+                f"Expected an unfinished run, but {folder} is complete with {done} epochs; raise "
+                "`--trainer.max_epochs` to train it longer, or leave `--ckpt_path` out for a new run."
+            )
+
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
+        """Add the method, the run record, checkpoints and loggers to what the configuration asks for."""
+        self.record = RunRecord(self.folder, self.options.run.name)
+        method = self._get(self.config_init, "method")
+        fits = self.config.subcommand == "fit"
+        if fits and method is not None:
+            callbacks.append(method)
+        callbacks.extend([self.record, EpochSummary()])
+        if fits and config["enable_checkpointing"] is not False:
+            callbacks.append(self._checkpoints())
+        config = {**config, "logger": self._loggers(config["logger"])}
+        # Our batch samplers deal out the examples themselves, in buckets of similar length.
+        config["use_distributed_sampler"] = False
+        return super()._instantiate_trainer(config, callbacks)
+
+    def _checkpoints(self) -> ModelCheckpoint:
+        return ModelCheckpoint(
+            dirpath=self.folder / run_folder.CHECKPOINTS,
+            filename="best",
+            monitor=self.options.run.monitor,
+            mode=self.options.run.monitor_mode,
+            save_last=True,
+            auto_insert_metric_name=False,
+            enable_version_counter=False,
+        )
+
+    def _loggers(self, chosen: Any) -> list[Logger] | bool:
+        if chosen is False or _rank() != 0:
+            return False
+        loggers: list[Logger] = [_csv_logger(self.folder, self.resumed)] if self.config.subcommand == "fit" else []
+        if self.options.run.wandb:
+            loggers.append(_wandb_logger(self.folder, self.options.run))
+        if chosen not in (None, True):
+            loggers.extend(chosen if isinstance(chosen, list) else [chosen])
+        return loggers or False
+
+    def after_fit(self) -> None:
+        """Test the best epoch and show what the run found."""
+        options = self.options.run
+        if self.trainer.interrupted or self.options.trainer.fast_dev_run:
+            return
+        if options.test:
+            best = "best" if self.trainer.checkpoint_callback is not None else None
+            self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=best, verbose=False)
+            if options.control:
+                self.record.add_control(self.trainer, self.model)
+        self._show()
+
+    def after_validate(self) -> None:
+        """Show the metrics and where they were written."""
+        self._show()
+
+    def after_test(self) -> None:
+        """Show the metrics and where they were written."""
+        self._show()
+
+    def _show(self) -> None:
+        if self.trainer.is_global_zero:
+            print_results(self.folder, self.record.record)
+
+
+def _rank() -> int:
+    """This process's number among all; 0 if it is alone."""
+    return int(getattr(rank_zero_only, "rank", 0) or 0)
+
+
+def _csv_logger(folder: Path, resumed: Path | None) -> CSVLogger:
+    """A logger on the run folder; Lightning's deletes an older `metrics.csv`, so a resumed run takes its rows over."""
+    path = folder / "metrics.csv"
+    rows: list[dict[str, Any]] = []
+    if resumed is not None and path.exists():
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [{key: value for key, value in row.items() if value != ""} for row in csv.DictReader(file)]
+    logger = CSVLogger(folder.parent.parent, name=folder.parent.name, version=folder.name)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Experiment logs directory")
+        logger.experiment.metrics.extend(rows)
+    return logger
+
+
+def _wandb_logger(folder: Path, options: Namespace) -> Logger:
+    return WandbLogger(
+        project=options.wandb_project,
+        name=f"{options.name}-{folder.name}",
+        save_dir=folder,
+        log_model=False,
+    )
+
+
+def _experiment_name(configs: list[Any] | None) -> str:
+    return Path(str(configs[-1])).stem if configs else "run"
+
+
+def training_command(arguments: Sequence[str]) -> int:
+    """Run `fit`, `validate` or `test`.
+
+    Args:
+        arguments: the command and its options.
+
+    Returns:
+        0; errors are exceptions.
+    """
+    os.environ.pop(_FOLDER_VARIABLE, None) if "LOCAL_RANK" not in os.environ else None
+    _quiet_libraries()
+    arguments = with_checkpoint_config(list(arguments))
+    _check_config_files(arguments)
+    with class_change_resets_arguments():
+        AttentionCLI(arguments)
+    return 0
+
+
+def _quiet_libraries() -> None:
+    """Hide advertisements and device listings; warnings about the user's own settings stay."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings(
+        "ignore", message=".*The number of training batches .* is smaller than the logging interval.*"
+    )
+
+
+def _option(arguments: Sequence[str], name: str) -> list[str]:
+    """Values of an option as given on the command line, in both spellings."""
+    values = [argument.split("=", 1)[1] for argument in arguments if argument.startswith(f"{name}=")]
+    return values + [after for before, after in pairwise(arguments) if before == name]
+
+
+def with_checkpoint_config(arguments: list[str]) -> list[str]:
+    """Read the configuration that lies beside a checkpoint, so that a checkpoint is all one has to name.
+
+    Args:
+        arguments: the command and its options.
+
+    Returns:
+        The same with `--config RUN/config.yaml` put first if `--ckpt_path` names a file.
+
+    Raises:
+        ConfigurationError: the checkpoint cannot be read, or the command line also changes the model: those values
+            would be ignored in favour of the checkpoint's.
+    """
+    paths = _option(arguments, "--ckpt_path")
+    if not paths or paths[-1] == "last":
+        return arguments
+    changed = [a for a in arguments if a.split("=")[0].split(".")[0] in ("--model", "--method")]
+    if changed:
+        raise ConfigurationError(
+            f"Expected no `{changed[0].split('=')[0]}` together with `--ckpt_path`: the model and its training are "
+            "those of the checkpoint; leave it out, or train a new run."
+        )
+    checkpoint = Path(paths[-1])
+    checkpoint_contents(read_checkpoint(checkpoint))
+    config = run_folder.of_checkpoint(checkpoint) / run_folder.CONFIG
+    if config.exists():
+        return [arguments[0], "--config", str(config), f"--run.name={config.parent.parent.name}", *arguments[1:]]
+    if not _option(arguments, "--config"):
+        raise ConfigurationError(
+            f"Expected {config} beside the checkpoint, but there is none; pass the configuration of that run with "
+            "`--config`."
+        )
+    return arguments
+
+
+def _check_config_files(arguments: Sequence[str]) -> None:
+    for value in [*_option(arguments, "--config"), *_option(arguments, "-c")]:
+        path = Path(value)
+        if path.is_file():
+            continue
+        folder = path.parent
+        names = sorted(found.stem for found in folder.glob("*.yaml") if found.stem != "base")
+        if not names:
+            raise ConfigurationError(f"Expected a configuration file, but {path} does not exist.")
+        near = difflib.get_close_matches(path.stem, names, n=3, cutoff=0.4)
+        hint = f" Nearest: {', '.join(near)}." if near else ""
+        raise ConfigurationError(
+            f"Expected the name of an experiment in {folder}, but there is no {path.stem!r}.{hint} "
+            f"All: {', '.join(names)}."
+        )
+
+
+@contextmanager
+def class_change_resets_arguments() -> Iterator[None]:
+    """Let a change of class start from the new class's own defaults.
+
+    jsonargparse keeps arguments of the same name when another `class_path` is chosen: after
+    `--method EntropyPenalty` over a configuration of another method, that one's `weight` would survive in silence.
+    """
+    original = _typehints.discard_init_args_on_class_path_change
+
+    def discard_all(parser_or_action: Any, previous: Any, value: Any) -> None:
+        if previous and "init_args" in previous and previous["class_path"] != value["class_path"]:
+            previous.init_args = Namespace()
+        original(parser_or_action, previous, value)
+
+    _typehints.discard_init_args_on_class_path_change = discard_all
+    try:
+        yield
+    finally:
+        _typehints.discard_init_args_on_class_path_change = original
