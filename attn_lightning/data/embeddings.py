@@ -17,9 +17,11 @@ import sys
 import tempfile
 import time
 import zipfile
+import zlib
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import redirect_stderr
+from contextlib import contextmanager, redirect_stderr
 from importlib.metadata import version
 from io import StringIO
 from pathlib import Path
@@ -101,7 +103,9 @@ class FastTextEmbeddings(Embeddings):
 
     Words outside the vocabulary are trained as the unknown word, so its row is a real vector too. One thread gives
     the same vectors every time; with more the threads race. `seed` has no part in the training: all seeds of a study
-    share one set of vectors. The training runs in a process of its own, so that Ctrl-C works, and logs its progress.
+    share one set of vectors. fastText itself starts only the first tenth of its rows at random when it has one
+    thread, and the others at zero; here all words start at random. The training runs
+    in a process of its own, so that Ctrl-C works, and logs its progress.
 
     Args:
         dimension: E, numbers per word.
@@ -160,27 +164,35 @@ class FastTextEmbeddings(Embeddings):
 
     def build(self, vocabulary: Sequence[str], sentences: Sentences, cache: Path, seed: int) -> Tensor:
         """Train, or read what an earlier call trained. See `Embeddings.build`."""
-        digest, num_words = _digest_of_text(vocabulary, sentences)
+        digest, counts = _summary(vocabulary, sentences)
+        num_words = counts.total()
         if num_words == 0:
             raise DataFormatError("Expected the training text to have words, but it has none; check the text column.")
         options = {**self.options, "epoch": self.epochs or epochs_for(num_words)}
         key = _digest([digest, json.dumps(options, sort_keys=True), version("fasttext-wheel")])
 
         def train() -> dict[int, Vector]:
-            return self._train(vocabulary, sentences, cache, options)
+            return self._train(vocabulary, sentences, cache, options, list(counts))
 
         found = _cached(cache / f"fasttext-{key}.npz", train)
         return complete(found, len(vocabulary), self.dimension, seed)
 
     @staticmethod
     def _train(
-        vocabulary: Sequence[str], sentences: Sentences, cache: Path, options: Mapping[str, Any]
+        vocabulary: Sequence[str],
+        sentences: Sentences,
+        cache: Path,
+        options: Mapping[str, Any],
+        words: Sequence[bytes],
     ) -> dict[int, Vector]:
         with tempfile.TemporaryDirectory(dir=cache, prefix="fasttext-") as folder:
-            text, model = Path(folder, "text.txt"), Path(folder, "model.bin")
+            text, start, model = (Path(folder, name) for name in ("text.txt", "start.vec", "model.bin"))
             with text.open("wb") as file:
                 file.writelines(_training_lines(vocabulary, sentences))
-            _run_fasttext({**options, "input": str(text), "minCount": 1, "verbose": 2}, model)
+            with start.open("wb") as file:
+                file.writelines(_starting_lines(words, options["dim"]))
+            files = {"input": str(text), "pretrainedVectors": str(start)}
+            _run_fasttext({**options, **files, "minCount": 1, "verbose": 2}, model)
             return read_binary(model, [_escaped(word) for word in vocabulary], options["dim"])
 
 
@@ -322,8 +334,13 @@ def read_vectors(path: Path, vocabulary: Sequence[str], dimension: int) -> dict[
 # --- text -----------------------------------------------------------------------------------------------------------
 
 
-def _open(path: Path) -> IO[bytes]:
-    return cast(IO[bytes], gzip.open(path, "rb")) if path.suffix == ".gz" else path.open("rb")
+@contextmanager
+def _open(path: Path) -> Iterator[IO[bytes]]:
+    try:
+        with cast(IO[bytes], gzip.open(path, "rb")) if path.suffix == ".gz" else path.open("rb") as file:
+            yield file
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DataFormatError(f"Expected {path} to be a whole gzip file, but: {error}; fetch it again.") from error
 
 
 def _is_number(field: bytes) -> bool:
@@ -367,14 +384,7 @@ def _check_dimension(path: Path, came: int, expected: int) -> None:
 
 
 def _read_text(path: Path, wanted: set[str], dimension: int) -> dict[str, Vector]:
-    try:
-        _check_dimension(path, _text_dimension(path), dimension)
-        return _scan_text(path, wanted, dimension)
-    except (EOFError, gzip.BadGzipFile) as error:
-        raise DataFormatError(f"Expected {path} to be a whole gzip file, but: {error}; fetch it again.") from error
-
-
-def _scan_text(path: Path, wanted: set[str], dimension: int) -> dict[str, Vector]:
+    _check_dimension(path, _text_dimension(path), dimension)
     vectors: dict[str, Vector] = {}
     num_replaced = 0
     with _open(path) as file:
@@ -408,7 +418,8 @@ def _split_row(line: bytes, dimension: int, path: Path, number: int) -> tuple[by
 
 def _parse(numbers: bytes, dimension: int, path: Path, number: int) -> Vector:
     try:
-        vector = np.array([float(field) for field in numbers.split()], dtype=np.float32)
+        with np.errstate(over="ignore"):  # too large for float32 is infinite, and refused below
+            vector = np.array([float(field) for field in numbers.split()]).astype(np.float32)
     except ValueError as error:
         raise DataFormatError(
             f"Expected {path}, line {number}, to have {dimension} numbers, but: {error}; repair or remove the line."
@@ -497,7 +508,7 @@ def read_binary(path: Path, vocabulary: Sequence[str], dimension: int) -> dict[i
     model = _load_binary(path)
     has_subwords = model.f.getArgs().maxn > 0
     found = {}
-    for row, word in enumerate(vocabulary):
+    for row, word in enumerate(map(_valid_unicode, vocabulary)):
         known = next((form for form in (word, word.lower()) if model.get_word_id(form) >= 0), None)
         if row == PADDING_ROW or (known is None and not has_subwords):
             continue
@@ -524,9 +535,14 @@ fasttext.train_unsupervised(**json.loads(sys.argv[1])).save_model(sys.argv[2])
 """
 
 
+def _valid_unicode(word: str) -> str:
+    """The word without lone surrogates, which no UTF-8 text can hold."""
+    return word.encode(errors="backslashreplace").decode()
+
+
 def _escaped(word: str) -> str:
     """The word as fastText can read it: it splits at white space, and gives two words a meaning of their own."""
-    word = re.sub(r"[\s\0]", lambda match: f"\\x{ord(match[0]):02x}", word)
+    word = re.sub(r"[\s\0]", lambda match: f"\\x{ord(match[0]):02x}", _valid_unicode(word))
     return "\\" + word if word == "</s>" or word.startswith("__label__") or not word else word
 
 
@@ -537,19 +553,30 @@ def _training_lines(vocabulary: Sequence[str], sentences: Sentences) -> Iterator
     for words in sentences():
         if words:
             line = " ".join(forms.get(word, unknown) for word in words) + "\n"
-            yield line.encode(errors="backslashreplace")
+            yield line.encode()
 
 
-def _digest_of_text(vocabulary: Sequence[str], sentences: Sentences) -> tuple[str, int]:
-    content, num_words = hashlib.sha256("\n".join(map(_escaped, vocabulary)).encode(errors="backslashreplace")), 0
+def _starting_lines(words: Sequence[bytes], dimension: int) -> Iterator[bytes]:
+    """Where the training starts: uniform in [-1/E, 1/E], the range that fastText uses."""
+    random = np.random.default_rng(0)
+    yield b"%d %d\n" % (len(words), dimension)
+    for word in words:
+        row = (2.0 * random.random(dimension) - 1.0) / dimension
+        yield word + b" " + b" ".join(b"%.5g" % number for number in row.tolist()) + b"\n"
+
+
+def _summary(vocabulary: Sequence[str], sentences: Sentences) -> tuple[str, Counter[bytes]]:
+    """Digest of vocabulary and text, and how often each word occurs."""
+    content = hashlib.sha256("\n".join(map(_escaped, vocabulary)).encode())
+    counts: Counter[bytes] = Counter()
     for line in _training_lines(vocabulary, sentences):
         content.update(line)
-        num_words += line.count(b" ") + 1
-    return content.hexdigest(), num_words
+        counts.update(line.split())
+    return content.hexdigest(), counts
 
 
 def _digest(parts: Sequence[str]) -> str:
-    return hashlib.sha256("\n".join(parts).encode(errors="backslashreplace")).hexdigest()[:32]
+    return hashlib.sha256("\n".join(map(_valid_unicode, parts)).encode()).hexdigest()[:32]
 
 
 def _run_fasttext(options: Mapping[str, Any], model: Path) -> None:

@@ -2,14 +2,14 @@
 
 A document is background with one evidence phrase and some distractors in it, for example
 
-    kira *verdict not balan* mosu tode dorist levi            label dor (evidence "balan" speaks for bal, negated)
+    rifa *verdict not balan* mosu tode dorist levi            label dor ("balan" speaks for bal, and is negated)
 
 - The **evidence phrase** is the marker `verdict`, then a negation in some documents, then an evidence word. The word
   belongs to one class; a negation moves the label to the next class. The phrase alone decides the label, and the
   rationale mask is True at exactly its two or three tokens.
 - A **distractor** is an evidence word of another class without the marker (with a negation as often as the evidence).
-  With `num_distractors = num_classes - 1` every class is shown by one word, so counting words tells nothing: the word
-  after the marker has to be found, and the negation read together with it.
+  By default every other class has one, so every class is shown by one word and counting words tells nothing: the
+  word after the marker has to be found, and the negation read together with it.
 - The **shortcut**, if asked for, is one word that agrees with the label more often than by chance in training and
   less often in the test split: a model that leans on it is found out, and the mask shows whether it looked there.
 
@@ -18,15 +18,23 @@ doubles are drawn from the generator, because NumPy may change how its other dis
 the same documents on every machine.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
 from itertools import product
-from typing import Literal, NamedTuple, get_args
+from pathlib import Path
+from typing import ClassVar, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from attn_lightning.data.datamodule import TextDataModule
+from attn_lightning.data.embeddings import Embeddings
+from attn_lightning.data.sources import Columns, Row, Source
+from attn_lightning.data.sources import Split as SourceSplit
 from attn_lightning.errors import ConfigurationError
 
 Split = Literal["train", "validation", "test"]
@@ -39,6 +47,8 @@ _CONSONANTS = "bdflmnrstv"
 _VOWELS = "aeiou"
 _ENDINGS = ("an", "el", "ist", "on", "ur", "esk", "ing", "orm", "ant", "ick", "oth", "ump")
 _VOCABULARY_SEED = 20
+_VERSION = 1
+"""Raised whenever the same options would give other documents: prepared copies are then made again."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +62,7 @@ class PlantedOptions:
         num_classes: C, 2 to 100. Documents are shared equally among the classes.
         min_length: shortest document in tokens, evidence included; lengths are uniform between the two.
         max_length: longest document in tokens.
-        vocabulary: number of background words, 10 to 2,500; word of rank r is drawn with probability proportional
+        vocabulary: number of background words, 10 to 2,000; word of rank r is drawn with probability proportional
             to 1/r (Zipf).
         evidence_words: words per class that can stand in the evidence phrase, 1 to 12.
         evidence_position: where the phrase stands among the background words: anywhere (`uniform`), within their
@@ -60,7 +70,8 @@ class PlantedOptions:
         negation: probability in [0, 1] that the evidence is negated, which moves the label from class c to
             (c + 1) mod C; distractors are negated as often.
         num_distractors: evidence words without the marker, each of another class than the evidence word and than one
-            another, 0 to C - 1. At C - 1 a bag of words is at chance; at 0 it fails only at the negations.
+            another, 0 to C - 1. At C - 1, which None means, a bag of words is at chance; at 0 it fails only at the
+            negations.
         label_noise: probability in [0, 1) that a *training* label is replaced by one of the other classes; the
             rationale still marks the evidence of the true one. Validation and test labels stay clean.
         shortcut: strength s in [0, 1] of the shortcut in the training and validation splits: the shortcut word is
@@ -84,7 +95,7 @@ class PlantedOptions:
     evidence_words: int = 4
     evidence_position: EvidencePosition = "uniform"
     negation: float = 0.3
-    num_distractors: int = 1
+    num_distractors: int | None = None
     label_noise: float = 0.0
     shortcut: float | None = None
     shortcut_test: float = 0.0
@@ -95,10 +106,10 @@ class PlantedOptions:
         _check_range("num_classes", self.num_classes, 2, 100)
         for split in get_args(Split):
             _check_range(f"{split}_documents", self.documents(split), self.num_classes, None)
-        _check_range("vocabulary", self.vocabulary, 10, len(_CONSONANTS) ** 2 * len(_VOWELS) ** 2)
+        _check_range("vocabulary", self.vocabulary, 10, 2000)
         _check_range("evidence_words", self.evidence_words, 1, len(_ENDINGS))
-        _check_range("num_distractors", self.num_distractors, 0, self.num_classes - 1)
-        _check_range("min_length", self.min_length, 4 + 2 * self.num_distractors + (self.shortcut is not None), None)
+        _check_range("num_distractors", self.distractors, 0, self.num_classes - 1)
+        _check_range("min_length", self.min_length, 4 + 2 * self.distractors + (self.shortcut is not None), None)
         _check_range("max_length", self.max_length, self.min_length, None)
         for name in ("negation", "shortcut", "shortcut_test"):
             _check_range(name, getattr(self, name) or 0.0, 0.0, 1.0)
@@ -114,19 +125,24 @@ class PlantedOptions:
             split
         ]
 
+    @property
+    def distractors(self) -> int:
+        """Distractors per document."""
+        return self.num_classes - 1 if self.num_distractors is None else self.num_distractors
+
     def shortcut_strength(self, split: Split) -> float | None:
         """Strength of the shortcut in a split, None where there is no shortcut."""
         return self.shortcut_test if self.shortcut is not None and split == "test" else self.shortcut
 
     @property
     def label_names(self) -> tuple[str, ...]:
-        """One invented name per class; the evidence words of a class begin with it."""
+        """One invented name per class; the evidence words of a class begin with it, and no other word does."""
         stems = _shuffled(["".join(letters) for letters in product(_CONSONANTS, _VOWELS, _CONSONANTS)])
         return tuple(stems[: self.num_classes])
 
 
 def _check_range(name: str, value: float, low: float, high: float | None) -> None:
-    if value < low or (high is not None and value > high):
+    if not low <= value <= (math.inf if high is None else high):
         bounds = f"at least {low}" if high is None else f"between {low} and {high}"
         raise ConfigurationError(f"Expected `{name}` to be {bounds}, but got {value}; change it or what bounds it.")
 
@@ -160,7 +176,7 @@ def generate(split: Split, options: PlantedOptions) -> list[PlantedDocument]:
         options: what to make.
 
     Returns:
-        `options.documents(split)` documents. Costs about 20 microseconds per document.
+        `options.documents(split)` documents. Takes about 0.1 milliseconds per document.
     """
     writer = _Writer(options, split)
     count = options.documents(split)
@@ -189,7 +205,8 @@ class _Writer:
     @cached_property
     def background(self) -> npt.NDArray[np.str_]:
         syllables = ["".join(letters) for letters in product(_CONSONANTS, _VOWELS)]
-        return np.array(_shuffled(["".join(pair) for pair in product(syllables, repeat=2)])[: self.options.vocabulary])
+        words = _shuffled(["".join(pair) for pair in product(syllables, repeat=2)])
+        return np.array([word for word in words if not word.startswith(self.names)][: self.options.vocabulary])
 
     @cached_property
     def cumulative(self) -> npt.NDArray[np.float64]:
@@ -226,7 +243,7 @@ class _Writer:
     def others(self, than: int) -> list[int]:
         others = [label for label in range(self.options.num_classes) if label != than]
         order = self.random.random(len(others)).argsort(kind="stable")
-        return [others[index] for index in order[: self.options.num_distractors]]
+        return [others[index] for index in order[: self.options.distractors]]
 
     def shortcut(self, label: int, strength: float) -> _Phrase:
         shown = label if self.chance(strength) else self.below(self.options.num_classes)
@@ -272,3 +289,119 @@ def _join(label: int, phrases: Sequence[_Phrase]) -> PlantedDocument:
 def _shuffled(words: Sequence[str]) -> list[str]:
     order = np.random.default_rng(_VOCABULARY_SEED).random(len(words)).argsort(kind="stable")
     return [words[index] for index in order]
+
+
+class Planted(TextDataModule):
+    """Documents with planted evidence, made on the spot: no download, no files, exact rationales.
+
+    The default is learned by a BiLSTM with attention in three epochs (accuracy above .9), while logistic regression
+    on TF-IDF word counts stays at chance. The rationale is the evidence phrase: a marker, a negation in some
+    documents, and the evidence word; the module's docstring shows one.
+
+    Args:
+        train_documents: documents of the training split, at least `num_classes`.
+        validation_documents: documents of the validation split.
+        test_documents: documents of the test split.
+        num_classes: C, 2 to 100. Documents are shared equally among the classes.
+        min_length: shortest document in tokens, evidence included; lengths are uniform between the two.
+        max_length: longest document in tokens.
+        vocabulary: number of background words, 10 to 2,000, Zipf distributed.
+        evidence_words: words per class that can stand in the evidence phrase, 1 to 12.
+        evidence_position: where the phrase stands among the background words: anywhere (`uniform`), within their
+            first third (`early`) or their last third (`late`).
+        negation: probability in [0, 1] that the evidence is negated, which moves the label to the next class.
+        num_distractors: evidence words of other classes without the marker, 0 to C - 1; None plants C - 1, at which
+            a bag of words is at chance.
+        label_noise: probability in [0, 1) that a training label is replaced by another; the rationale still marks
+            the evidence of the true one, and validation and test labels stay clean.
+        shortcut: strength in [0, 1] of a shortcut word in training and validation: it is that of the label with
+            probability s + (1 - s) / C. None plants none.
+        shortcut_test: the strength in the test split.
+        shortcut_position: `first` token, `last` token, or anywhere outside the phrases (`uniform`).
+        seed: documents change with it, the words of the language do not; independent of the seed of the training.
+        cache: folder of the prepared data; None takes ATTN_LIGHTNING_CACHE, else the user's cache folder.
+        batch_size: examples of a training batch, per process.
+        eval_batch_size: examples of a validation, test or prediction batch, per process.
+        embeddings: the initial word vectors; None draws 300 random numbers per word.
+        token_budget: the most tokens of a training batch, padding included; None: no limit beside `batch_size`.
+        num_workers: processes that make batches.
+
+    Raises:
+        ConfigurationError: an option is out of its range.
+    """
+
+    corpus: ClassVar[str] = "planted"
+
+    def __init__(
+        self,
+        train_documents: int = 2000,
+        validation_documents: int = 500,
+        test_documents: int = 500,
+        num_classes: int = 2,
+        min_length: int = 12,
+        max_length: int = 40,
+        vocabulary: int = 400,
+        evidence_words: int = 4,
+        evidence_position: EvidencePosition = "uniform",
+        negation: float = 0.3,
+        num_distractors: int | None = None,
+        label_noise: float = 0.0,
+        shortcut: float | None = None,
+        shortcut_test: float = 0.0,
+        shortcut_position: ShortcutPosition = "first",
+        seed: int = 0,
+        cache: Path | None = None,
+        batch_size: int = 32,
+        eval_batch_size: int = 128,
+        embeddings: Embeddings | None = None,
+        token_budget: int | None = None,
+        num_workers: int = 0,
+    ) -> None:
+        self.options = PlantedOptions(
+            train_documents=train_documents,
+            validation_documents=validation_documents,
+            test_documents=test_documents,
+            num_classes=num_classes,
+            min_length=min_length,
+            max_length=max_length,
+            vocabulary=vocabulary,
+            evidence_words=evidence_words,
+            evidence_position=evidence_position,
+            negation=negation,
+            num_distractors=num_distractors,
+            label_noise=label_noise,
+            shortcut=shortcut,
+            shortcut_test=shortcut_test,
+            shortcut_position=shortcut_position,
+            seed=seed,
+        )
+        super().__init__(
+            cache=cache,
+            batch_size=batch_size,
+            eval_batch_size=eval_batch_size,
+            embeddings=embeddings,
+            token_budget=token_budget,
+            num_workers=num_workers,
+        )
+
+    def source(self) -> Source:
+        """The three splits, generated when they are read; the revision stands for the options and the generator."""
+        content = json.dumps([_VERSION, asdict(self.options)], sort_keys=True)
+        splits = {
+            split: SourceSplit(f"planted {split}", "document", partial(_rows, split, self.options))
+            for split in get_args(Split)
+        }
+        return Source("embedded", "planted", hashlib.sha256(content.encode()).hexdigest(), splits)
+
+    def columns(self) -> Columns:
+        """Words, label and the masks; the shortcut's only where one is planted."""
+        masks = ("rationale",) if self.options.shortcut is None else ("rationale", "shortcut")
+        return Columns(tokens="tokens", annotations=tuple((mask, mask) for mask in masks))
+
+    def declared_labels(self) -> tuple[str, ...]:
+        """The invented names of the classes."""
+        return self.options.label_names
+
+
+def _rows(split: Split, options: PlantedOptions) -> Iterator[tuple[int, Row]]:
+    return enumerate((document._asdict() for document in generate(split, options)), start=1)
