@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
+from attn_lightning.numerics import at_least_float32, full_precision
 from attn_lightning.types import AttentionOutput
 
 
@@ -49,7 +50,12 @@ class Backbone(nn.Module):
         raise NotImplementedError
 
     def forward(self, tokens: Tensor, mask: Tensor, attention: Tensor | None = None) -> AttentionOutput:
-        """All four stages; `attention` replaces the model's own weights where given."""
+        """All four stages; `attention` replaces the model's own weights where given.
+
+        Scores and all that follows are computed in float32 also under autocast, whatever the model itself does.
+        """
         embeddings = self.embed(tokens)
-        hidden = self.encode(embeddings, mask)
-        return replace(self.attend(hidden, self.score(hidden, mask), mask, attention), embeddings=embeddings)
+        hidden = at_least_float32(self.encode(embeddings, mask))
+        with full_precision(hidden.device.type):
+            output = self.attend(hidden, self.score(hidden, mask), mask, attention)
+        return replace(output, embeddings=embeddings)

@@ -23,7 +23,7 @@ from torch import Tensor
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.methods.base import TrainStep
-from attn_lightning.numerics import full_precision, kl_divergence, unit_vectors
+from attn_lightning.numerics import at_least_float32, full_precision, kl_divergence, unit_vectors
 from attn_lightning.types import AttentionOutput, LossTerm
 
 Harm = Callable[[Tensor], Tensor]
@@ -68,13 +68,12 @@ def perturb_scores(model: Backbone, output: AttentionOutput) -> Site:
 
     Args:
         model: the backbone.
-        output: its clean pass; `hidden` in a lower precision is raised to that of the scores.
+        output: its clean pass; half-precision scores and states become float32.
 
     Returns:
         A site whose noise has shape (B, T).
     """
-    scores, mask = output.scores, output.mask
-    hidden = output.hidden.to(scores.dtype)
+    hidden, scores, mask = at_least_float32(output.hidden), at_least_float32(output.scores), output.mask
     fixed_hidden, fixed_scores = hidden.detach(), scores.detach()
     return Site(
         output=output,
