@@ -8,7 +8,7 @@ import datasets
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset, DistributedSampler
 
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.types import Batch
@@ -93,7 +93,16 @@ class EncodedTexts(Dataset[Batch]):
         return len(self.dataset)
 
     def __getitem__(self, rows: Sequence[int]) -> Batch:
-        """The rows as one padded batch, in the order given; raises `IndexError` at a row that is not there."""
+        """The rows as one padded batch, in the order given.
+
+        Raises:
+            ConfigurationError: Lightning replaced the sampler, so that single rows are asked for.
+        """
+        if isinstance(rows, int):
+            raise ConfigurationError(
+                "Expected a list of rows, but got a single one, as with `--trainer.overfit_batches`; leave that option "
+                "out and use `--data.max_examples`."
+            )
         index = np.asarray(rows, np.int64)
         lengths = self.lengths[index]
         marks = {name: torch.from_numpy(column.pad(index, np.bool_)) for name, column in self._word_marks.items()}
@@ -108,11 +117,11 @@ class EncodedTexts(Dataset[Batch]):
         )
 
 
-class LengthBatches(Sampler[list[int]]):
+class LengthBatches(DistributedSampler[list[int]]):
     """Lists of rows of similar length, every row exactly once per epoch over all processes together.
 
     With several processes each global batch of `world_size * batch_size` rows is dealt out to them, so that all have
-    the same number of batches of the same length; switch Lightning's own sampler off (`use_distributed_sampler`).
+    the same number of batches of the same length. It is a `DistributedSampler` so that Lightning leaves it in place.
     Training batches change from epoch to epoch and depend on `seed` and the epoch alone, so a resumed run goes on as
     the uninterrupted one would have. Cost: one sort per epoch.
 
@@ -145,19 +154,12 @@ class LengthBatches(Sampler[list[int]]):
                 f"Expected at least one row per process, but got {len(lengths)} rows for {world_size} processes; "
                 "use fewer devices."
             )
+        super().__init__(range(len(lengths)), world_size, rank, shuffle, seed)  # type: ignore[arg-type]
         self.lengths = lengths
         self.batch_size = batch_size
-        self.shuffle = shuffle
-        self.seed = seed
         self.token_budget = token_budget
-        self.rank = rank
         self.world_size = world_size
-        self.epoch = 0
         self._planned: tuple[int, list[Rows]] | None = None
-
-    def set_epoch(self, epoch: int) -> None:
-        """Lightning calls this before every epoch, also after a restart."""
-        self.epoch = epoch
 
     def __iter__(self) -> Iterator[list[int]]:
         for rows in self._plan():

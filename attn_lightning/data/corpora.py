@@ -1,19 +1,34 @@
 """The data sets by name: where each one is, which classes it has and what its protocols do."""
 
+from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from attn_lightning.data.datamodule import Recipe, TextDataModule
-from attn_lightning.data.sources import Columns, Hub, Source, find
+import datasets
+
+from attn_lightning.data.datamodule import Recipe, TextDataModule, cut
+from attn_lightning.data.sources import (
+    SPLITS,
+    Columns,
+    Hub,
+    Source,
+    find,
+    first_row,
+    from_files,
+    parquet_label_names,
+)
+from attn_lightning.errors import ConfigurationError
 
 Protocol = Literal["official", "jain_wallace"]
+RATIONALE = ("rationale", "rationale")
 
 
 class SST(TextDataModule):
     """Stanford Sentiment Treebank, whole sentences, negative 0 and positive 1, neutral ones dropped.
 
     `official`: 6,920 / 872 / 1,821 sentences, words as the treebank cut them. `jain_wallace` (Jain & Wallace 2019):
-    runs of letters and digits only, numbers merged, sentences of at most 5 words and the longest left out, which
-    leaves 6,355 / 821 / 1,725.
+    runs of letters and digits only, numbers merged, sentences of at most 5 words and the longest of every split left
+    out, which leaves 6,355 / 821 / 1,725.
 
     Args:
         protocol: `official` or `jain_wallace`.
@@ -28,8 +43,7 @@ class SST(TextDataModule):
 
     def source(self) -> Source:
         """Local folder `sst2`, else the hub."""
-        hub = Hub("SetFit/sst2", "00ea8ccb7a54b4e3780a3e51aa3f80361ff849c0")
-        return find(self.corpus, self.root, hub, ("train", "validation", "test"))
+        return find(self.corpus, self.root, Hub("SetFit/sst2", "00ea8ccb7a54b4e3780a3e51aa3f80361ff849c0"), SPLITS)
 
     def columns(self) -> Columns:
         """The treebank's words are joined by spaces."""
@@ -46,3 +60,263 @@ class SST(TextDataModule):
         if self.protocol == "jain_wallace":
             return Recipe(min_length=6, drop_longest=True, digits="merge", splitting="alphanumeric")
         return Recipe(splitting="treebank")
+
+
+class IMDB(TextDataModule):
+    """IMDB movie reviews (Maas et al. 2011), negative 0 and positive 1; validation is 20 % of train.
+
+    `official`: 20,000 / 5,000 / 25,000 reviews, cut off after 400 words. `jain_wallace`: reviews of 7 to 399 words
+    (longer ones are left out), punctuation dropped. Words with fewer than 10 occurrences are unknown in both. 123 texts
+    stand in both official splits; `overlap` in the manifest counts those that the training part still holds.
+
+    Args:
+        protocol: `official` or `jain_wallace`.
+        **kwargs: see `TextDataModule`.
+    """
+
+    corpus: ClassVar[str] = "imdb"
+
+    def __init__(self, protocol: Protocol = "official", **kwargs: Any) -> None:
+        self.protocol = protocol
+        super().__init__(**kwargs)
+
+    def source(self) -> Source:
+        """Local folder `imdb`, else the hub."""
+        hub = Hub("stanfordnlp/imdb", "e6281661ce1c48d982bc483cf8a173c1bbeb5d31")
+        return find(self.corpus, self.root, hub, ("train", "test"))
+
+    def declared_labels(self) -> tuple[str, ...]:
+        """Negative and positive."""
+        return ("negative", "positive")
+
+    def protocol_recipe(self) -> Recipe:
+        """See the class."""
+        shared = Recipe(min_count=10, validation_fraction=0.2, split_seed=1378)
+        if self.protocol == "jain_wallace":
+            return shared.replace(min_length=7, length_limit=400, splitting="alphanumeric")
+        return shared.replace(max_length=400)
+
+
+class News(TextDataModule):
+    """Two of the 20 newsgroups, rec.sport.baseball 0 and rec.sport.hockey 1, without headers, footers and quotes.
+
+    `official`: split by date, 20 % of train for validation, cut off after 500 words. `jain_wallace`: all posts pooled
+    and split 64 / 16 / 20, posts of 7 to 499 words, numbers merged. Words that occur once are unknown in both.
+
+    Args:
+        protocol: `official` or `jain_wallace`.
+        **kwargs: see `TextDataModule`.
+    """
+
+    corpus: ClassVar[str] = "20news_sports"
+
+    def __init__(self, protocol: Protocol = "official", **kwargs: Any) -> None:
+        self.protocol = protocol
+        super().__init__(**kwargs)
+
+    def source(self) -> Source:
+        """Local folder `20news_sports`, else all groups from the hub."""
+        hub = Hub("SetFit/20_newsgroups", "f1b91292074e7cfb69be58b642d583ec262f30ed")
+        return find(self.corpus, self.root, hub, ("train", "test"))
+
+    def columns(self) -> Columns:
+        """The hub has all 20 groups, by number and by name."""
+        return Columns(label="label_text") if self.found.kind == "hub" else Columns()
+
+    def declared_labels(self) -> tuple[str, ...] | None:
+        """Baseball and hockey; all groups on the hub."""
+        return None if self.found.kind == "hub" else self.kept_classes()
+
+    def kept_classes(self) -> tuple[str, ...]:
+        """Baseball and hockey."""
+        return ("rec.sport.baseball", "rec.sport.hockey")
+
+    def protocol_recipe(self) -> Recipe:
+        """See the class."""
+        shared = Recipe(min_count=2, validation_fraction=0.2, split_seed=13478)
+        if self.protocol == "jain_wallace":
+            return shared.replace(min_length=7, length_limit=500, digits="merge")
+        return shared.replace(max_length=500)
+
+    def arrange(self, splits: dict[str, datasets.Dataset]) -> dict[str, datasets.Dataset]:
+        """Pool and split anew under `jain_wallace`: a fifth for test, then a fifth of the rest for validation."""
+        if self.protocol == "jain_wallace":
+            pooled = datasets.concatenate_datasets([splits["train"], splits["test"]])
+            train, test = cut(pooled, 0.2, self.recipe.split_seed)
+            splits = {"train": train, "test": test}
+        return super().arrange(splits)
+
+
+class AG(TextDataModule):
+    """AG's news, World 0 and Business 1 (classes 0 and 2 of four); validation is 15 % of train.
+
+    `official`: title and description. `jain_wallace`: the description only, numbers merged; where the copy has no
+    `description` column (the hub's has none) the whole text is used, and the manifest and the log say so. Words with
+    fewer than 5 occurrences are unknown.
+
+    Args:
+        protocol: `official` or `jain_wallace`.
+        **kwargs: see `TextDataModule`.
+    """
+
+    corpus: ClassVar[str] = "ag_news"
+
+    def __init__(self, protocol: Protocol = "official", **kwargs: Any) -> None:
+        self.protocol = protocol
+        super().__init__(**kwargs)
+
+    def source(self) -> Source:
+        """Local folder `ag_news`, else the hub."""
+        hub = Hub("fancyzhx/ag_news", "eb185aade064a813bc0b7f42de02595523103ca4")
+        return find(self.corpus, self.root, hub, ("train", "test"))
+
+    @cached_property
+    def _has_descriptions(self) -> bool:
+        if self.found.kind == "hub":
+            return False
+        return all("description" in first_row(split) for split in self.found.splits.values())
+
+    def columns(self) -> Columns:
+        """See the class."""
+        return Columns("description" if self.protocol == "jain_wallace" and self._has_descriptions else "text")
+
+    def notes(self) -> list[str]:
+        """Says so where the protocol's column is missing."""
+        if self.protocol == "official" or self._has_descriptions:
+            return []
+        return ["The protocol reads the description only; this copy has none in some split, so the whole text is used."]
+
+    def declared_labels(self) -> tuple[str, ...]:
+        """All four classes."""
+        return ("World", "Sports", "Business", "Sci/Tech")
+
+    def kept_classes(self) -> tuple[str, ...]:
+        """World and business."""
+        return ("World", "Business")
+
+    def protocol_recipe(self) -> Recipe:
+        """See the class."""
+        return Recipe(
+            min_count=5,
+            validation_fraction=0.15,
+            split_seed=16377,
+            digits="merge" if self.protocol == "jain_wallace" else "keep",
+        )
+
+
+class Movies(TextDataModule):
+    """Movie reviews with rationales (Zaidan et al. 2007, splits of ERASER), negative 0 and positive 1.
+
+    Train and validation rationales are not exhaustive (9 % and 7 % of the tokens), those of test are (31 %).
+
+    Args:
+        **kwargs: see `TextDataModule`.
+    """
+
+    corpus: ClassVar[str] = "movies"
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+
+    def source(self) -> Source:
+        """Local folder `movies`."""
+        return find(self.corpus, self.root, None, SPLITS)
+
+    def columns(self) -> Columns:
+        """Words and a mark for each."""
+        return Columns(tokens="tokens", annotations=(RATIONALE,))
+
+    def declared_labels(self) -> tuple[str, ...]:
+        """Negative and positive."""
+        return ("negative", "positive")
+
+    def protocol_recipe(self) -> Recipe:
+        """Words that occur once are unknown."""
+        return Recipe(min_count=2, splitting="treebank")
+
+
+class HateXplain(TextDataModule):
+    """Posts with rationales (Mathew et al. 2021): hatespeech 0, normal 1, offensive 2. The content is offensive.
+
+    Posts without a rationale have `Batch.has_rationale` False.
+
+    Args:
+        **kwargs: see `TextDataModule`.
+    """
+
+    corpus: ClassVar[str] = "hatexplain"
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+
+    def source(self) -> Source:
+        """Local folder `hatexplain`."""
+        return find(self.corpus, self.root, None, SPLITS)
+
+    def columns(self) -> Columns:
+        """Words and a mark for each."""
+        return Columns(tokens="tokens", annotations=(RATIONALE,))
+
+    def declared_labels(self) -> tuple[str, ...]:
+        """The three classes."""
+        return ("hatespeech", "normal", "offensive")
+
+    def protocol_recipe(self) -> Recipe:
+        """Words that occur once are unknown."""
+        return Recipe(min_count=2, splitting="treebank")
+
+
+class TextFiles(TextDataModule):
+    """Your own CSV, JSON Lines or Parquet files (`.gz` for the first two), one per split.
+
+    Args:
+        train: training examples.
+        validation: validation examples; None cuts `validation_fraction` off `train`, stratified.
+        test: test examples; None if there are none, `test` and `predict` are refused then.
+        text_column: name of the text column.
+        label_column: name of the label column: class numbers or names.
+        tokens_column: name of a column with the text cut into words (a list, or in CSV words with spaces between
+            them); replaces `text_column`, and the words stay as they are.
+        rationale_column: name of a column with 0 or 1 for each of these words; empty (null) where there is none.
+        label_names: the classes by number; None takes those that occur in `train`, numbers by value and names in
+            alphabetical order.
+        **kwargs: see `TextDataModule`.
+    """
+
+    corpus: ClassVar[str] = "files"
+
+    def __init__(
+        self,
+        train: Path,
+        validation: Path | None = None,
+        test: Path | None = None,
+        text_column: str = "text",
+        label_column: str = "label",
+        tokens_column: str | None = None,
+        rationale_column: str | None = None,
+        label_names: list[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if rationale_column and not tokens_column:
+            raise ConfigurationError(
+                "Expected `tokens_column` beside `rationale_column`, but got None; a rationale marks words, so the "
+                "data must say what the words are."
+            )
+        paths = {"train": train, "validation": validation, "test": test}
+        self.paths = {split: Path(path) for split, path in paths.items() if path is not None}
+        annotations = (("rationale", rationale_column),) if rationale_column else ()
+        self._columns = Columns(text_column, label_column, tokens_column, annotations)
+        self._label_names = tuple(label_names) if label_names else None
+        super().__init__(**kwargs)
+
+    def source(self) -> Source:
+        """The files."""
+        return from_files(self.paths)
+
+    def columns(self) -> Columns:
+        """As configured."""
+        return self._columns
+
+    def declared_labels(self) -> tuple[str, ...] | None:
+        """As configured, else as a Parquet file written by `datasets` names them."""
+        return self._label_names or parquet_label_names(self.paths["train"], self._columns.label)

@@ -6,17 +6,17 @@ import logging
 import math
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from itertools import chain, pairwise
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import torch
-from datasets.arrow_writer import ArrowWriter
 from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader
 
 from attn_lightning.data.batching import EncodedTexts, LengthBatches, RaggedColumn
 from attn_lightning.data.embeddings import Embeddings, RandomEmbeddings
-from attn_lightning.data.sources import Columns, Labels, Row, Source, records
+from attn_lightning.data.sources import SPLITS, Columns, Labels, Row, Source, records
 from attn_lightning.data.text import PADDING, UNKNOWN, Digits, Splitting, TextOptions, TextTokenizer, Unknown
 from attn_lightning.errors import ConfigurationError, DataFormatError
 from attn_lightning.types import Batch, DataSpec
@@ -64,6 +64,10 @@ class Recipe:
     splitting: Splitting = "words"
     validation_fraction: float = 0.1
     split_seed: int = 0
+
+    def replace(self, **options: Any) -> "Recipe":
+        """The recipe with other options."""
+        return replace(self, **options)
 
 
 class TextDataModule(LightningDataModule):
@@ -192,7 +196,7 @@ class TextDataModule(LightningDataModule):
     @cached_property
     def recipe(self) -> Recipe:
         """The protocol's options with the user's in their place."""
-        return replace(self.protocol_recipe(), **{k: v for k, v in self._overrides.items() if v is not None})
+        return self.protocol_recipe().replace(**{k: v for k, v in self._overrides.items() if v is not None})
 
     # What the others read after setup.
 
@@ -304,14 +308,15 @@ class TextDataModule(LightningDataModule):
         return self.cache / f"{self.corpus}-{self._key[:20]}"
 
     @cached_property
-    def _found(self) -> Source:
+    def found(self) -> Source:
+        """The source, looked for once."""
         return self.source()
 
     @cached_property
     def _key(self) -> str:
         content = {
             "format": FORMAT,
-            "source": [self._found.kind, self._found.revision],
+            "source": [self.found.kind, self.found.revision],
             "recipe": asdict(self.recipe),
             "columns": asdict(self.columns()),
             "labels": [self.declared_labels(), self.kept_classes()],
@@ -334,7 +339,7 @@ class TextDataModule(LightningDataModule):
     def _labels(self) -> Labels:
         declared = self.declared_labels()
         if declared is None:
-            declared = Labels.scan(self._found.splits["train"], self.columns().label).names
+            declared = Labels.scan(self.found.splits["train"], self.columns().label).names
         return Labels(declared, self.kept_classes())
 
     def _build(self, folder: Path) -> None:
@@ -342,7 +347,7 @@ class TextDataModule(LightningDataModule):
         with tempfile.TemporaryDirectory(dir=folder.parent) as raw:
             splits = {
                 name: _write(records(split, self.columns(), labels), Path(raw) / f"{name}.arrow")
-                for name, split in self._found.splits.items()
+                for name, split in self.found.splits.items()
             }
             splits, filtered = self._select(self.arrange(splits))
             tokenizer = TextTokenizer.train(_training_texts(splits["train"]), self.recipe.min_count, self._text_options)
@@ -360,7 +365,9 @@ class TextDataModule(LightningDataModule):
         return TextOptions(self.lowercase, recipe.digits, self.unknown, recipe.splitting, recipe.max_length)
 
     def _select(self, splits: dict[str, datasets.Dataset]) -> tuple[dict[str, datasets.Dataset], dict[str, int]]:
-        kept = {name: _within(rows, self.recipe, self._text_options) for name, rows in splits.items()}
+        kept: dict[str, datasets.Dataset] = {
+            name: _within(splits[name], self.recipe, self._text_options) for name in SPLITS if name in splits
+        }
         filtered = {name: len(splits[name]) - len(rows) for name, rows in kept.items()}
         if self.max_examples is not None and self.max_examples < len(kept["train"]):
             kept["train"] = cut(kept["train"], 1 - self.max_examples / len(kept["train"]), self.recipe.split_seed)[0]
@@ -378,7 +385,7 @@ class TextDataModule(LightningDataModule):
             _report(self.corpus, name, contents[name])
         return {
             "name": self.corpus,
-            "source": {key: getattr(self._found, key) for key in ("kind", "location", "revision")},
+            "source": {key: getattr(self.found, key) for key in ("kind", "location", "revision")},
             "protocol": getattr(self, "protocol", None),
             "recipe": asdict(self.recipe),
             "tokenizer": asdict(self._text_options),
@@ -403,7 +410,7 @@ def cut(rows: datasets.Dataset, fraction: float, seed: int) -> tuple[datasets.Da
     Raises:
         DataFormatError: there are too few rows of some class.
     """
-    labels = rows.data.column("label").to_numpy() if rows._indices is None else np.array(rows["label"])
+    labels = rows.select_columns(["label"]).with_format("numpy")[:]["label"]
     try:
         first, second = train_test_split(
             np.arange(len(rows)), test_size=fraction, random_state=seed, stratify=labels, shuffle=True
@@ -468,16 +475,21 @@ def _build_aside(folder: Path, build: Callable[[Path], None]) -> None:
 
 
 def _write(rows: Iterator[Row], path: Path) -> datasets.Dataset:
-    """Rows to an Arrow file, a thousand in memory at a time."""
-    first = next(rows)
-    features = {"line": "int64", "label": "int64", "text": "string"}
-    lists = {"tokens": "string"} | dict.fromkeys(ANNOTATIONS, "int8")
-    schema = {name: datasets.Value(kind) for name, kind in features.items()}
-    schema |= {name: datasets.Sequence(datasets.Value(kind)) for name, kind in lists.items() if name in first}
-    with ArrowWriter(path=str(path), features=datasets.Features(schema), writer_batch_size=1000) as writer:
-        for row in chain([first], rows):
-            writer.write(row)
-        writer.finalize()
+    """Rows to an Arrow file, a thousand in memory at a time.
+
+    Raises:
+        DataFormatError: there are none.
+    """
+    chunk = list(islice(rows, 1000))
+    if not chunk:
+        raise DataFormatError(f"Expected examples in the {path.stem} split, but got none; check its file and classes.")
+    types = {"line": pa.int64(), "label": pa.int64(), "text": pa.string(), "tokens": pa.list_(pa.string())}
+    types |= dict.fromkeys(ANNOTATIONS, pa.list_(pa.int8()))
+    schema = pa.schema({name: kind for name, kind in types.items() if name in chunk[0]})
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, schema) as writer:
+        while chunk:
+            writer.write_table(pa.Table.from_pylist(chunk, schema))
+            chunk = list(islice(rows, 1000))
     return _open(path)
 
 
@@ -519,33 +531,44 @@ def _encode(rows: datasets.Dataset, tokenizer: TextTokenizer, path: Path) -> Non
     schema = {name: datasets.Value(kind) for name, kind in features.items()}
     schema |= {name: datasets.Sequence(datasets.Value(kind)) for name, kind in lists.items()}
 
-    def encode(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        encoding = (
-            tokenizer.encode_tokens(batch["tokens"]) if "tokens" in batch else tokenizer.encode_batch(batch["text"])
-        )
-        columns: dict[str, list[Any]] = {
-            "ids": encoding.ids,
-            "starts": [offsets[:, 0] for offsets in encoding.offsets],
-            "ends": [offsets[:, 1] for offsets in encoding.offsets],
-            "truncated": encoding.truncated,
-            "unknown": encoding.unknown,
-        }
-        for name in annotations:
-            columns[name] = [_pick(*pair) for pair in zip(batch[name], encoding.positions, strict=True)]
-        if "rationale" in annotations:
-            columns["has_rationale"] = [marks is not None for marks in batch["rationale"]]
-        return columns
+    schema = datasets.Features(schema)
 
-    rows.map(
+    def encode(table: pa.Table) -> pa.Table:
+        words = table.column("tokens").to_pylist() if "tokens" in table.column_names else None
+        encoding = (
+            tokenizer.encode_batch(table.column("text").to_pylist())
+            if words is None
+            else tokenizer.encode_tokens(words)
+        )
+        columns: dict[str, Any] = {name: table.column(name) for name in ("line", "label", "text")}
+        columns |= {"truncated": encoding.truncated, "unknown": encoding.unknown, "ids": _lists(encoding.ids)}
+        columns["starts"] = _lists([offsets[:, 0] for offsets in encoding.offsets])
+        columns["ends"] = _lists([offsets[:, 1] for offsets in encoding.offsets])
+        for name in annotations:
+            marks = table.column(name).to_pylist()
+            columns[name] = _lists(
+                [_pick(*pair) for pair in zip(marks, encoding.positions, strict=True)], ANNOTATIONS[name]
+            )
+            if name == "rationale":
+                columns["has_rationale"] = [row is not None for row in marks]
+        return pa.table({name: columns[name] for name in schema}).cast(schema.arrow_schema)
+
+    rows.with_format("arrow").map(
         encode,
         batched=True,
-        features=datasets.Features(schema),
+        features=schema,
         remove_columns=[name for name in rows.column_names if name not in schema],
         cache_file_name=str(path),
         load_from_cache_file=False,
         new_fingerprint=path.parent.name + path.stem,
         desc=f"encoding {path.stem}",
     )
+
+
+def _lists(rows: Sequence[NDArray[Any]], kind: str = "int32") -> pa.ListArray:
+    """A list column straight from arrays; going through Python lists would take most of the preparation."""
+    bounds = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
+    return pa.ListArray.from_arrays(pa.array(bounds, pa.int32()), pa.array(np.concatenate(rows).astype(kind)))
 
 
 def _pick(marks: list[int] | None, positions: NDArray[np.int32]) -> NDArray[np.int8]:

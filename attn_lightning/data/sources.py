@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,7 +19,8 @@ from attn_lightning.errors import ConfigurationError, DataFormatError
 logger = logging.getLogger(__name__)
 
 Row = dict[str, Any]
-SPLITS = ("train", "validation", "test")
+SplitName = Literal["train", "validation", "test"]
+SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 EXTENSIONS = (".jsonl", ".jsonl.gz", ".parquet", ".csv", ".csv.gz")
 WAYS_OUT = (
     "Put the files into a local folder, <root>/{name}/train.jsonl and so on, and name the root with `--data.root` or "
@@ -57,14 +58,12 @@ class Source:
         location: path or name.
         revision: commit on the hub; for files the SHA-256 of their content.
         splits: the splits that exist.
-        label_names: the names that the source itself gives to the classes, or None.
     """
 
     kind: str
     location: str
     revision: str
     splits: Mapping[str, Split]
-    label_names: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,7 @@ def find(name: str, root: Path | None, hub: Hub | None, names: Sequence[str]) ->
 
 def from_folder(folder: Path, names: Sequence[str]) -> Source:
     """The files `{train,validation,test}` of a folder, in the first format of `EXTENSIONS` that is there."""
-    found = {}
+    found: dict[str, Path] = {}
     for split in SPLITS:
         paths = [path for extension in EXTENSIONS if (path := folder / f"{split}{extension}").is_file()]
         if paths:
@@ -162,7 +161,7 @@ class _Download:
         def rows() -> Iterator[tuple[int, Row]]:
             if self.dataset is None:
                 self.dataset = download(self.hub, self.name)
-            return enumerate(_named_labels(self.dataset[split]), start=1)
+            return enumerate(self.dataset[split], start=1)
 
         return rows
 
@@ -195,11 +194,24 @@ def download(hub: Hub, name: str) -> Any:
         datasets.config.HF_HUB_OFFLINE = offline
 
 
-def _named_labels(dataset: Any) -> Iterator[Row]:
-    """Rows with the class's name in place of its number wherever the hub declares names."""
-    named = {key: feature.names for key, feature in dataset.features.items() if hasattr(feature, "names")}
-    for row in dataset:
-        yield {**row, **{key: names[row[key]] for key, names in named.items() if (row[key] or 0) >= 0}}
+def first_row(split: Split) -> Row:
+    """The first row of a split, {} if it is empty."""
+    return next(split.rows(), (0, {}))[1]
+
+
+def parquet_label_names(path: Path, column: str) -> tuple[str, ...] | None:
+    """The class names that `datasets` wrote into a Parquet file (`ClassLabel`); None for any other file."""
+    if path.suffix != ".parquet":
+        return None
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+    except (pa.ArrowException, OSError) as error:
+        raise DataFormatError(
+            f"Expected a Parquet file, but got an error in {path} ({error}); write it again."
+        ) from error
+    features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+    names = features.get(column, {}).get("names")
+    return tuple(names) if names else None
 
 
 def _file_split(path: Path) -> Split:
