@@ -107,6 +107,18 @@ class FastTextEmbeddings(Embeddings):
     thread, and the others at zero; here all words start at random. The training runs
     in a process of its own, so that Ctrl-C works, and logs its progress.
 
+    Measured on one core of a 2-core machine, one thread, E = 300, seconds of processor time; accuracy of logistic
+    regression on the mean vector of a text, held-out texts of train (IMDB) and validation (SST):
+
+    | options | IMDB, 1 epoch | SST, 20 epochs |
+    |---|---|---|
+    | skipgram | 84 s, .828 | 37 s, .768 |
+    | skipgram, n-grams 3 to 6 | 137 s, .803 | 72 s, .765 |
+    | cbow | 21 s, .782 | 12 s, .735 |
+
+    Those are fastText's own start; with all words started at random SST reaches .748, .775 and .780 after 5, 20 and
+    30 epochs in 12, 46 and 66 s.
+
     Args:
         dimension: E, numbers per word.
         model: `skipgram` or `cbow`.
@@ -513,7 +525,7 @@ def read_binary(path: Path, vocabulary: Sequence[str], dimension: int) -> dict[i
         if row == PADDING_ROW or (known is None and not has_subwords):
             continue
         vector = model.get_word_vector(word if known is None else known).astype(np.float32)
-        if vector.any():
+        if known is not None or vector.any():
             found[row] = vector
     return found
 
