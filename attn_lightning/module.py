@@ -270,7 +270,9 @@ class AttentionModule(LightningModule):
         """Log the means over the epoch with its last batch, so that every callback sees them at the epoch's end."""
         if self.trainer.is_last_batch:
             for key, total in self._sums.items():
-                self.log(f"train/{key}", total / self._num_steps, on_step=False, on_epoch=True, sync_dist=True)
+                self.log(
+                    f"train/{key}", total / self._num_steps, on_epoch=True, on_step=False, sync_dist=True, batch_size=1
+                )
             self._sums, self._num_steps = {}, 0
 
     # --- evaluation -----------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import csv
 import difflib
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -65,8 +66,28 @@ class OneLineErrorParser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Exit with code 2."""
-        print(f"error: {message}\nrun with --help for all options", file=sys.stderr)
+        print(f"error: {_unknown_class(message) or message}\nrun with --help for all options", file=sys.stderr)
         raise SystemExit(2)
+
+
+def _unknown_class(message: str) -> str | None:
+    """jsonargparse says "expected a dot import path" where a class name was misspelled: say which ones there are."""
+    found = re.search(r'key "([\w.]+)".*Expected a dot import path string: (\w+)', message, re.DOTALL)
+    slots: dict[str, type] = {"method": Method, "data": LightningDataModule}
+    if found is None or found[1] not in slots:
+        return None
+    names = sorted(known.__name__ for known in _subclasses(slots[found[1]]))
+    near = difflib.get_close_matches(found[2], names, n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    return (
+        f"Expected `--{found[1]}` to be a class, but there is no {found[2]!r}.{hint} Known: {', '.join(names)}; "
+        "one of your own is named with its module, `my_module.MyClass`."
+    )
+
+
+def _subclasses(base: type) -> set[type]:
+    direct = set(base.__subclasses__())
+    return {known for known in direct.union(*map(_subclasses, direct)) if known.__module__.startswith("attn_lightning")}
 
 
 class RunConfig(SaveConfigCallback):
@@ -140,7 +161,10 @@ class AttentionCLI(LightningCLI):
         """Add the method slot and the run options."""
         parser.add_subclass_arguments(Method, "method", required=False)
         parser.add_class_arguments(RunOptions, "run")
-        parser.set_defaults({"trainer.max_epochs": 8, "trainer.num_sanity_val_steps": 0})
+        # Training from the first second: a model summary and a rehearsal of the validation help nobody here.
+        parser.set_defaults(
+            {"trainer.max_epochs": 8, "trainer.num_sanity_val_steps": 0, "trainer.enable_model_summary": False}
+        )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse without the base class's warning, which is about notebooks."""

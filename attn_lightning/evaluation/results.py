@@ -14,12 +14,12 @@ _ROWS = {
     "average_precision": ("0..1", "higher"),
     "log_loss": ("0.., nats", "lower"),
     "ece": ("0..1", "lower"),
-    "gradient_kendall_mean": ("-1..1", "closer to the gradient"),
-    "gradient_spearman_mean": ("-1..1", "closer to the gradient"),
-    "gradient_pearson_mean": ("-1..1", "closer to the gradient"),
-    "hidden_kendall_mean": ("-1..1", "closer to the gradient"),
-    "hidden_spearman_mean": ("-1..1", "closer to the gradient"),
-    "hidden_pearson_mean": ("-1..1", "closer to the gradient"),
+    "gradient_kendall_mean": ("-1..1", "higher: closer to gradient"),
+    "gradient_spearman_mean": ("-1..1", "higher: closer to gradient"),
+    "gradient_pearson_mean": ("-1..1", "higher: closer to gradient"),
+    "hidden_kendall_mean": ("-1..1", "higher: closer to gradient"),
+    "hidden_spearman_mean": ("-1..1", "higher: closer to gradient"),
+    "hidden_pearson_mean": ("-1..1", "higher: closer to gradient"),
 }
 """What the table shows of every metric: its range, and what a larger value means."""
 
@@ -32,12 +32,12 @@ def results_table(record: dict[str, Any]) -> Table | None:
     prefix = "test/" if split == "test" else "val/"
     control = record.get("control", {}).get("tfidf_logistic_regression", {})
     table = Table(title=f"{record['name']}: {split} split, seed {record['seed']}")
-    table.add_column("metric")
-    table.add_column("model", justify="right")
+    table.add_column("metric", no_wrap=True)
+    table.add_column("model", justify="right", no_wrap=True)
     if control:
-        table.add_column("TF-IDF + logistic regression", justify="right")
-    table.add_column("range")
-    table.add_column("better, or larger means")
+        table.add_column("TF-IDF\nlinear", justify="right", no_wrap=True)
+    table.add_column("range", no_wrap=True)
+    table.add_column("better")
     for name, (span, direction) in _ROWS.items():
         if prefix + name in record[split]:
             cells = [_number(record[split][prefix + name]), *([_number(control.get(name))] if control else [])]
