@@ -12,6 +12,7 @@ from attn_lightning.errors import ConfigurationError
 from attn_lightning.methods import AttentionAT, AttentionIAT, AttentionIVAT, AttentionRP, AttentionVAT, Method
 from attn_lightning.methods.base import TrainStep
 from attn_lightning.methods.perturbation import (
+    Site,
     Steer,
     Trial,
     divergence_from,
@@ -338,3 +339,21 @@ def test_no_gradient_flows_through_the_direction(model: Head) -> None:
 def test_bad_options_are_refused_by_name(cls: type[Method], options: dict[str, float]) -> None:
     with pytest.raises(ConfigurationError, match=f"`{next(iter(options))}` of {cls.__name__}"):
         cls(**options)
+
+
+@pytest.mark.parametrize("virtual", [False, True])
+def test_another_place_shares_every_direction(model: Head, output: AttentionOutput, virtual: bool) -> None:
+    """Noise on the hidden states: only the site is new, one norm spans all entries of an example."""
+    site = Site(
+        output=output,
+        noiseless=torch.zeros_like(output.hidden),
+        rerun=lambda noise: model.attend(output.hidden + noise, output.scores, MASK).logits,
+        probe=lambda noise: model.attend(output.hidden.detach() + noise, output.scores.detach(), MASK).logits,
+    )
+    if virtual:
+        trial, start = Trial(site, divergence_from(output.logits)), torch.randn_like(output.hidden)
+        noise = virtual_perturbation(trial, 1.5, unsteered, start, 0.1, 1)
+    else:
+        noise = label_perturbation(Trial(site, lambda logits: per_example(logits, LABELS)), 1.5, unsteered)
+    torch.testing.assert_close(noise.flatten(1).norm(dim=1), torch.full((B,), 1.5, dtype=torch.float64))
+    assert (noise[~MASK] == 0).all()
