@@ -338,6 +338,7 @@ def training_command(arguments: Sequence[str]) -> int:
     """
     os.environ.pop(_FOLDER_VARIABLE, None) if "LOCAL_RANK" not in os.environ else None
     _quiet_libraries()
+    _show_progress()
     arguments = with_checkpoint_config(list(arguments))
     _check_config_files(arguments)
     with class_change_resets_arguments():
@@ -352,6 +353,17 @@ def _quiet_libraries() -> None:
     warnings.filterwarnings(
         "ignore", message=".*The number of training batches .* is smaller than the logging interval.*"
     )
+
+
+def _show_progress() -> None:
+    """Print what the package reports of long preparations and of data it had to change."""
+    package = logging.getLogger("attn_lightning")
+    if not package.handlers:
+        handler = logging.StreamHandler(sys.stdout)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        package.addHandler(handler)
+        package.propagate = False
+    package.setLevel(logging.INFO if _rank() == 0 else logging.WARNING)
 
 
 def _option(arguments: Sequence[str], name: str) -> list[str]:
