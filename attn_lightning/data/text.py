@@ -213,7 +213,8 @@ class TextTokenizer:
 
 def _pipeline(options: TextOptions, ids: dict[str, int]) -> Tokenizer:
     tokenizer = Tokenizer(WordLevel(ids, unk_token=UNKNOWN))
-    steps: list[Normalizer] = [Replace(Regex(r"<br\s*/?>"), " "), Replace("-LRB-", "("), Replace("-RRB-", ")")]
+    # Line breaks and the treebank's written brackets become space.
+    steps: list[Normalizer] = [Replace(Regex(r"<br\s*/?>"), " "), Replace(Regex(r"-[LR]RB-"), " ")]
     if options.lowercase:
         steps.append(Lowercase())
     if options.digits == "merge":
