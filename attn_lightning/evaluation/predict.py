@@ -98,7 +98,7 @@ class Predictor:
                     encoding.ids[row],
                     output["probabilities"][position],
                     output["attention"][position, :length],
-                    truncated=0 < self.tokenizer.options.max_length < encoding.num_words[row],
+                    truncated=encoding.truncated[row],
                 )
         return [answers[row] for row in range(len(texts))]
 
