@@ -209,7 +209,9 @@ class AttentionModule(LightningModule):
         """Task loss plus the weighted terms of the attached methods."""
         step = self._train_step(batch)
         task = self._task_loss(step)
-        terms = [term for method in self.methods if (term := method.loss(step)) is not None]
+        # A weight of 0 is the baseline to the bit: the method may not even draw its random numbers.
+        active = [method for method in self.methods if method.weight > 0]
+        terms = [term for method in active if (term := method.loss(step)) is not None]
         total = torch.stack([task, *(term.weight * term.value for term in terms)]).sum()
         if not torch.isfinite(total):
             self._raise_not_finite(task, terms)
@@ -289,7 +291,7 @@ class AttentionModule(LightningModule):
         self._prediction_metrics("val").update(self(batch.tokens, batch.mask).logits, batch.labels)
         chosen = self._probe[batch.rows.cpu()].to(batch.rows.device)
         if bool(chosen.any()):
-            part = _rows_of(batch, chosen)
+            part = Batch(*(value[chosen] for value in (batch.tokens, batch.mask, batch.labels, batch.rows)))
             self._measure_agreement("val", *importances(self._model, part))
 
     def test_step(self, batch: Batch, batch_index: int) -> dict[str, Tensor]:
@@ -372,8 +374,3 @@ def _example_record(output: AttentionOutput, importance: dict[str, Tensor]) -> d
 
 def _loaders(dataloaders: Any) -> list[Any]:
     return list(dataloaders) if isinstance(dataloaders, list | tuple) else [dataloaders]
-
-
-def _rows_of(batch: Batch, chosen: Tensor) -> Batch:
-    parts: dict[str, Any] = batch._asdict()
-    return Batch(**{name: None if value is None else value[chosen] for name, value in parts.items()})

@@ -1,30 +1,32 @@
 """`fit`, `validate` and `test`: LightningCLI with a method slot, run folders and errors in one line."""
 
 import csv
-import difflib
 import logging
 import os
-import re
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import yaml
-from jsonargparse import Namespace, _typehints
+from jsonargparse import Namespace
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from attn_lightning import data, methods, run_folder  # noqa: F401  (short class names on the command line)
+from attn_lightning import run_folder
+from attn_lightning.arguments import (
+    OneLineErrorParser,
+    check_config_files,
+    class_change_resets_arguments,
+    print_cards,
+    with_checkpoint_config,
+)
 from attn_lightning.callbacks.run_record import EpochSummary, RunRecord
-from attn_lightning.checkpoint import checkpoint_contents, read_checkpoint
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.evaluation.results import print_results
 from attn_lightning.methods.base import Method
@@ -59,35 +61,6 @@ class RunOptions:
     monitor_mode: Literal["max", "min"] = "max"
     wandb: bool = False
     wandb_project: str = "attn_lightning"
-
-
-class OneLineErrorParser(LightningArgumentParser):
-    """Prints the error and how to get help, without pages of usage before it."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Exit with code 2."""
-        print(f"error: {_unknown_class(message) or message}\nrun with --help for all options", file=sys.stderr)
-        raise SystemExit(2)
-
-
-def _unknown_class(message: str) -> str | None:
-    """jsonargparse says "expected a dot import path" where a class name was misspelled: say which ones there are."""
-    found = re.search(r'key "([\w.]+)".*Expected a dot import path string: (\w+)', message, re.DOTALL)
-    slots: dict[str, type] = {"method": Method, "data": LightningDataModule}
-    if found is None or found[1] not in slots:
-        return None
-    names = sorted(known.__name__ for known in _subclasses(slots[found[1]]))
-    near = difflib.get_close_matches(found[2], names, n=1)
-    hint = f" Did you mean {near[0]}?" if near else ""
-    return (
-        f"Expected `--{found[1]}` to be a class, but there is no {found[2]!r}.{hint} Known: {', '.join(names)}; "
-        "one of your own is named with its module, `my_module.MyClass`."
-    )
-
-
-def _subclasses(base: type) -> set[type]:
-    direct = set(base.__subclasses__())
-    return {known for known in direct.union(*map(_subclasses, direct)) if known.__module__.startswith("attn_lightning")}
 
 
 class RunConfig(SaveConfigCallback):
@@ -339,8 +312,9 @@ def training_command(arguments: Sequence[str]) -> int:
     os.environ.pop(_FOLDER_VARIABLE, None) if "LOCAL_RANK" not in os.environ else None
     _quiet_libraries()
     _show_progress()
+    print_cards(arguments)
     arguments = with_checkpoint_config(list(arguments))
-    _check_config_files(arguments)
+    check_config_files(arguments)
     with class_change_resets_arguments():
         AttentionCLI(arguments)
     return 0
@@ -364,82 +338,3 @@ def _show_progress() -> None:
         package.addHandler(handler)
         package.propagate = False
     package.setLevel(logging.INFO if _rank() == 0 else logging.WARNING)
-
-
-def _option(arguments: Sequence[str], name: str) -> list[str]:
-    """Values of an option as given on the command line, in both spellings."""
-    values = [argument.split("=", 1)[1] for argument in arguments if argument.startswith(f"{name}=")]
-    return values + [after for before, after in pairwise(arguments) if before == name]
-
-
-def with_checkpoint_config(arguments: list[str]) -> list[str]:
-    """Read the configuration that lies beside a checkpoint, so that a checkpoint is all one has to name.
-
-    Args:
-        arguments: the command and its options.
-
-    Returns:
-        The same with `--config RUN/config.yaml` put first if `--ckpt_path` names a file.
-
-    Raises:
-        ConfigurationError: the checkpoint cannot be read, or the command line also changes the model: those values
-            would be ignored in favour of the checkpoint's.
-    """
-    paths = _option(arguments, "--ckpt_path")
-    if not paths or paths[-1] == "last":
-        return arguments
-    changed = [a for a in arguments if a.split("=")[0].split(".")[0] in ("--model", "--method")]
-    if changed:
-        raise ConfigurationError(
-            f"Expected no `{changed[0].split('=')[0]}` together with `--ckpt_path`: the model and its training are "
-            "those of the checkpoint; leave it out, or train a new run."
-        )
-    checkpoint = Path(paths[-1])
-    checkpoint_contents(read_checkpoint(checkpoint))
-    config = run_folder.of_checkpoint(checkpoint) / run_folder.CONFIG
-    if config.exists():
-        return [arguments[0], "--config", str(config), f"--run.name={config.parent.parent.name}", *arguments[1:]]
-    if not _option(arguments, "--config"):
-        raise ConfigurationError(
-            f"Expected {config} beside the checkpoint, but there is none; pass the configuration of that run with "
-            "`--config`."
-        )
-    return arguments
-
-
-def _check_config_files(arguments: Sequence[str]) -> None:
-    for value in [*_option(arguments, "--config"), *_option(arguments, "-c")]:
-        path = Path(value)
-        if path.is_file():
-            continue
-        folder = path.parent
-        names = sorted(found.stem for found in folder.glob("*.yaml") if found.stem != "base")
-        if not names:
-            raise ConfigurationError(f"Expected a configuration file, but {path} does not exist.")
-        near = difflib.get_close_matches(path.stem, names, n=3, cutoff=0.4)
-        hint = f" Nearest: {', '.join(near)}." if near else ""
-        raise ConfigurationError(
-            f"Expected the name of an experiment in {folder}, but there is no {path.stem!r}.{hint} "
-            f"All: {', '.join(names)}."
-        )
-
-
-@contextmanager
-def class_change_resets_arguments() -> Iterator[None]:
-    """Let a change of class start from the new class's own defaults.
-
-    jsonargparse keeps arguments of the same name when another `class_path` is chosen: after
-    `--method EntropyPenalty` over a configuration of another method, that one's `weight` would survive in silence.
-    """
-    original = _typehints.discard_init_args_on_class_path_change
-
-    def discard_all(parser_or_action: Any, previous: Any, value: Any) -> None:
-        if previous and "init_args" in previous and previous["class_path"] != value["class_path"]:
-            previous.init_args = Namespace()
-        original(parser_or_action, previous, value)
-
-    _typehints.discard_init_args_on_class_path_change = discard_all
-    try:
-        yield
-    finally:
-        _typehints.discard_init_args_on_class_path_change = original

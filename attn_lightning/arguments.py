@@ -1,0 +1,158 @@
+"""What `fit`, `validate` and `test` do with the command line around jsonargparse: files, help and errors."""
+
+import difflib
+import inspect
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NoReturn
+
+from jsonargparse import Namespace, _typehints
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.cli import LightningArgumentParser
+
+from attn_lightning import data, methods, run_folder  # noqa: F401  (their classes are found by short names)
+from attn_lightning.backbone.encoders import Encoder
+from attn_lightning.backbone.normalizers import Normalizer
+from attn_lightning.backbone.protocol import Backbone
+from attn_lightning.backbone.scorers import Scorer
+from attn_lightning.checkpoint import checkpoint_contents, read_checkpoint
+from attn_lightning.data.embeddings import Embeddings
+from attn_lightning.errors import ConfigurationError
+from attn_lightning.methods.base import Method
+
+_PARTS: tuple[tuple[str, type], ...] = (
+    ("--model.backbone.help", Backbone),
+    ("--model.backbone.encoder.help", Encoder),
+    ("--model.backbone.scorer.help", Scorer),
+    ("--model.backbone.normalizer.help", Normalizer),
+    ("--data.embeddings.help", Embeddings),
+)
+"""The help options beside those of method and data, and the classes they are about."""
+
+
+class OneLineErrorParser(LightningArgumentParser):
+    """Prints the error and how to get help, without pages of usage before it."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Exit with code 2."""
+        print(f"error: {_unknown_class(message) or message}\nrun with --help for all options", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def _unknown_class(message: str) -> str | None:
+    """jsonargparse says "expected a dot import path" where a class name was misspelled: say which ones there are."""
+    found = re.search(r'key "([\w.]+)".*Expected a dot import path string: (\w+)', message, re.DOTALL)
+    slots: dict[str, type] = {"method": Method, "data": LightningDataModule}
+    if found is None or found[1] not in slots:
+        return None
+    names = sorted(known.__name__ for known in _subclasses(slots[found[1]]))
+    near = difflib.get_close_matches(found[2], names, n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    return (
+        f"Expected `--{found[1]}` to be a class, but there is no {found[2]!r}.{hint} Known: {', '.join(names)}; "
+        "one of your own is named with its module, `my_module.MyClass`."
+    )
+
+
+def _subclasses(base: type) -> set[type]:
+    direct: set[type] = set(base.__subclasses__())
+    below = direct.union(*map(_subclasses, direct))
+    return {known for known in below if known.__module__.startswith("attn_lightning")}
+
+
+def print_cards(arguments: Sequence[str]) -> None:
+    """Print the whole docstring of X before `--method.help X` lists its arguments; jsonargparse shows one line."""
+    for option, base in (("--method.help", Method), ("--data.help", LightningDataModule), *_PARTS):
+        for name in _option(arguments, option):
+            for known in _subclasses(base):
+                if name in (known.__name__, f"{known.__module__}.{known.__name__}"):
+                    card = (inspect.getdoc(known) or "").split("\nArgs:")[0]
+                    print(f"{known.__name__}: {card}\n")
+
+
+def _option(arguments: Sequence[str], name: str) -> list[str]:
+    """Values of an option as given on the command line, in both spellings."""
+    values = [argument.split("=", 1)[1] for argument in arguments if argument.startswith(f"{name}=")]
+    return values + [after for before, after in pairwise(arguments) if before == name]
+
+
+def with_checkpoint_config(arguments: list[str]) -> list[str]:
+    """Read the configuration that lies beside a checkpoint, so that a checkpoint is all one has to name.
+
+    Args:
+        arguments: the command and its options.
+
+    Returns:
+        The same with `--config RUN/config.yaml` put first if `--ckpt_path` names a file.
+
+    Raises:
+        ConfigurationError: the checkpoint cannot be read, or the command line also changes the model: those values
+            would be ignored in favour of the checkpoint's.
+    """
+    paths = _option(arguments, "--ckpt_path")
+    if not paths or paths[-1] == "last":
+        return arguments
+    changed = [a for a in arguments if a.split("=")[0].split(".")[0] in ("--model", "--method")]
+    if changed:
+        raise ConfigurationError(
+            f"Expected no `{changed[0].split('=')[0]}` together with `--ckpt_path`: the model and its training are "
+            "those of the checkpoint; leave it out, or train a new run."
+        )
+    checkpoint = Path(paths[-1])
+    checkpoint_contents(read_checkpoint(checkpoint))
+    config = run_folder.of_checkpoint(checkpoint) / run_folder.CONFIG
+    if config.exists():
+        return [arguments[0], "--config", str(config), f"--run.name={config.parent.parent.name}", *arguments[1:]]
+    if not _option(arguments, "--config"):
+        raise ConfigurationError(
+            f"Expected {config} beside the checkpoint, but there is none; pass the configuration of that run with "
+            "`--config`."
+        )
+    return arguments
+
+
+def check_config_files(arguments: Sequence[str]) -> None:
+    """Name the nearest experiments where a `--config` file does not exist.
+
+    Raises:
+        ConfigurationError: a file is missing.
+    """
+    for value in [*_option(arguments, "--config"), *_option(arguments, "-c")]:
+        path = Path(value)
+        if path.is_file():
+            continue
+        folder = path.parent
+        names = sorted(found.stem for found in folder.glob("*.yaml") if found.stem != "base")
+        if not names:
+            raise ConfigurationError(f"Expected a configuration file, but {path} does not exist.")
+        near = difflib.get_close_matches(path.stem, names, n=3, cutoff=0.4)
+        hint = f" Nearest: {', '.join(near)}." if near else ""
+        raise ConfigurationError(
+            f"Expected the name of an experiment in {folder}, but there is no {path.stem!r}.{hint} "
+            f"All: {', '.join(names)}."
+        )
+
+
+@contextmanager
+def class_change_resets_arguments() -> Iterator[None]:
+    """Let a change of class start from the new class's own defaults.
+
+    jsonargparse keeps arguments of the same name when another `class_path` is chosen: after
+    `--method EntropyPenalty` over a configuration of another method, that one's `weight` would survive in silence.
+    """
+    original: Any = _typehints.discard_init_args_on_class_path_change
+
+    def discard_all(parser_or_action: Any, previous: Any, value: Any) -> None:
+        if previous and "init_args" in previous and previous["class_path"] != value["class_path"]:
+            previous.init_args = Namespace()
+        original(parser_or_action, previous, value)
+
+    _typehints.discard_init_args_on_class_path_change = discard_all
+    try:
+        yield
+    finally:
+        _typehints.discard_init_args_on_class_path_change = original
