@@ -93,7 +93,7 @@ class TextDataModule(LightningDataModule):
         split_seed: seed of the splits that are made here; None: as the protocol says.
         token_budget: the most tokens of a training batch, padding included; None: no limit beside `batch_size`.
         num_workers: processes that make batches; 0 is fast enough, batches are views into mapped memory.
-        max_examples: train on a class-balanced-as-it-is random subset of so many examples; None takes all.
+        max_examples: train on a random subset of so many examples that keeps the shares of the classes; None takes all.
 
     Raises:
         ConfigurationError: an option is out of its range, or the data is nowhere to be found.

@@ -177,10 +177,12 @@ def download(hub: Hub, name: str) -> Any:
 
     logger.info("loading %s at %s from the Hugging Face hub", hub.repository, hub.revision)
     offline = datasets.config.HF_HUB_OFFLINE
+    silence = None
     try:
         if not offline:
             HfApi().dataset_info(hub.repository, revision=hub.revision, timeout=HUB_TIMEOUT)
     except Exception as error:
+        silence = error
         logger.warning("the hub does not answer (%s); looking for an earlier download", error)
         datasets.config.HF_HUB_OFFLINE = True
     try:
@@ -188,7 +190,7 @@ def download(hub: Hub, name: str) -> Any:
     except Exception as error:
         raise ConfigurationError(
             f"Expected a local copy of {name} or the hub's {hub.repository}, but got neither "
-            f"({type(error).__name__}: {error}). {WAYS_OUT.format(name=name)}"
+            f"({type(silence or error).__name__}: {silence or error}). {WAYS_OUT.format(name=name)}"
         ) from error
     finally:
         datasets.config.HF_HUB_OFFLINE = offline

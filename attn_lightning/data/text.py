@@ -144,7 +144,7 @@ class TextTokenizer:
             texts, self._tokenizer.encode_batch(list(texts), add_special_tokens=False), strict=True
         ):
             ids = np.array(encoded.ids, np.int32)
-            offsets = np.array(encoded.offsets, np.int32).reshape(-1, 2)
+            offsets = np.fromiter(chain.from_iterable(encoded.offsets), np.int32, 2 * len(ids)).reshape(-1, 2)
             if self.options.digits == "merge":
                 _widen_numbers(text, offsets)
             pieces.append((ids, offsets, len(text)))
