@@ -28,6 +28,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"Expected `--ckpt_path` to be a checkpoint file, but {path} does not exist; give a file such as "
             "RUN/checkpoints/best.ckpt."
         )
+    if not zipfile.is_zipfile(path):
+        raise ConfigurationError(
+            f"Expected {path} to be a checkpoint, but it is cut off or of another program; use another one."
+        )
     try:
         contents = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:

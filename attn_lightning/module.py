@@ -138,6 +138,8 @@ class AttentionModule(LightningModule):
 
     def configure_model(self) -> None:
         """Take the data's shape from the data module; Lightning calls it before the optimiser is made."""
+        if self._trainer is None:
+            return  # `load_from_checkpoint` calls this before `on_load_checkpoint`, which builds
         datamodule = getattr(self.trainer, "datamodule", None)
         spec = getattr(datamodule, "spec", None)
         if spec is None:

@@ -8,6 +8,8 @@
 import json
 import os
 import re
+import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +82,18 @@ def create_evaluation(checkpoint: Path, command: str) -> Path:
     parent = of_checkpoint(checkpoint) / "evaluations"
     parent.mkdir(parents=True, exist_ok=True)
     return _numbered(parent, f"{command}_")
+
+
+def remove_unused(folder: Path) -> None:
+    """Take a folder away that was made for a run which failed before it began; one with a record stays.
+
+    Args:
+        folder: a folder that this process made.
+    """
+    if not (folder / METRICS).exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):
+            folder.parent.rmdir()
 
 
 def of_checkpoint(checkpoint: Path) -> Path:

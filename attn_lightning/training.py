@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from attn_lightning import run_folder
 from attn_lightning.arguments import (
@@ -27,7 +28,7 @@ from attn_lightning.arguments import (
     with_checkpoint_config,
 )
 from attn_lightning.callbacks.run_record import EpochSummary, RunRecord
-from attn_lightning.errors import ConfigurationError
+from attn_lightning.errors import AttnLightningError, ConfigurationError
 from attn_lightning.evaluation.results import print_results
 from attn_lightning.methods.base import Method
 from attn_lightning.module import AttentionModule
@@ -105,16 +106,22 @@ class AttentionCLI(LightningCLI):
 
     def __init__(self, arguments: Sequence[str]) -> None:
         self.resumed: Path | None = None
-        super().__init__(
-            AttentionModule,
-            LightningDataModule,
-            subclass_mode_data=True,
-            save_config_callback=RunConfig,
-            parser_class=OneLineErrorParser,
-            auto_configure_optimizers=False,
-            seed_everything_default=0,
-            args=list(arguments),
-        )
+        self._created: Path | None = None
+        try:
+            super().__init__(
+                AttentionModule,
+                LightningDataModule,
+                subclass_mode_data=True,
+                save_config_callback=RunConfig,
+                parser_class=OneLineErrorParser,
+                auto_configure_optimizers=False,
+                seed_everything_default=0,
+                args=list(arguments),
+            )
+        except BaseException:
+            if self._created is not None:
+                run_folder.remove_unused(self._created)
+            raise
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -139,6 +146,13 @@ class AttentionCLI(LightningCLI):
             {"trainer.max_epochs": 8, "trainer.num_sanity_val_steps": 0, "trainer.enable_model_summary": False}
         )
 
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        """Our table is printed instead of Lightning's."""
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        if subcommand != "fit":
+            parser.set_defaults({"verbose": False})
+        return parser
+
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse without the base class's warning, which is about notebooks."""
         self.config = parser.parse_args(args)
@@ -162,13 +176,22 @@ class AttentionCLI(LightningCLI):
             # A bar redrawn thousands of times is useless in a log file; the line per epoch stays.
             self.options.trainer.enable_progress_bar = False
 
+    def instantiate_classes(self) -> None:
+        """Show what a class says of its arguments, not jsonargparse's list of all types that were tried."""
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            if isinstance(error.__cause__, AttnLightningError):
+                raise error.__cause__ from None
+            raise
+
     def _run_folder(self, name: str) -> Path:
         if _FOLDER_VARIABLE in os.environ:
             return Path(os.environ[_FOLDER_VARIABLE])
         root = Path(self.options.run.root)
         checkpoint = self.options.get("ckpt_path")
         if self.config.subcommand != "fit":
-            folder = self._evaluation_folder(checkpoint)
+            folder = self._created = self._evaluation_folder(checkpoint)
         elif checkpoint:
             path = run_folder.last_checkpoint(root, name) if checkpoint == "last" else Path(checkpoint)
             self.options.ckpt_path, self.resumed = str(path), path
@@ -182,7 +205,8 @@ class AttentionCLI(LightningCLI):
     def _new_folder(self, root: Path, name: str) -> Path:
         version = self.options.run.version
         if _rank() == 0:
-            return run_folder.create(root, name, version)
+            self._created = run_folder.create(root, name, version)
+            return self._created
         if version is None:
             raise ConfigurationError(
                 "Expected `--run.version` when the processes are started from outside, but got none; give all of "
@@ -215,12 +239,15 @@ class AttentionCLI(LightningCLI):
         if fits and method is not None:
             callbacks.append(method)
         callbacks.extend([self.record, EpochSummary()])
-        if fits and config["enable_checkpointing"] is not False:
+        if fits and config["enable_checkpointing"] is not False and not config["fast_dev_run"]:
             callbacks.append(self._checkpoints())
         config = {**config, "logger": self._loggers(config["logger"])}
         # Our batch samplers deal out the examples themselves, in buckets of similar length.
         config["use_distributed_sampler"] = False
-        return super()._instantiate_trainer(config, callbacks)
+        try:
+            return super()._instantiate_trainer(config, callbacks)
+        except ValueError as error:
+            raise ConfigurationError(f"Expected options that Lightning's Trainer takes, but got: {error}") from error
 
     def _checkpoints(self) -> ModelCheckpoint:
         return ModelCheckpoint(
@@ -249,11 +276,17 @@ class AttentionCLI(LightningCLI):
         if self.trainer.interrupted or self.options.trainer.fast_dev_run:
             return
         if options.test:
-            best = "best" if self.trainer.checkpoint_callback is not None else None
-            self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=best, verbose=False)
+            self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=self._tested(), verbose=False)
             if options.control:
                 self.record.add_control(self.trainer, self.model)
         self._show()
+
+    def _tested(self) -> str | None:
+        """What is tested after the training: the best epoch, or the weights as they are where none was measured."""
+        best = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
+        if not best and self.trainer.is_global_zero:
+            print(f"no epoch has {self.options.run.monitor}, the last weights are tested", flush=True)
+        return "best" if best else None
 
     def after_validate(self) -> None:
         """Show the metrics and where they were written."""
@@ -315,8 +348,16 @@ def training_command(arguments: Sequence[str]) -> int:
     print_cards(arguments)
     arguments = with_checkpoint_config(list(arguments))
     check_config_files(arguments)
-    with class_change_resets_arguments():
-        AttentionCLI(arguments)
+    try:
+        with class_change_resets_arguments():
+            AttentionCLI(arguments)
+    except SystemExit as error:
+        # Lightning turns Ctrl-C into exit code 1.
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise error.__context__ from None
+        raise
+    except MisconfigurationException as error:
+        raise ConfigurationError(f"Expected options that work together, but Lightning says: {error}") from error
     return 0
 
 
@@ -324,6 +365,8 @@ def _quiet_libraries() -> None:
     """Hide advertisements and device listings; warnings about the user's own settings stay."""
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint need to be provided.*")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")
     warnings.filterwarnings(
         "ignore", message=".*The number of training batches .* is smaller than the logging interval.*"
     )

@@ -49,14 +49,19 @@ class RunRecord(CostMeter):
         self.name = name
         self.record: dict[str, Any] = run_folder.read_metrics(self.folder)
         self._writer: PredictionWriter | None = None
+        self._began = False
 
     # --- fit ----------------------------------------------------------------------------------------------------
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Record what is known before the first step."""
+        """Note what is known before the first step."""
         super().on_fit_start(trainer, pl_module)
         self.record = {**self.record, **self._description(trainer, pl_module), "status": "running"}
         self.record.setdefault("history", [])
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the record once nothing stands in the way of the first step: a run that never began leaves none."""
+        self._began = True
         self._save(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -83,12 +88,14 @@ class RunRecord(CostMeter):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Record how the run ended; whatever was finished stays."""
+        if self._writer is not None:
+            self._writer.abandon()
+        if not self._began:
+            return
         interrupted = isinstance(exception, KeyboardInterrupt)
         self.record["status"] = "interrupted" if interrupted else "failed"
         if not interrupted:
             self.record["error"] = f"{type(exception).__name__}: {exception}"
-        if self._writer is not None:
-            self._writer.abandon()
         self._save(trainer, pl_module)
 
     # --- evaluation -----------------------------------------------------------------------------------------------

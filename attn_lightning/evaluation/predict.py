@@ -27,6 +27,12 @@ from attn_lightning.types import UNLABELED, Batch, DataSpec
 _CHUNK = 2048
 """Texts read at a time: long enough to sort by length, short enough that a file of any size fits in memory."""
 
+_TOKENS = 2**17
+"""The most tokens of a pass, padding included, unless a single text has more: about 1 GB with the default model."""
+
+_SHOWN = 200
+"""The most words that the terminal shows of a text."""
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -75,9 +81,10 @@ class Predictor:
         if tokenizer is None:
             raise ConfigurationError(f"Expected a checkpoint of a text model, but {checkpoint} has no tokenizer.")
         self.tokenizer = TextTokenizer.from_str(tokenizer)
+        module = AttentionModule.load_from_checkpoint(checkpoint, map_location="cpu").eval()
         try:
-            self.module = AttentionModule.load_from_checkpoint(checkpoint, map_location=device).eval()
-        except RuntimeError as error:
+            self.module = module.to(device)
+        except (RuntimeError, AssertionError) as error:
             raise ConfigurationError(
                 f"Expected to be able to use device {device!r}, but got: {error}; use `--device cpu`."
             ) from error
@@ -85,10 +92,8 @@ class Predictor:
     def predict(self, texts: Sequence[str], batch_size: int = 128) -> list[Prediction]:
         """Predict texts, in batches of similar length; the answers come in the order of the texts."""
         encoding = self.tokenizer.encode_batch(texts)
-        order = np.argsort([len(ids) for ids in encoding.ids], kind="stable")
         answers: dict[int, Prediction] = {}
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size].tolist()
+        for rows in _batches([len(ids) for ids in encoding.ids], batch_size):
             output = self._run([encoding.ids[row] for row in rows])
             for position, row in enumerate(rows):
                 length = len(encoding.ids[row])
@@ -140,6 +145,18 @@ class Predictor:
             unknown=(ids == 1).tolist(),
             truncated=truncated,
         )
+
+
+def _batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
+    """Rows by rising length, `batch_size` at a time, fewer where they would have more than `_TOKENS` tokens."""
+    batch: list[int] = []
+    for row in np.argsort(lengths, kind="stable").tolist():
+        if batch and (len(batch) == batch_size or (len(batch) + 1) * lengths[row] > _TOKENS):
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
 
 
 def _parser() -> ArgumentParser:
@@ -232,12 +249,24 @@ def write(answers: Iterable[Prediction], path: Path) -> int:
 
     Returns:
         How many were written.
+
+    Raises:
+        ConfigurationError: the file cannot be made.
     """
     temporary = path.with_name(f".{path.name}.unfinished")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with temporary.open("wb") as file:
-        count = _write_jsonl(answers, file) if path.suffix == ".jsonl" else _write_parquet(answers, file)
-    temporary.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = temporary.open("wb")
+    except OSError as error:
+        raise ConfigurationError(
+            f"Expected to be able to write {path}, but got: {error}; choose another `--output`."
+        ) from error
+    try:
+        with file:
+            count = _write_jsonl(answers, file) if path.suffix == ".jsonl" else _write_parquet(answers, file)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
     return count
 
 
@@ -286,14 +315,21 @@ def printable(text: str) -> str:
 
 
 def prediction_table(answer: Prediction) -> Table:
-    """One prediction as a table: the label, and every word with its attention, darker where there is more of it."""
+    """One prediction as a table: the label, and every word with its attention and a bar.
+
+    Of a text of more than 200 words those with the most attention are shown, in their order.
+    """
     title = f"{answer.label}  p = {answer.probability:.4f}" + ("  (text truncated)" if answer.truncated else "")
+    shown = sorted(np.argsort(answer.attention, kind="stable")[-_SHOWN:].tolist())
+    if len(shown) < len(answer.words):
+        title += f"  ({len(shown)} of {len(answer.words):,} words shown; `--output` writes all)"
     table = Table(title=Text(printable(title)), title_justify="left")
     table.add_column("word")
     table.add_column("attention", justify="right")
     table.add_column("")
     largest = max(answer.attention)
-    for word, weight, unknown in zip(answer.words, answer.attention, answer.unknown, strict=True):
+    for place in shown:
+        word, weight, unknown = answer.words[place], answer.attention[place], answer.unknown[place]
         bar = "█" * round(20 * weight / largest)
         name = Text(printable(word), style="bold" if weight > 1 / len(answer.words) else "")
         if unknown:
