@@ -275,11 +275,17 @@ class AttentionCLI(LightningCLI):
         options = self.options.run
         if self.trainer.interrupted or self.options.trainer.fast_dev_run:
             return
-        if options.test:
+        if options.test and not self._has_test_split():
+            print("this data has no test split, so nothing is tested", flush=True)
+        elif options.test:
             self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=self._tested(), verbose=False)
             if options.control:
                 self.record.add_control(self.trainer, self.model)
         self._show()
+
+    def _has_test_split(self) -> bool:
+        manifest = getattr(self.datamodule, "manifest", None)
+        return manifest is None or "test" in manifest["splits"]
 
     def _tested(self) -> str | None:
         """What is tested after the training: the best epoch, or the weights as they are where none was measured."""
