@@ -1,0 +1,1 @@
+"""What turns finished runs into tables: statistics over seeds."""

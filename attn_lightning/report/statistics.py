@@ -1,0 +1,173 @@
+"""Statistics over seeds: pure functions of a few numbers, each NaN where it is undefined.
+
+Everything is deterministic: what is drawn is drawn from a generator with a fixed seed, so that the same runs always
+give the same table.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+EXACT_LIMIT = 12
+"""Up to so many pairs the permutation test goes over all 2^n signs."""
+
+
+def standard_deviation(values: Sequence[float] | Floats) -> float:
+    """Sample standard deviation, divisor n - 1; NaN below two values."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
+
+
+def bootstrap_interval(
+    values: Sequence[float] | Floats, level: float = 0.95, num_resamples: int = 9999, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean (Efron 1979).
+
+    The `(1 - level) / 2` and `(1 + level) / 2` quantiles of the means of `num_resamples` samples of n values, drawn
+    with replacement. It never leaves the range of the values, and with few of them (n < 10) it is narrower than its level
+    says: it describes the runs, it does not replace more seeds.
+
+    Args:
+        values: n finite numbers, one per seed.
+        level: share of the bootstrap distribution inside the interval, in (0, 1).
+        num_resamples: number of resamples.
+        seed: of the resampling.
+
+    Returns:
+        Lower and upper end; (NaN, NaN) below two values.
+    """
+    sample = np.asarray(values, dtype=np.float64)
+    if len(sample) < 2:
+        return float("nan"), float("nan")
+    drawn = np.random.default_rng(seed).integers(0, len(sample), (num_resamples, len(sample)))
+    low, high = np.quantile(sample[drawn].mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def paired_permutation_test(differences: Sequence[float] | Floats, num_resamples: int = 9999, seed: int = 0) -> float:
+    """Two-sided p-value of the mean of paired differences.
+
+    Under the null hypothesis every difference is as likely as its opposite:
+    `p = #{signs: |mean(sign · d)| >= |mean(d)|} / #signs`, over all 2^n signs up to n = 12, else over `num_resamples`
+    random ones with the observed one added to both counts. The smallest possible value is 2^(1 - n): with five seeds
+    no difference, however large, is significant at .05.
+
+    Args:
+        differences: n numbers, one per seed that both runs share.
+        num_resamples: number of random signs above n = 12.
+        seed: of those.
+
+    Returns:
+        p in (0, 1]; NaN below two pairs.
+    """
+    sample = np.asarray(differences, dtype=np.float64)
+    n = len(sample)
+    if n < 2:
+        return float("nan")
+    if n <= EXACT_LIMIT:
+        signs, added = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1), 0
+    else:
+        signs, added = 1 - 2 * np.random.default_rng(seed).integers(0, 2, (num_resamples, n)), 1
+    # Equal sums in another order of adding may differ in the last digit; ties count.
+    threshold = abs(sample.sum()) - 1e-12 * np.abs(sample).sum()
+    extreme = int((np.abs(signs @ sample) >= threshold).sum())
+    return (extreme + added) / (len(signs) + added)
+
+
+def effect_size(differences: Sequence[float] | Floats) -> float:
+    """Cohen's d of paired differences, mean / standard deviation; NaN below two pairs or if all are equal."""
+    deviation = standard_deviation(differences)
+    return float(np.mean(differences)) / deviation if deviation > 0 else float("nan")
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values adjusted for their number, step-down (Holm 1979).
+
+    With p sorted ascending, `adjusted_(i) = max_{j <= i} min(1, (m - j + 1) p_(j))`.
+
+    Args:
+        p_values: the m tests of one table; NaN is no test and is not counted.
+
+    Returns:
+        The adjusted values in the order given, NaN where NaN was given.
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    tested = np.flatnonzero(~np.isnan(p))
+    order = tested[np.argsort(p[tested], kind="stable")]
+    factors = np.arange(len(order), 0, -1)
+    adjusted = np.full(len(p), np.nan)
+    adjusted[order] = np.maximum.accumulate(np.minimum(1.0, factors * p[order]))
+    return [float(value) for value in adjusted]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One metric of one method over its seeds; NaN where undefined.
+
+    Attributes:
+        n: number of seeds with a finite value.
+        mean: their mean.
+        std: their sample standard deviation.
+        low: lower end of the bootstrap 95 % interval of the mean.
+        high: upper end.
+    """
+
+    n: int
+    mean: float
+    std: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A method minus the baseline on the seeds that both have; NaN where undefined.
+
+    Attributes:
+        n: number of shared seeds.
+        difference: mean of the differences.
+        low: lower end of the bootstrap 95 % interval of that mean.
+        high: upper end.
+        effect: Cohen's d of the paired differences.
+        p: two-sided p-value of the paired permutation test, unadjusted.
+    """
+
+    n: int
+    difference: float
+    low: float
+    high: float
+    effect: float
+    p: float
+
+
+def summarize(values: Sequence[float]) -> Summary:
+    """Mean, standard deviation and bootstrap interval; values that are not finite are left out and not counted in n."""
+    finite = [value for value in values if np.isfinite(value)]
+    mean = float(np.mean(finite)) if finite else float("nan")
+    return Summary(len(finite), mean, standard_deviation(finite), *bootstrap_interval(finite))
+
+
+def compare(values: Mapping[int, float], baseline: Mapping[int, float]) -> Comparison:
+    """Paired difference to the baseline.
+
+    Args:
+        values: metric by seed.
+        baseline: the baseline's, by seed; seeds that only one of the two has, or where one is not finite, are left out.
+
+    Returns:
+        The differences `values - baseline`, summarized.
+    """
+    shared = [values[seed] - baseline[seed] for seed in values if seed in baseline]
+    differences = [value for value in shared if np.isfinite(value)]
+    summary = summarize(differences)
+    return Comparison(
+        n=summary.n,
+        difference=summary.mean,
+        low=summary.low,
+        high=summary.high,
+        effect=effect_size(differences),
+        p=paired_permutation_test(differences),
+    )

@@ -1,0 +1,116 @@
+"""Statistics over seeds against scipy and hand-computed cases."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from attn_lightning.report.statistics import (
+    bootstrap_interval,
+    compare,
+    effect_size,
+    holm,
+    paired_permutation_test,
+    standard_deviation,
+    summarize,
+)
+
+VALUES = [0.81, 0.84, 0.79, 0.9, 0.83]
+
+
+def test_bootstrap_interval_is_scipys_percentile_interval():
+    ours = bootstrap_interval(VALUES, num_resamples=200_000)
+    theirs = stats.bootstrap(
+        (VALUES,), np.mean, n_resamples=200_000, method="percentile", rng=np.random.default_rng(1)
+    ).confidence_interval
+    assert ours == pytest.approx((theirs.low, theirs.high), abs=5e-4)
+
+
+def test_bootstrap_interval_of_two_values_by_hand():
+    # Means of resamples of {0, 1}: 0 (1/4), 0.5 (1/2), 1 (1/4); the 2.5 % and 97.5 % quantiles are the ends.
+    assert bootstrap_interval([0.0, 1.0]) == (0.0, 1.0)
+    # At the level 0.4 the quantiles 0.3 and 0.7 both lie in the half in the middle.
+    assert bootstrap_interval([0.0, 1.0], level=0.4) == (0.5, 0.5)
+
+
+def test_bootstrap_interval_is_deterministic_and_shifts_with_the_values():
+    low, high = bootstrap_interval(VALUES)
+    assert bootstrap_interval(VALUES) == (low, high)
+    assert bootstrap_interval([value + 3 for value in VALUES]) == pytest.approx((low + 3, high + 3))
+    assert min(VALUES) <= low < np.mean(VALUES) < high <= max(VALUES)
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 8])
+def test_permutation_test_is_scipys_exact_one(n):
+    generator = np.random.default_rng(n)
+    for shift in (0.0, 0.5, 3.0):
+        a, b = generator.normal(shift, 1, n), generator.normal(0, 1, n)
+        theirs = stats.permutation_test(
+            (a, b), lambda x, y, axis: np.mean(x - y, axis=axis), permutation_type="samples", vectorized=True
+        )
+        assert paired_permutation_test(a - b) == pytest.approx(theirs.pvalue)
+
+
+def test_permutation_test_with_ties_by_hand():
+    # Signs of (1, 1, 1): |sum| = 3 in 2 of 8 cases. Of (1, -1): |sum| >= 0 always. Zeros change nothing.
+    assert paired_permutation_test([1.0, 1.0, 1.0]) == 0.25
+    assert paired_permutation_test([1.0, -1.0]) == 1.0
+    assert paired_permutation_test([0.0, 0.0, 0.0]) == 1.0
+    assert paired_permutation_test([0.1, 0.2, 0.3, 0.4, 0.5]) == 2 / 32
+
+
+def test_permutation_test_of_many_pairs_is_close_to_the_t_test():
+    differences = np.random.default_rng(0).normal(0.4, 1, 40)
+    theirs = stats.ttest_1samp(differences, 0).pvalue
+    assert paired_permutation_test(differences) == pytest.approx(theirs, abs=0.01)
+    assert paired_permutation_test(differences) == paired_permutation_test(differences)
+
+
+def test_holm_by_hand():
+    # Sorted .01, .02, .03, .04 times 4, 3, 2, 1: .04, .06, .06 (not below the one before), .06.
+    assert holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert holm([0.5, 0.6]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_holm_does_not_count_what_was_not_tested():
+    adjusted = holm([math.nan, 0.02, math.nan, 0.03])
+    assert adjusted[1::2] == pytest.approx([0.04, 0.04])
+    assert math.isnan(adjusted[0])
+    assert math.isnan(adjusted[2])
+
+
+def test_effect_size_and_deviation_by_hand():
+    assert standard_deviation([1.0, 3.0]) == pytest.approx(math.sqrt(2))
+    assert effect_size([1.0, 3.0]) == pytest.approx(math.sqrt(2))
+    assert math.isnan(effect_size([2.0, 2.0]))
+
+
+@pytest.mark.parametrize("values", [[], [0.5]])
+def test_few_values_are_undefined_without_a_warning(values):
+    summary = summarize(values)
+    assert summary.n == len(values)
+    assert summary.mean == 0.5 if values else math.isnan(summary.mean)
+    assert all(map(math.isnan, (summary.std, summary.low, summary.high)))
+    assert math.isnan(paired_permutation_test(values))
+    assert math.isnan(effect_size(values))
+
+
+def test_values_that_are_not_finite_are_left_out_and_not_counted():
+    assert summarize([0.2, math.nan, 0.4]).n == 2
+    assert summarize([0.2, math.inf, 0.4]).mean == pytest.approx(0.3)
+
+
+def test_comparison_takes_the_shared_seeds_only():
+    comparison = compare({0: 0.5, 1: 0.7, 2: 0.9, 3: math.nan}, {1: 0.6, 2: 0.6, 3: 0.1, 4: 0.0})
+    assert comparison.n == 2
+    assert comparison.difference == pytest.approx(0.2)
+    assert comparison.p == 0.5
+
+
+def test_comparison_without_a_shared_seed_is_undefined():
+    comparison = compare({0: 0.5}, {1: 0.6})
+    assert comparison.n == 0
+    assert math.isnan(comparison.difference)
+    assert math.isnan(comparison.p)
