@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-_ROWS = {
+METRICS = {
     "accuracy": ("0..1", "higher"),
     "f1": ("0..1", "higher"),
     "macro_f1": ("0..1", "higher"),
@@ -38,7 +38,7 @@ def results_table(record: dict[str, Any]) -> Table | None:
         table.add_column("TF-IDF\nlinear", justify="right", no_wrap=True)
     table.add_column("range", no_wrap=True)
     table.add_column("better")
-    for name, (span, direction) in _ROWS.items():
+    for name, (span, direction) in METRICS.items():
         if prefix + name in record[split]:
             cells = [_number(record[split][prefix + name]), *([_number(control.get(name))] if control else [])]
             table.add_row(name, *cells, span, direction)
