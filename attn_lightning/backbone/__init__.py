@@ -1,1 +1,6 @@
 """The model: what it is at test time."""
+
+from attn_lightning.backbone.classifier import AttentionClassifier
+from attn_lightning.backbone.protocol import Backbone
+
+__all__ = ["AttentionClassifier", "Backbone"]
