@@ -27,6 +27,7 @@ from attn_lightning.arguments import (
     print_cards,
     with_checkpoint_config,
 )
+from attn_lightning.callbacks.epoch_seed import EpochSeed
 from attn_lightning.callbacks.run_record import EpochSummary, RunRecord
 from attn_lightning.errors import AttnLightningError, ConfigurationError
 from attn_lightning.evaluation.results import print_results
@@ -238,6 +239,8 @@ class AttentionCLI(LightningCLI):
         fits = self.config.subcommand == "fit"
         if fits and method is not None:
             callbacks.append(method)
+        if "PL_GLOBAL_SEED" in os.environ:
+            callbacks.append(EpochSeed(int(os.environ["PL_GLOBAL_SEED"])))
         callbacks.extend([self.record, EpochSummary()])
         if fits and config["enable_checkpointing"] is not False and not config["fast_dev_run"]:
             callbacks.append(self._checkpoints())

@@ -58,6 +58,7 @@ class RunRecord(CostMeter):
         super().on_fit_start(trainer, pl_module)
         self.record = {**self.record, **self._description(trainer, pl_module), "status": "running"}
         self.record.setdefault("history", [])
+        self.record.pop("error", None)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the record once nothing stands in the way of the first step: a run that never began leaves none."""
@@ -70,6 +71,7 @@ class RunRecord(CostMeter):
         row = {"epoch": trainer.current_epoch, **_numbers(trainer.callback_metrics)}
         kept = [old for old in self.record["history"] if old["epoch"] < trainer.current_epoch]
         self.record["history"] = [*kept, row]
+        self._save(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Record the best epoch."""

@@ -1,0 +1,105 @@
+"""The record of a run: tables of predictions, numbers that are JSON, versions."""
+
+import math
+
+import pyarrow as pa
+import pytest
+import torch
+from lightning.pytorch import Trainer
+
+from attn_lightning import run_folder
+from attn_lightning.callbacks.run_record import RunRecord, _numbers, environment, prediction_table
+from attn_lightning.data import Planted, RandomEmbeddings
+from attn_lightning.module import AttentionModule
+from attn_lightning.types import Batch
+
+
+@pytest.fixture
+def batch() -> Batch:
+    mask = torch.arange(4) < torch.tensor([4, 1, 2])[:, None]
+    return Batch(torch.ones(3, 4, dtype=torch.int64), mask, torch.tensor([1, -1, 0]), torch.tensor([7, 3, 5]))
+
+
+def test_predictions_without_padding(batch):
+    values = torch.arange(12.0).reshape(3, 4)
+    probabilities = torch.tensor([[0.2, 0.8], [0.9, 0.1], [0.4, 0.6]])
+    table = prediction_table(batch, {"probabilities": probabilities, "attention": values})
+    assert table.column("row").to_pylist() == [7, 3, 5]
+    assert table.column("label").to_pylist() == [1, None, 0]
+    assert table.column("prediction").to_pylist() == [1, 0, 1]
+    assert table.column("attention").to_pylist() == [[0, 1, 2, 3], [4], [8, 9]]
+    assert table.column("probabilities").type == pa.list_(pa.float32())
+    assert table.column("probabilities").to_pylist()[0] == pytest.approx([0.2, 0.8])
+
+
+def test_half_precision_is_written_as_float32(batch):
+    outputs = {name: torch.ones(3, size).bfloat16() for name, size in (("probabilities", 2), ("attention", 4))}
+    assert prediction_table(batch, outputs).column("attention").type == pa.list_(pa.float32())
+
+
+def test_numbers_that_are_not_finite_become_null():
+    given = {"b": torch.tensor(math.nan), "a": torch.tensor(0.5), "c": math.inf}
+    assert _numbers(given) == {"a": 0.5, "b": None, "c": None}
+
+
+def test_environment_names_versions():
+    found = environment()
+    assert found["packages"]["torch"] == torch.__version__
+    assert set(found) == {"python", "packages", "commit"}
+
+
+def test_environment_outside_a_checkout(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert environment()["commit"] is None
+
+
+@pytest.fixture
+def fit(tmp_path):
+    def run(record: RunRecord, module: AttentionModule, *callbacks, **options) -> None:
+        data = Planted(
+            train_documents=32, validation_documents=8, test_documents=8, max_length=20, embeddings=RandomEmbeddings(4)
+        )
+        trainer = Trainer(
+            callbacks=[record, *callbacks], logger=False, accelerator="cpu", enable_checkpointing=False,
+            enable_progress_bar=False, enable_model_summary=False, **{"max_epochs": 2, **options},
+        )  # fmt: skip
+        trainer.fit(module, data)
+
+    return run
+
+
+def test_the_history_is_on_disk_after_every_epoch(tmp_path, fit):
+    """A process that is killed leaves the epochs it finished."""
+    lengths = []
+
+    class Reads(RunRecord):
+        def on_train_epoch_start(self, trainer, pl_module):
+            super().on_train_epoch_start(trainer, pl_module)
+            lengths.append(len(run_folder.read_metrics(tmp_path)["history"]))
+
+    fit(Reads(tmp_path), AttentionModule())
+    assert lengths == [0, 1]
+
+
+def test_a_run_that_never_began_leaves_no_record(tmp_path, fit):
+    class Refuses(AttentionModule):
+        def on_fit_start(self):
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fit(RunRecord(tmp_path), Refuses())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_run_keeps_what_was_finished(tmp_path, fit):
+    class Fails(AttentionModule):
+        def on_train_epoch_start(self):
+            if self.current_epoch == 1:
+                raise RuntimeError("out of coffee")
+
+    with pytest.raises(RuntimeError):
+        fit(RunRecord(tmp_path), Fails())
+    record = run_folder.read_metrics(tmp_path)
+    assert record["status"] == "failed"
+    assert "out of coffee" in record["error"]
+    assert len(record["history"]) == 1

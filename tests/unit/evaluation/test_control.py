@@ -1,0 +1,53 @@
+"""The linear control against scikit-learn's own pipeline."""
+
+import numpy as np
+import pytest
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
+from sklearn.pipeline import make_pipeline
+
+from attn_lightning.evaluation.control import tfidf_logistic_regression
+
+
+def corpus(count: int, classes: int, seed: int) -> tuple[list[str], list[int]]:
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(0, classes, count).tolist()
+    words = [f"filler{number}" for number in range(30)]
+    texts = [
+        " ".join([*generator.choice(words, 6), f"sign{label}" if generator.random() < 0.7 else "none"])
+        for label in labels
+    ]
+    return texts, labels
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_figures_are_scikit_learns(classes):
+    train, test = corpus(200, classes, 0), corpus(60, classes, 1)
+    pipeline = make_pipeline(
+        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2), LogisticRegression(C=10.0, max_iter=1000)
+    ).fit(*train)
+    probabilities = pipeline.predict_proba(test[0])
+    ours = tfidf_logistic_regression(train, test, classes)
+    assert ours["accuracy"] == pytest.approx(accuracy_score(test[1], probabilities.argmax(1)), abs=1e-6)
+    assert ours["log_loss"] == pytest.approx(log_loss(test[1], probabilities), abs=1e-4)
+    if classes == 2:
+        assert ours["auroc"] == pytest.approx(roc_auc_score(test[1], probabilities[:, 1]), abs=1e-5)
+
+
+def test_it_is_deterministic():
+    train, test = corpus(150, 2, 0), corpus(30, 2, 1)
+    assert tfidf_logistic_regression(train, test, 2) == tfidf_logistic_regression(train, test, 2)
+
+
+def test_a_class_without_training_texts_gets_probability_zero():
+    train = (["one two", "three four"] * 20, [0, 2] * 20)
+    ours = tfidf_logistic_regression(train, (["one two", "three four", "five"], [0, 2, 1]), 3)
+    assert ours["accuracy"] == pytest.approx(2 / 3)
+    assert np.isfinite(ours["log_loss"])
+
+
+def test_a_corpus_of_rare_words_keeps_its_vocabulary():
+    texts = [f"only{number} {'good' if number % 2 else 'bad'}{number}" for number in range(20)]
+    ours = tfidf_logistic_regression((texts, [number % 2 for number in range(20)]), (texts, [1, 0] * 10), 2)
+    assert 0 <= ours["accuracy"] <= 1

@@ -1,0 +1,54 @@
+"""The dispatcher: which command runs, and what errors look like."""
+
+import pytest
+
+from attn_lightning import __version__, cli
+from attn_lightning.errors import AttnLightningError, ConfigurationError
+
+
+def test_version(capsys):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == __version__
+
+
+@pytest.mark.parametrize("argument", ["-h", "--help", "help"])
+def test_help_lists_every_command(capsys, argument):
+    assert cli.main([argument]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in cli.COMMANDS)
+
+
+def test_no_command_is_an_error_with_help(capsys):
+    assert cli.main([]) == 2
+    assert "usage" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("given", "meant"), [("fitt", "fit"), ("predct", "predict"), ("tset", "test")])
+def test_a_misspelled_command(capsys, given, meant):
+    assert cli.main([given]) == 2
+    assert f"`{meant}`" in capsys.readouterr().err
+
+
+def raising(error: BaseException):
+    def command(arguments):
+        raise error
+
+    return command
+
+
+@pytest.mark.parametrize("error", [ConfigurationError("Expected x."), AttnLightningError("Expected x.")])
+def test_errors_of_the_user_are_one_line(monkeypatch, capsys, error):
+    monkeypatch.setattr(cli, "_command", lambda name: raising(error))
+    assert cli.main(["fit"]) == 1
+    assert capsys.readouterr().err == "error: Expected x.\n"
+
+
+def test_an_interruption_has_its_own_code(monkeypatch, capsys):
+    monkeypatch.setattr(cli, "_command", lambda name: raising(KeyboardInterrupt()))
+    assert cli.main(["fit"]) == 130
+
+
+def test_our_own_bugs_keep_their_traceback(monkeypatch):
+    monkeypatch.setattr(cli, "_command", lambda name: raising(ZeroDivisionError()))
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["fit"])

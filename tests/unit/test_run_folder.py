@@ -1,0 +1,98 @@
+"""Naming, making and finding run folders."""
+
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from attn_lightning import run_folder
+from attn_lightning.errors import ConfigurationError
+
+
+def test_versions_count_up_and_gaps_are_not_filled(tmp_path):
+    assert run_folder.create(tmp_path, "a", None).name == "version_0"
+    (tmp_path / "a" / "version_7").mkdir()
+    (tmp_path / "a" / "version_x").mkdir()
+    (tmp_path / "a" / "mine").mkdir()
+    assert run_folder.create(tmp_path, "a", None).name == "version_8"
+    assert run_folder.create(tmp_path, "b", None).name == "version_0"
+
+
+def test_runs_started_together_get_folders_of_their_own(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        folders = list(pool.map(lambda _: run_folder.create(tmp_path, "a", None), range(24)))
+    assert len(set(folders)) == 24
+
+
+def test_a_named_version_is_made_once(tmp_path):
+    folder = run_folder.create(tmp_path, "a", "seed=3")
+    assert folder == tmp_path / "a" / "seed=3"
+    with pytest.raises(ConfigurationError, match=r"never overwritten.*last\.ckpt"):
+        run_folder.create(tmp_path, "a", "seed=3")
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "-a", "a b", "a\n", "\x1b[31m"])
+def test_names_that_are_refused(tmp_path, name):
+    with pytest.raises(ConfigurationError, match=r"run\.name"):
+        run_folder.create(tmp_path, name, None)
+    with pytest.raises(ConfigurationError, match=r"run\.version"):
+        run_folder.create(tmp_path, "a", name)
+
+
+def test_a_root_that_is_a_file(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigurationError, match=r"--run\.root"):
+        run_folder.create(tmp_path / "file", "a", None)
+
+
+def test_an_unused_folder_is_removed_and_a_used_one_kept(tmp_path):
+    unused, used = (run_folder.create(tmp_path, "a", None) for _ in range(2))
+    run_folder.write_json(used / run_folder.METRICS, {})
+    run_folder.remove_unused(unused)
+    run_folder.remove_unused(used)
+    assert not unused.exists()
+    assert used.exists()
+
+
+def test_the_last_unused_folder_takes_its_empty_parent_along_but_not_the_root(tmp_path):
+    run_folder.remove_unused(run_folder.create(tmp_path, "a", None))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_run_of_a_checkpoint(tmp_path):
+    inside = tmp_path / "run" / "checkpoints" / "best.ckpt"
+    assert run_folder.of_checkpoint(inside) == tmp_path / "run"
+    assert run_folder.of_checkpoint(tmp_path / "moved" / "best.ckpt") == tmp_path / "moved"
+
+
+def test_the_newest_last_checkpoint_is_found(tmp_path):
+    for number, age in ((0, 100), (1, 300), (10, 200)):
+        path = tmp_path / "a" / f"version_{number}" / "checkpoints" / "last.ckpt"
+        path.parent.mkdir(parents=True)
+        path.write_text("")
+        os.utime(path, (age, age))
+    assert run_folder.last_checkpoint(tmp_path, "a").parts[-3] == "version_1"
+    with pytest.raises(ConfigurationError, match="without `--ckpt_path`"):
+        run_folder.last_checkpoint(tmp_path, "b")
+
+
+def test_metrics_are_read_back(tmp_path):
+    assert run_folder.read_metrics(tmp_path) == {}
+    contents = {"a": 1.5, "name": "ü", "none": None}
+    run_folder.write_json(tmp_path / run_folder.METRICS, contents)
+    assert run_folder.read_metrics(tmp_path) == contents
+    assert [path.name for path in tmp_path.iterdir()] == [run_folder.METRICS]
+
+
+def test_numbers_that_are_not_json_never_replace_the_file(tmp_path):
+    run_folder.write_json(tmp_path / run_folder.METRICS, {"a": 1})
+    with pytest.raises(ValueError, match="JSON"):
+        run_folder.write_json(tmp_path / run_folder.METRICS, {"a": float("nan")})
+    assert json.loads((tmp_path / run_folder.METRICS).read_text()) == {"a": 1}
+
+
+def test_a_damaged_record(tmp_path):
+    (tmp_path / run_folder.METRICS).write_text('{"a": ')
+    with pytest.raises(ConfigurationError, match="remove the file"):
+        run_folder.read_metrics(tmp_path)
