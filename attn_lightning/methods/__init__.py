@@ -8,6 +8,7 @@ from attn_lightning.methods.attention_perturbation import (
     AttentionVAT,
 )
 from attn_lightning.methods.base import Differentiates, Method, TrainStep
+from attn_lightning.methods.bottleneck import InformationBottleneck
 
 __all__ = [
     "AttentionAT",
@@ -16,6 +17,7 @@ __all__ = [
     "AttentionRP",
     "AttentionVAT",
     "Differentiates",
+    "InformationBottleneck",
     "Method",
     "TrainStep",
 ]

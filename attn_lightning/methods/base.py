@@ -60,11 +60,13 @@ class Method(Callback):
         differentiates: what the method needs from autograd.
         encoder_passes: extra runs of the encoder per step beside the clean one (0 for score-level methods).
         semi_supervised: whether an unlabelled batch changes the term.
+        requires_backbone: the class of models that the method is for.
     """
 
     differentiates: ClassVar[Differentiates] = Differentiates.NOTHING
     encoder_passes: ClassVar[int] = 0
     semi_supervised: ClassVar[bool] = False
+    requires_backbone: ClassVar[type[Backbone]] = Backbone
 
     def __init__(self, weight: float = 1.0) -> None:
         if not weight >= 0:
@@ -101,6 +103,12 @@ def check_requirements(method: Method, model: Backbone) -> None:
     Raises:
         ConfigurationError: naming the method, the part of the model that cannot serve it, and what to change.
     """
+    if not isinstance(model, method.requires_backbone):
+        wanted = method.requires_backbone.__name__
+        raise ConfigurationError(
+            f"Expected a {wanted} for {type(method).__name__}, but got a {type(model).__name__}; use "
+            f"`--model.backbone={wanted}` or another method."
+        )
     twice = method.differentiates in (Differentiates.SCORES_TWICE, Differentiates.EMBEDDINGS_TWICE)
     needed = 2 if twice else int(method.differentiates != Differentiates.NOTHING)
     normalizer = getattr(model, "normalizer", None)

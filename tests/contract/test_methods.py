@@ -88,11 +88,12 @@ class UserModel(Backbone):
         return AttentionOutput(self.output(context), attention, scores, hidden, context, mask)
 
 
-def make_model(kind: str) -> Backbone:
-    """A model with strong enough weights that a perturbation of length 1 matters."""
+def make_model(kind: str, required: type[Backbone] = Backbone) -> Backbone:
+    """A model with strong enough weights that a perturbation of length 1 matters; of the required class if need be."""
     torch.manual_seed(0)
     spec = DataSpec(NUM_CLASSES, VOCABULARY_SIZE, EMBEDDING_SIZE, ("a", "b", "c"))
-    model: Backbone = UserModel(spec) if kind == "user" else AttentionClassifier(spec)
+    made: type[Backbone] = UserModel if kind == "user" else AttentionClassifier
+    model = (made if issubclass(made, required) else required)(spec)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(3.0)
@@ -101,7 +102,8 @@ def make_model(kind: str) -> Backbone:
 
 @pytest.fixture(params=["user", "classifier"])
 def model(request: pytest.FixtureRequest) -> Backbone:
-    return make_model(request.param)
+    cls = request.node.callspec.params.get("cls", Method)
+    return make_model(request.param, cls.requires_backbone)
 
 
 def make_batch(size: int = 4, length: int = 6, seed: int = 1) -> Batch:
@@ -179,7 +181,16 @@ def test_uniform_attention_is_refused_by_methods_that_need_scores(cls: type[Meth
     if cls.differentiates in (Differentiates.SCORES, Differentiates.SCORES_TWICE):
         with pytest.raises(ConfigurationError, match=cls.__name__):
             check_requirements(cls(), AttentionClassifier(spec, normalizer=Uniform))
-    check_requirements(cls(), AttentionClassifier(spec))
+    check_requirements(cls(), make_model("classifier", cls.requires_backbone))
+
+
+@every_method
+def test_another_backbone_than_the_required_one_is_refused(cls: type[Method]) -> None:
+    if issubclass(UserModel, cls.requires_backbone):
+        check_requirements(cls(), make_model("user"))
+    else:
+        with pytest.raises(ConfigurationError, match=cls.requires_backbone.__name__):
+            check_requirements(cls(), make_model("user"))
 
 
 @every_term
@@ -255,8 +266,8 @@ def test_batch_order_changes_nothing(cls: type[Method], model: Backbone, monkeyp
 
 @every_term
 def test_nothing_is_left_behind(cls: type[Method], model: Backbone) -> None:
-    before = {name: value.clone() for name, value in model.state_dict().items()}
     method, step = cls(), make_step(model, make_batch())
+    before = {name: value.clone() for name, value in model.state_dict().items()}
     method.loss(step)
     assert all(parameter.grad is None for parameter in model.parameters())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
@@ -364,7 +375,7 @@ class Loss(nn.Module):
 def gradients_by_method(batch: Batch, wrap: Callable[[Loss], nn.Module]) -> dict[str, list[Tensor]]:
     found = {}
     for cls in WITH_TERM:
-        loss = Loss(make_model("classifier"), cls())
+        loss = Loss(make_model("classifier", cls.requires_backbone), cls())
         wrapped = wrap(loss)
         wrapped(batch).backward()
         found[cls.__name__] = [parameter.grad for parameter in loss.parameters() if parameter.grad is not None]
@@ -381,7 +392,9 @@ def test_two_processes_give_the_gradients_of_one(tmp_path: Path, monkeypatch: py
     expected, found = gradients_by_method(make_batch(), lambda loss: loss), torch.load(tmp_path / "gradients.pt")
     assert found.keys() == expected.keys()
     for name, wanted in expected.items():
-        assert len(wanted) == len(list(make_model("classifier").parameters())), f"{name} leaves parameters unused"
+        required = next(cls for cls in WITH_TERM if cls.__name__ == name).requires_backbone
+        model = make_model("classifier", required)
+        assert len(wanted) == len(list(model.parameters())), f"{name} leaves parameters unused"
         for got, want in zip(found[name], wanted, strict=True):
             torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-6)
 

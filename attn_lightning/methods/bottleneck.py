@@ -1,0 +1,324 @@
+"""Training of the information bottleneck: which part of a `BottleneckClassifier` learns what, and when."""
+
+from typing import Any, ClassVar, Literal, cast, get_args
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.strategies import DDPStrategy
+from torch import Tensor, nn
+
+from attn_lightning.backbone.bottleneck import BottleneckClassifier
+from attn_lightning.backbone.normalizers import Softmax
+from attn_lightning.backbone.protocol import Backbone
+from attn_lightning.errors import ConfigurationError
+from attn_lightning.methods.base import Method, TrainStep
+from attn_lightning.numerics import full_precision, kl_divergence, masked_log_softmax
+from attn_lightning.types import LossTerm
+
+Schedule = Literal["alternate", "compressor", "joint"]
+Feedback = Literal["divergence", "direct"]
+Phase = Literal["warmup", "compressor", "learner", "joint"]
+
+
+def phase_of(epoch: int, schedule: Schedule, warmup_epochs: int) -> Phase:
+    """What is trained in an epoch; a function of its number alone, so that a resumed run goes on as planned.
+
+    Args:
+        epoch: counted from 0.
+        schedule: `alternate`: warm-up, then compressor and learner in turn; `compressor`: warm-up, then the
+            compressor only; `joint`: everything in every epoch.
+        warmup_epochs: epochs of the learner alone.
+
+    Returns:
+        The phase.
+    """
+    if schedule == "joint":
+        return "joint"
+    if epoch < warmup_epochs:
+        return "warmup"
+    return "learner" if schedule == "alternate" and (epoch - warmup_epochs) % 2 else "compressor"
+
+
+def annealed(beta: float, progress: float, anneal: float) -> float:
+    """`beta * min(1, progress / anneal)`: a weight that rises linearly from 0.
+
+    Args:
+        beta: the final value.
+        progress: in [0, 1].
+        anneal: share of the progress over which it rises; 0 for a constant.
+    """
+    return beta if progress >= anneal else beta * max(0.0, progress / anneal)
+
+
+def mean_token_divergence(divergences: Tensor, mask: Tensor) -> Tensor:
+    """`mean_i mean_t KL_t`: first over the real tokens of an example, then over examples.
+
+    Args:
+        divergences: (B, T) nats; values at padding are ignored.
+        mask: (B, T) bool.
+
+    Returns:
+        () nats.
+    """
+    return (divergences.masked_fill(~mask, 0.0).sum(-1) / mask.sum(-1)).mean()
+
+
+def attention_feedback(compressed: Tensor, learner_scores: Tensor, mask: Tensor) -> Tensor:
+    """`mean_i KL( sg(a^comp) || a )` with the learner's `a = softmax(s)`.
+
+    Args:
+        compressed: (B, T) attention of the compressor; a constant.
+        learner_scores: (B, T) scores of the learner.
+        mask: (B, T) bool.
+
+    Returns:
+        () nats, at least 0.
+    """
+    target = compressed.detach()
+    log_p = target.clamp_min(torch.finfo(target.dtype).tiny).log()
+    return kl_divergence(log_p=log_p, log_q=masked_log_softmax(learner_scores, mask), mask=mask).mean()
+
+
+class InformationBottleneck(Method):
+    """Variational information bottleneck attention: a learner and a compressor trained in turns.
+
+    Objective:
+        Warm-up and learner epochs train the learner, that is everything but the compressor:
+        `L = CE(learner) + weight * gamma * KL( sg(a^comp) || a )`, without the second term during the warm-up.
+        Compressor epochs train the compressor and the classifier, with encoder, word vectors and the learner's scorer
+        frozen: `L = E[ -log p(y | z) ] + weight * beta * mean_t KL_t`, one draw of the noisy tokens `z` per step.
+        `KL_t` is what `z_t` carries about token t in nats, summed over the D dimensions. The epochs are
+        `warmup_epochs`, then `num_rounds` times one compressor and one learner epoch: `trainer.max_epochs` must be
+        `warmup_epochs + 2 * num_rounds`. The token bottleneck is an option of the backbone: `NoiseGate` or
+        `GaussianBottleneck`.
+
+    Source:
+        A re-derivation of variational information bottleneck attention with a learner and a compressor from its name
+        and the variational bound of Alemi et al. 2017 (https://arxiv.org/abs/1612.00410). The paper's equations were
+        not available: no result of this method is a reproduction.
+
+    Own choices:
+        Both parts share one classifier, which learns in every epoch; the prediction of the model is the compressor's
+        on mean tokens, the one that its attention explains. Noise statistics m and s are exact over the epoch before.
+        Validation scores of the warm-up do not compete for the best epoch: no compressor was trained. Phases follow
+        from the epoch's number, so they survive a checkpoint. `schedule: joint` sums the losses of both parts.
+
+    Cost:
+        0 more passes of the encoder, 2 of the head in a learner or compressor epoch, 3 in a joint one. Compressor
+        epochs have no backward pass through the encoder and are cheaper than vanilla ones.
+
+    Interactions:
+        Needs `BottleneckClassifier`, and with feedback by divergence its softmax normalizer. Replaces the task loss,
+        so it excludes other methods that do. Terms of other methods train whatever the phase leaves unfrozen. Under
+        DDP frozen parameters have no gradient: use `--trainer.strategy=ddp_find_unused_parameters_true`. Draws random
+        numbers in compressor epochs. Unlabelled examples are ignored.
+
+    Args:
+        weight: lambda, factor of both extra terms, 0 or more; at 0 there are no phases either and the model is
+            trained as a whole by its task loss.
+        beta: price of a nat per token, 0 or more; at 0 nothing is compressed. The gates have D dimensions to pay for:
+            useful values are about 1/D of those of a scalar code.
+        gamma: factor of the feedback by divergence, 0 or more.
+        warmup_epochs: learner epochs before the first round, 0 or more; 5 for an LSTM, 1 for a transformer.
+        num_rounds: R, rounds of two epochs, at least 1.
+        schedule: `alternate`; `compressor`, where the rounds train the compressor only; or `joint`, where all
+            epochs, the warm-up's too, train everything by the sum of all losses.
+        feedback: how the learner hears of the compression: `divergence` (see above), or `direct`: after the warm-up
+            its task loss is that of the model's own prediction, under the frozen compressor's attention and gates.
+        anneal: share in [0, 1] of the training after the warm-up over which beta rises linearly from 0; 0 for a
+            constant.
+
+    Raises:
+        ConfigurationError: an argument is out of its range; the epochs of the trainer are not those of the schedule;
+            a DDP strategy that cannot skip frozen parameters.
+    """
+
+    requires_backbone: ClassVar[type[Backbone]] = BottleneckClassifier
+
+    def __init__(
+        self,
+        weight: float = 1.0,
+        beta: float = 1e-3,
+        gamma: float = 1.0,
+        warmup_epochs: int = 5,
+        num_rounds: int = 3,
+        schedule: Schedule = "alternate",
+        feedback: Feedback = "divergence",
+        anneal: float = 0.0,
+    ) -> None:
+        super().__init__(weight)
+        _check_at_least(0, beta=beta, gamma=gamma, warmup_epochs=warmup_epochs, anneal=anneal)
+        _check_at_least(1, num_rounds=num_rounds)
+        _check_choice("schedule", schedule, get_args(Schedule))
+        _check_choice("feedback", feedback, get_args(Feedback))
+        if anneal > 1:
+            raise ConfigurationError(
+                f"Expected `anneal` to be a share in [0, 1], but got {anneal}; use 1 to raise beta until the end."
+            )
+        self.beta, self.gamma, self.anneal = beta, gamma, anneal
+        self.warmup_epochs, self.num_rounds = warmup_epochs, num_rounds
+        self.schedule: Schedule = schedule
+        self.feedback: Feedback = feedback
+        # Without a trainer there are no epochs, and all parts learn at once.
+        self.phase: Phase = "joint"
+
+    # --- objective ------------------------------------------------------------------------------------------------
+
+    def task_loss(self, step: TrainStep) -> Tensor | None:
+        """The task loss of the part that learns in this phase; in a joint one, that of both."""
+        if self.weight == 0:
+            return None
+        model, labels = cast(BottleneckClassifier, step.model), step.batch.labels
+        hidden, mask = step.output.hidden, step.output.mask
+        logits = []
+        if self._learns_from_compressor:
+            logits.append(step.output.logits)
+        elif self.phase != "compressor":
+            logits.append(model.learner(hidden, mask).logits)
+        if self.phase in ("compressor", "joint"):
+            logits.append(model.noisy_logits(hidden, mask))
+        return torch.stack([step.task_loss(each, labels) for each in logits]).sum(0)
+
+    def loss(self, step: TrainStep) -> LossTerm | None:
+        """The price of the information that passes, and the feedback to the learner, as far as they are due."""
+        compresses = self.phase in ("compressor", "joint")
+        feeds_back = self.phase in ("learner", "joint") and self.feedback == "divergence" and self.gamma > 0
+        if not (compresses or feeds_back):
+            return None
+        terms: list[Tensor] = []
+        logs: dict[str, Tensor] = {}
+        with full_precision(step.output.scores.device.type):
+            if compresses:
+                divergence, beta = self._divergence(step), self._beta(step.progress)
+                terms.append(beta * divergence)
+                logs |= {"kl": divergence.detach(), "beta": torch.full_like(divergence.detach(), beta)}
+            if feeds_back:
+                feedback = self._feedback(step)
+                terms.append(self.gamma * feedback)
+                logs["feedback"] = feedback.detach()
+        return LossTerm("bottleneck", torch.stack(terms).sum(), self.weight, logs)
+
+    def _divergence(self, step: TrainStep) -> Tensor:
+        model, output = cast(BottleneckClassifier, step.model), step.output
+        return mean_token_divergence(model.compressor.divergence(output.hidden, output.scores), output.mask)
+
+    def _feedback(self, step: TrainStep) -> Tensor:
+        model, output = cast(BottleneckClassifier, step.model), step.output
+        attention = model.compressor.attention(output.scores, output.mask)
+        return attention_feedback(attention, model.scorer(output.hidden, output.mask), output.mask)
+
+    def _beta(self, progress: float) -> float:
+        warmup = 0.0 if self.schedule == "joint" else self.warmup_epochs / self.num_epochs
+        return annealed(self.beta, (progress - warmup) / (1 - warmup), self.anneal)
+
+    @property
+    def num_epochs(self) -> int:
+        """Epochs of the whole schedule."""
+        return self.warmup_epochs + 2 * self.num_rounds
+
+    @property
+    def _learns_from_compressor(self) -> bool:
+        return self.phase == "learner" and self.feedback == "direct"
+
+    # --- phases ---------------------------------------------------------------------------------------------------
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse a trainer that cannot follow the schedule."""
+        if self.weight == 0:
+            return
+        if trainer.max_epochs != self.num_epochs and not getattr(trainer, "fast_dev_run", False):
+            raise ConfigurationError(
+                f"Expected `trainer.max_epochs` to be warmup_epochs + 2 * num_rounds = {self.num_epochs} for "
+                f"InformationBottleneck, but got {trainer.max_epochs}; change one of the three."
+            )
+        self._check_strategy(trainer)
+        self._check_normalizer(pl_module.backbone)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take up the phase, also in the middle of an epoch that is resumed."""
+        if self.weight > 0:
+            self._enter(trainer, pl_module.backbone)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Enter the phase of this epoch, with the noise statistics of the last one."""
+        if self.weight == 0:
+            return
+        cast(BottleneckClassifier, pl_module.backbone).compressor.update_statistics()
+        self._enter(trainer, pl_module.backbone)
+        if self.schedule != "joint" and trainer.current_epoch == self.warmup_epochs:
+            _forget_best_epoch(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave the model as it was, with everything trainable that the optimizer has."""
+        _let_learn(trainer, frozen=[])
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """As after the last epoch."""
+        _let_learn(trainer, frozen=[])
+
+    def _enter(self, trainer: Trainer, model: Any) -> None:
+        self.phase = phase_of(trainer.current_epoch, self.schedule, self.warmup_epochs)
+        _let_learn(trainer, frozen=self._frozen(model))
+
+    def _frozen(self, model: BottleneckClassifier) -> list[nn.Parameter]:
+        if self.phase == "joint":
+            return []
+        if self.phase == "compressor":
+            return [p for part in (model.embedding, model.encoder, model.scorer) for p in part.parameters()]
+        return list(model.compressor.parameters())
+
+    def _check_strategy(self, trainer: Trainer) -> None:
+        strategy = trainer.strategy
+        if self.schedule == "joint" or not isinstance(strategy, DDPStrategy):
+            return
+        if not strategy._ddp_kwargs.get("find_unused_parameters"):
+            raise ConfigurationError(
+                "Expected a DDP strategy that skips the frozen part of the model for InformationBottleneck, but got "
+                "one that does not; use `--trainer.strategy=ddp_find_unused_parameters_true`."
+            )
+
+    def _check_normalizer(self, model: Any) -> None:
+        normalizer = getattr(model, "normalizer", None)
+        if self.feedback == "divergence" and self.gamma > 0 and not isinstance(normalizer, Softmax):
+            raise ConfigurationError(
+                "Expected a softmax in the learner for `feedback: divergence`, as the divergence from attention with "
+                f"zeros is infinite, but got {type(normalizer).__name__}; use `feedback: direct` or "
+                "`--model.backbone.normalizer=Softmax`."
+            )
+
+
+def _let_learn(trainer: Trainer, frozen: list[nn.Parameter]) -> None:
+    """Freeze these parameters and thaw all others that the optimizers hold.
+
+    A frozen parameter has no gradient at all (Lightning clears it before the first backward pass of the phase), so that
+    the optimizer leaves it alone to the bit: a gradient of zeros would let momentum and weight decay move it.
+    """
+    excluded = {id(parameter) for parameter in frozen}
+    for optimizer in trainer.optimizers:
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.requires_grad_(id(parameter) not in excluded)
+
+
+def _forget_best_epoch(trainer: Trainer) -> None:
+    """Let the choice of the best epoch start anew: from here on there is a compressor to choose."""
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ModelCheckpoint):
+            callback.best_k_models, callback.best_model_score = {}, None
+            callback.best_model_path = callback.kth_best_model_path = ""
+
+
+def _check_at_least(minimum: int, **values: float) -> None:
+    for name, value in values.items():
+        if not minimum <= value < float("inf"):
+            raise ConfigurationError(
+                f"Expected `{name}` of InformationBottleneck to be {minimum} or more, but got {value}; raise it."
+            )
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigurationError(
+            f"Expected `{name}` of InformationBottleneck to be one of {', '.join(choices)}, but got {value!r}."
+        )
