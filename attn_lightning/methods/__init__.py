@@ -9,6 +9,7 @@ from attn_lightning.methods.attention_perturbation import (
 )
 from attn_lightning.methods.base import Differentiates, Method, TrainStep
 from attn_lightning.methods.bottleneck import InformationBottleneck
+from attn_lightning.methods.word_perturbation import WordAT, WordIAT, WordIVAT, WordRP, WordVAT
 
 __all__ = [
     "AttentionAT",
@@ -20,4 +21,9 @@ __all__ = [
     "InformationBottleneck",
     "Method",
     "TrainStep",
+    "WordAT",
+    "WordIAT",
+    "WordIVAT",
+    "WordRP",
+    "WordVAT",
 ]

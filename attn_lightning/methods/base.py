@@ -97,8 +97,9 @@ def check_requirements(method: Method, model: Backbone) -> None:
     """Refuse a method that the model cannot serve, before the first step.
 
     A normaliser says how often it can be differentiated with respect to the scores (`max_derivatives`): 0 for one
-    that ignores them (uniform attention), 1 for one whose second derivative is wrong or NaN. A compiled model has no
-    second derivative at all. A model without a `normalizer` attribute is taken to be smooth.
+    that ignores them (uniform attention), 1 for one whose second derivative is wrong or NaN. A method that perturbs
+    words needs none. A compiled model has no second derivative at all. A model without a `normalizer` attribute is
+    taken to be smooth.
 
     Raises:
         ConfigurationError: naming the method, the part of the model that cannot serve it, and what to change.
@@ -110,7 +111,7 @@ def check_requirements(method: Method, model: Backbone) -> None:
             f"`--model.backbone={wanted}` or another method."
         )
     twice = method.differentiates in (Differentiates.SCORES_TWICE, Differentiates.EMBEDDINGS_TWICE)
-    needed = 2 if twice else int(method.differentiates != Differentiates.NOTHING)
+    needed = 2 if twice else int(method.differentiates == Differentiates.SCORES)
     normalizer = getattr(model, "normalizer", None)
     possible = getattr(normalizer, "max_derivatives", 2)
     if needed > possible:

@@ -2,7 +2,7 @@
 
 The axes:
 
- - where: what the noise `r` is added to; a function `(model, output) -> Site`, such as `perturb_scores`;
+ - where: what the noise `r` is added to; a function `(model, output) -> Site`: `perturb_scores`, `perturb_embeddings`;
  - objective: the harm that `r` should do; `label_trials` (task loss) or `virtual_trials` (change of the prediction);
  - direction: which `r` of length epsilon does it; `random_perturbation`, `label_perturbation` or
    `virtual_perturbation`, the last two with a `Steer` for restricted noise.
@@ -10,7 +10,7 @@ The axes:
 A method of the family is one value on each axis; `perturbation_term` turns the three into the loss term. Shapes: `r`
 has the shape of what it is added to, (B, T) for scores or (B, T, E) for embeddings, written (B, T, ...) below.
 
-Every direction is a constant of the loss (`r` is detached), and no direction is differentiated through the encoder.
+Every direction is a constant of the loss (`r` is detached), and none is differentiated below the place of its noise.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,13 +24,13 @@ from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.methods.base import TrainStep
 from attn_lightning.numerics import at_least_float32, full_precision, kl_divergence, unit_vectors
-from attn_lightning.types import AttentionOutput, LossTerm
+from attn_lightning.types import AttentionOutput, Batch, LossTerm
 
 Harm = Callable[[Tensor], Tensor]
 """What a perturbation should raise: (B, C) logits to (B,)."""
 
 Steer = Callable[[Tensor], Tensor]
-"""A linear map `J Jᵀ` of gradients (B, T, ...), for noise restricted to `r = J alpha`: see `toward_differences`."""
+"""A map of gradients (B, T, ...) for noise restricted to `r = J alpha`, such as `J Jᵀ`: see `toward_differences`."""
 
 Normalization = Literal["sentence", "token", "released"]
 
@@ -44,12 +44,15 @@ class Site:
         noiseless: `r = 0`, zeros of the shape (B, T, ...) of what is perturbed.
         rerun: `r -> (B, C)` logits with the graph of the model, for the loss.
         probe: the same numbers with a graph to `r` only, for directions; never reaches below the place.
+        place: what the noise is added to, as it stands in the graph of the clean pass, if the gradient at `r = 0` is to
+            be taken from that graph; None leaves it to a probe.
     """
 
     output: AttentionOutput
     noiseless: Tensor
     rerun: Callable[[Tensor], Tensor]
     probe: Callable[[Tensor], Tensor]
+    place: Tensor | None = None
 
 
 Where = Callable[[Backbone, AttentionOutput], Site]
@@ -57,10 +60,17 @@ Where = Callable[[Backbone, AttentionOutput], Site]
 
 @dataclass(frozen=True)
 class Trial:
-    """A site together with the harm that the perturbation should do there."""
+    """A site together with the harm that the perturbation should do there.
+
+    Attributes:
+        site: of the clean pass.
+        harm: to raise.
+        batch: the examples; None only where the direction does not ask for their words.
+    """
 
     site: Site
     harm: Harm
+    batch: Batch | None = None
 
 
 def perturb_scores(model: Backbone, output: AttentionOutput) -> Site:
@@ -83,17 +93,48 @@ def perturb_scores(model: Backbone, output: AttentionOutput) -> Site:
     )
 
 
+def perturb_embeddings(model: Backbone, output: AttentionOutput) -> Site:
+    """The word vectors as a `Site`: `e + r` goes through the whole model, so each call runs the encoder again.
+
+    Args:
+        model: the backbone.
+        output: its clean pass, with `embeddings`; half-precision ones become float32.
+
+    Returns:
+        A site whose noise has shape (B, T, E). Gradients at `r = 0` come from the clean pass, unless the word vectors
+        are frozen: then it has none to give.
+    """
+    assert output.embeddings is not None, "a clean pass has them"
+    place, mask = output.embeddings, output.mask
+    embeddings = at_least_float32(place)
+    fixed = embeddings.detach()
+
+    def logits(perturbed: Tensor) -> Tensor:
+        hidden = at_least_float32(model.encode(perturbed, mask))
+        return model.attend(hidden, model.score(hidden, mask), mask).logits
+
+    return Site(
+        output=output,
+        noiseless=torch.zeros_like(fixed),
+        rerun=lambda noise: logits(embeddings + noise),
+        probe=lambda noise: logits(fixed + noise),
+        place=place if place.requires_grad else None,
+    )
+
+
 def label_trials(step: TrainStep, where: Where) -> list[Trial]:
     """The adversarial objective `L_task(r)` on the labelled examples."""
     labels = step.batch.labels
-    return [Trial(where(step.model, step.output), lambda logits: step.task_loss(logits, labels))]
+    return [Trial(where(step.model, step.output), lambda logits: step.task_loss(logits, labels), step.batch)]
 
 
 def virtual_trials(step: TrainStep, where: Where) -> list[Trial]:
     """The virtual objective `KL(sg(p) || p(r))` on the labelled and, where there are any, the unlabelled examples."""
-    outputs = (step.output, step.unlabeled_output)
+    passes = ((step.batch, step.output), (step.unlabeled, step.unlabeled_output))
     return [
-        Trial(where(step.model, output), divergence_from(output.logits)) for output in outputs if output is not None
+        Trial(where(step.model, output), divergence_from(output.logits), batch)
+        for batch, output in passes
+        if output is not None
     ]
 
 
@@ -123,6 +164,23 @@ def harm_gradient(trial: Trial, noise: Tensor) -> Tensor:
     noise = noise.detach().requires_grad_()
     (gradient,) = torch.autograd.grad(trial.harm(trial.site.probe(noise)).sum(), noise)
     return gradient
+
+
+def noiseless_gradient(trial: Trial) -> Tensor:
+    """`g = d harm(r) / dr` at `r = 0`, from the clean pass where the site offers that.
+
+    Args:
+        trial: what is perturbed and for what harm.
+
+    Returns:
+        (B, T, ...), see `harm_gradient`.
+    """
+    site = trial.site
+    if site.place is None:
+        return harm_gradient(trial, site.noiseless)
+    harm = trial.harm(site.output.logits).sum()
+    (gradient,) = torch.autograd.grad(harm, site.place, retain_graph=True)
+    return at_least_float32(gradient)
 
 
 def unit_noise(noise: Tensor, mask: Tensor) -> Tensor:
@@ -164,8 +222,7 @@ def label_perturbation(trial: Trial, epsilon: float, steer: Steer) -> Tensor:
     Returns:
         (B, T, ...) `r`, without graph; 0 at padding and in rows whose gradient is exactly 0.
     """
-    gradient = harm_gradient(trial, trial.site.noiseless)
-    return epsilon * unit_noise(steer(gradient), trial.site.output.mask)
+    return epsilon * unit_noise(steer(noiseless_gradient(trial)), trial.site.output.mask)
 
 
 def virtual_perturbation(

@@ -128,6 +128,13 @@ def make_step(model: Backbone, batch: Batch, output: AttentionOutput | None = No
     return TrainStep(model, batch, output, per_example, progress=0.5)
 
 
+def pass_from(model: Backbone, embeddings: Tensor, batch: Batch) -> AttentionOutput:
+    """A clean pass that begins at these word vectors."""
+    hidden = model.encode(embeddings, batch.mask)
+    output = model.attend(hidden, model.score(hidden, batch.mask), batch.mask)
+    return replace(output, embeddings=embeddings)
+
+
 def term_value(method: Method, step: TrainStep, seed: int = 3) -> Tensor:
     torch.manual_seed(seed)
     term = method.loss(step)
@@ -292,15 +299,19 @@ def test_twenty_gradient_steps_on_free_scores_lower_the_term(
     # away from the perturbation, whichever sign that has, and only the mean over both follows the term itself.
     batch, method, signs = make_batch(), cls(), (1.0, -1.0)
     hidden = torch.randn(*batch.mask.shape, 7 if isinstance(model, UserModel) else 256)
+    embeddings = model.embed(batch.tokens).detach().requires_grad_()
     scores = torch.randn(batch.mask.shape, requires_grad=True)
-    optimizer, values = torch.optim.SGD([scores], lr=0.3), []
+    on_words = cls.differentiates >= Differentiates.EMBEDDINGS
+    free = embeddings if on_words else scores
+    optimizer, values = torch.optim.SGD([free], lr=0.3), []
     for _ in range(21):
-        step = make_step(model, batch, model.attend(hidden, scores, batch.mask))
+        output = pass_from(model, embeddings, batch) if on_words else model.attend(hidden, scores, batch.mask)
+        step = make_step(model, batch, output)
         value = torch.zeros(())
         for sign in signs:
             monkeypatch.setattr(torch, "randn_like", lambda like, sign=sign: sign * noise_of_content(like))
             value = value + term_value(method, step) / len(signs)
-        (scores.grad,) = torch.autograd.grad(value, scores)
+        (free.grad,) = torch.autograd.grad(value, free)
         optimizer.step()
         values.append(value.item())
     assert values[-1] < values[0]
@@ -338,10 +349,9 @@ def test_gradient_is_exact_in_float64(cls: type[Method], model: Backbone) -> Non
     embeddings = model.embed(batch.tokens).detach().requires_grad_()
 
     def value(embeddings: Tensor) -> Tensor:
-        hidden = model.encode(embeddings, batch.mask)
-        output = model.attend(hidden, model.score(hidden, batch.mask), batch.mask)
+        output = pass_from(model, embeddings, batch)
         with replayed_constants(tape):
-            return term_value(cls(), make_step(model, batch, replace(output, embeddings=embeddings)))
+            return term_value(cls(), make_step(model, batch, output))
 
     assert torch.autograd.gradcheck(value, embeddings, fast_mode=True)
     if cls.differentiates in (Differentiates.SCORES_TWICE, Differentiates.EMBEDDINGS_TWICE):
