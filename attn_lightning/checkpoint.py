@@ -2,6 +2,7 @@
 
 import pickle
 import zipfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ FORMAT = 1
 """Raised when older checkpoints can no longer be read, or newer ones not by older code."""
 
 _KEY = "attn_lightning"
+
+_INSTANTIATOR = "lightning.pytorch.cli.instantiate_module"
+"""What Lightning's `load_from_checkpoint` calls to build a module from descriptions of classes."""
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -79,6 +83,42 @@ def checkpoint_contents(checkpoint: dict[str, Any]) -> dict[str, Any]:
             f"version {stored.get('version')}; this is version {__version__}: use the version that wrote it."
         )
     return stored
+
+
+def describe_backbone(backbone: Any) -> dict[str, Any] | None:
+    """A backbone's constructor as plain values, which a weights-only checkpoint can hold.
+
+    Args:
+        backbone: a class, or `functools.partial` of a class with plain values.
+
+    Returns:
+        `{"class_path": ..., "init_args": {...}}`, or None for anything else (a lambda, nested classes).
+    """
+    arguments: dict[str, Any] = {}
+    if isinstance(backbone, partial) and not backbone.args:
+        backbone, arguments = backbone.func, backbone.keywords
+    named = isinstance(backbone, type) and "<locals>" not in backbone.__qualname__
+    plain = all(isinstance(value, str | int | float | bool | None) for value in arguments.values())
+    if not (named and plain):
+        return None
+    return {"class_path": f"{backbone.__module__}.{backbone.__qualname__}", "init_args": dict(arguments)}
+
+
+def make_weights_only(checkpoint: dict[str, Any]) -> None:
+    """Replace a backbone class among a checkpoint's hyperparameters by its description.
+
+    The command line stores descriptions from the start; a module that was built in Python holds the class itself. What
+    cannot be described is left out and noted, so that loading it into another model is refused.
+    """
+    parameters = checkpoint.get("hyper_parameters", {})
+    if not callable(parameters.get("backbone")):
+        return
+    description = describe_backbone(parameters["backbone"])
+    checkpoint["hyper_parameters"] = {name: value for name, value in parameters.items() if name != "backbone"}
+    if description is None:
+        checkpoint[_KEY]["unnamed_backbone"] = repr(parameters["backbone"])
+    else:
+        checkpoint["hyper_parameters"] |= {"backbone": description, "_instantiator": _INSTANTIATOR}
 
 
 def checkpoint_spec(checkpoint: dict[str, Any]) -> DataSpec:

@@ -14,10 +14,16 @@ from torchmetrics import MetricCollection
 
 from attn_lightning.backbone.classifier import AttentionClassifier
 from attn_lightning.backbone.protocol import Backbone
-from attn_lightning.checkpoint import add_checkpoint_contents, checkpoint_contents, checkpoint_spec
+from attn_lightning.checkpoint import (
+    add_checkpoint_contents,
+    checkpoint_contents,
+    checkpoint_spec,
+    make_weights_only,
+)
 from attn_lightning.errors import ConfigurationError, NumericalError
 from attn_lightning.evaluation.importance import importances
-from attn_lightning.methods.base import Method, TrainStep, check_requirements
+from attn_lightning.methods.base import Method, TrainStep
+from attn_lightning.methods.combined import check_methods, flatten
 from attn_lightning.metrics.agreement import agreement_metrics
 from attn_lightning.metrics.prediction import PredictionMetrics, prediction_metrics
 from attn_lightning.types import AttentionOutput, Batch, DataSpec, LossTerm
@@ -169,15 +175,13 @@ class AttentionModule(LightningModule):
                 )
 
     def on_fit_start(self) -> None:
-        """Check what the methods need from autograd against the model that was built."""
-        for method in self.methods:
-            check_requirements(method, self._model)
+        """Check the methods against each other and against the model that was built."""
+        check_methods(self.methods, self._model)
 
     @property
     def methods(self) -> list[Method]:
-        """The training methods attached to the trainer, in their order."""
-        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
-        return [callback for callback in callbacks if isinstance(callback, Method)]
+        """The training methods attached to the trainer, in their order; those inside `Combined` one by one."""
+        return list(flatten(self.trainer.callbacks))  # type: ignore[attr-defined]
 
     @property
     def _model(self) -> Backbone:
@@ -341,10 +345,16 @@ class AttentionModule(LightningModule):
         assert self.spec is not None
         weights = None if self.class_weights is None else self.class_weights.tolist()
         add_checkpoint_contents(checkpoint, self.spec, self.tokenizer_state, weights)
+        make_weights_only(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Build the backbone from what the checkpoint says of its data, and refuse other data."""
         stored = checkpoint_contents(checkpoint)
+        if "unnamed_backbone" in stored and self._make_backbone is AttentionClassifier:
+            raise ConfigurationError(
+                f"Expected `backbone`, because the checkpoint's own, {stored['unnamed_backbone']}, has no name that "
+                "could be stored; pass it: `AttentionModule.load_from_checkpoint(path, backbone=...)`."
+            )
         self.build(checkpoint_spec(checkpoint))
         if self.tokenizer_state is not None and self.tokenizer_state != stored["tokenizer"]:
             raise ConfigurationError(

@@ -29,6 +29,7 @@ from attn_lightning.arguments import (
 )
 from attn_lightning.callbacks.epoch_seed import EpochSeed
 from attn_lightning.callbacks.run_record import EpochSummary, RunRecord
+from attn_lightning.data.datamodule import TextDataModule
 from attn_lightning.errors import AttnLightningError, ConfigurationError
 from attn_lightning.evaluation.results import print_results
 from attn_lightning.methods.base import Method
@@ -185,6 +186,11 @@ class AttentionCLI(LightningCLI):
             if isinstance(error.__cause__, AttnLightningError):
                 raise error.__cause__ from None
             raise
+
+    def after_instantiate_classes(self) -> None:
+        """Testing a checkpoint on a new machine must not train word vectors first."""
+        if self.config.subcommand != "fit" and isinstance(self.datamodule, TextDataModule):
+            self.datamodule.makes_word_vectors = False
 
     def _run_folder(self, name: str) -> Path:
         if _FOLDER_VARIABLE in os.environ:

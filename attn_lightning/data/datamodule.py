@@ -143,6 +143,8 @@ class TextDataModule(LightningDataModule):
         }
         self._folder: Path | None = None
         self._vectors: Tensor | None = None
+        # The command line clears it for `test` and `validate`: a checkpoint's weights would replace them at once.
+        self.makes_word_vectors = True
         _check_options(self)
 
     # What a data set says of itself.
@@ -186,7 +188,8 @@ class TextDataModule(LightningDataModule):
         if not _is_whole(folder):
             _build_aside(folder, self._build)
         self._load(folder)
-        self._word_vectors()
+        if self.makes_word_vectors:
+            self._word_vectors()
 
     def setup(self, stage: str | None = None) -> None:
         """Map the prepared data into memory."""
@@ -200,11 +203,17 @@ class TextDataModule(LightningDataModule):
 
     # What the others read after setup.
 
-    @cached_property
+    @property
     def spec(self) -> DataSpec:
-        """What a backbone must know, word vectors included."""
-        weights = self._word_vectors()
-        return DataSpec(len(self.label_names), len(weights), weights.shape[1], self.label_names, weights)
+        """What a backbone must know; word vectors only if `makes_word_vectors`."""
+        weights = self._word_vectors() if self.makes_word_vectors else None
+        return DataSpec(
+            num_classes=len(self.label_names),
+            vocabulary_size=len(self.tokenizer),
+            embedding_size=self.embeddings.dimension,
+            label_names=self.label_names,
+            embedding_weights=weights,
+        )
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -332,7 +341,7 @@ class TextDataModule(LightningDataModule):
                 f"Expected prepared data in {folder}, but got none; call `prepare_data()` first (the Trainer does)."
             )
         self._folder, self._vectors = folder, None
-        for name in ("manifest", "tokenizer", "spec"):
+        for name in ("manifest", "tokenizer"):
             self.__dict__.pop(name, None)
         self._splits = {split: _open(folder / f"{split}.arrow") for split in self.manifest["splits"]}
 

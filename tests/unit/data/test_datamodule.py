@@ -48,6 +48,26 @@ def prepared(module):
     return module
 
 
+class Counting(RandomEmbeddings):
+    builds = 0
+
+    def build(self, *arguments):
+        type(self).builds += 1
+        return super().build(*arguments)
+
+
+def test_word_vectors_can_be_left_to_the_checkpoint(files):
+    module = TextFiles(**{**files, "embeddings": Counting(8)})
+    module.makes_word_vectors = False
+    spec = prepared(module).spec
+    assert Counting.builds == 0
+    assert spec.embedding_weights is None
+    assert (spec.vocabulary_size, spec.embedding_size) == (len(module.tokenizer), 8)
+    module.makes_word_vectors = True
+    assert module.spec.embedding_weights.shape == (len(module.tokenizer), 8)
+    assert Counting.builds == 1
+
+
 def test_from_files_to_batches(files):
     module = prepared(TextFiles(**files, batch_size=16, eval_batch_size=8))
     assert module.spec.num_classes == 2
