@@ -9,6 +9,8 @@ from attn_lightning.methods.attention_perturbation import (
 )
 from attn_lightning.methods.base import Differentiates, Method, TrainStep
 from attn_lightning.methods.bottleneck import InformationBottleneck
+from attn_lightning.methods.combined import Combined, Scheduled
+from attn_lightning.methods.relation import Relation
 from attn_lightning.methods.word_perturbation import WordAT, WordIAT, WordIVAT, WordRP, WordVAT
 
 __all__ = [
@@ -17,9 +19,12 @@ __all__ = [
     "AttentionIVAT",
     "AttentionRP",
     "AttentionVAT",
+    "Combined",
     "Differentiates",
     "InformationBottleneck",
     "Method",
+    "Relation",
+    "Scheduled",
     "TrainStep",
     "WordAT",
     "WordIAT",

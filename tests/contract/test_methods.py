@@ -29,6 +29,7 @@ from attn_lightning.backbone.normalizers import Uniform
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.methods.base import Differentiates, Method, TrainStep, check_requirements
+from attn_lightning.methods.combined import Combined, Scheduled
 from attn_lightning.numerics import masked_softmax
 from attn_lightning.types import AttentionOutput, Batch, DataSpec
 
@@ -38,14 +39,19 @@ VOCABULARY_SIZE, EMBEDDING_SIZE, NUM_CLASSES = 30, 5, 3
 
 
 def all_methods() -> list[type[Method]]:
-    """Public subclasses of `Method` in the package; a name with a leading underscore marks a base."""
+    """Public subclasses of `Method` in the package, but for those made of other methods.
+
+    A name with a leading underscore marks a base.
+    """
     for module in pkgutil.walk_packages(attn_lightning.methods.__path__, "attn_lightning.methods."):
         importlib.import_module(module.name)
     return sorted(
         (
             c
             for c in subclasses(Method)
-            if c.__module__.startswith("attn_lightning.") and not c.__name__.startswith("_")
+            if c.__module__.startswith("attn_lightning.")
+            and not c.__name__.startswith("_")
+            and c not in (Combined, Scheduled)
         ),
         key=lambda c: c.__name__,
     )

@@ -1,0 +1,245 @@
+"""Methods made of methods: several in one run, and one whose weight follows a schedule."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any, get_args
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from attn_lightning.backbone.protocol import Backbone
+from attn_lightning.errors import ConfigurationError
+from attn_lightning.methods.base import Method, TrainStep, check_requirements
+from attn_lightning.methods.schedules import Schedule, weight_factor
+from attn_lightning.types import LossTerm
+
+_EXCLUSIVE = {"attention": "attention", "task_loss": "the task loss"}
+"""What only one method of a run can replace: its hook and its name."""
+
+
+class _Composite(Method):
+    """A method that hands every Lightning hook on to its parts, in their order, and keeps their states.
+
+    Args:
+        parts: the methods inside.
+        weight: see `Method`.
+    """
+
+    def __init__(self, parts: list[Method], weight: float = 1.0) -> None:
+        super().__init__(weight)
+        self.parts = parts
+
+    def state_dict(self) -> dict[str, Any]:
+        """The states of the parts that have one, so that phases survive a checkpoint."""
+        return {key: state for key, part in self._keyed_parts() if (state := part.state_dict())}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Give every part its state back."""
+        for key, part in self._keyed_parts():
+            if key in state_dict:
+                part.load_state_dict(state_dict[key])
+
+    def _keyed_parts(self) -> list[tuple[str, Method]]:
+        return [(f"{index}_{part.state_key}", part) for index, part in enumerate(self.parts)]
+
+
+def _handed_on(name: str) -> Callable[..., None]:
+    def hook(self: _Composite, *args: Any, **kwargs: Any) -> None:
+        for part in self.parts:
+            getattr(part, name)(*args, **kwargs)
+
+    hook.__name__ = name
+    return hook
+
+
+for _name in vars(Callback):
+    if _name.startswith("on_") or _name in ("setup", "teardown"):
+        setattr(_Composite, _name, _handed_on(_name))
+
+
+class Combined(_Composite):
+    """Several methods in one run.
+
+    Objective:
+        `L = mean_i (prod_m w_{m,i}) L_task,i + sum_m weight_m L_m`: the terms of the methods add, each with its own
+        weight, and their factors of examples multiply.
+
+    Source:
+        None; terms add because each paper adds its own to the task loss.
+
+    Own choices:
+        The training module asks the methods one by one, as if each were attached to the trainer, and logs each term
+        under its own name; a `Combined` inside another is taken apart. Values and gradients are those of the sum; only
+        methods that draw random numbers see other draws than alone.
+
+    Cost:
+        The sum of the methods' costs; the clean pass is shared.
+
+    Interactions:
+        At most one method may replace attention, and at most one the task loss; two are refused before the first step.
+
+    Args:
+        methods: two or more methods, or one; each with its own options.
+
+    Raises:
+        ConfigurationError: no methods, or two that replace the same thing.
+    """
+
+    def __init__(self, methods: list[Method]) -> None:
+        super().__init__(list(flatten(methods)))
+        if not self.parts:
+            raise ConfigurationError(
+                "Expected `methods` of Combined to name at least one method, but got none; leave `--method` out to "
+                "train the baseline."
+            )
+        check_exclusive(self.parts)
+
+
+class Scheduled(_Composite):
+    """One method whose weight follows a schedule.
+
+    Objective:
+        `L = L_task + factor(progress) * weight * L_m` with the method's own weight and term; for the factor see
+        `schedule`. `progress` is the share of the training's steps that is done.
+
+    Source:
+        None; a warm-up lets the model learn the task before the term has a say.
+
+    Own choices:
+        The factor is a function of the progress alone, so a resumed run goes on where it was. Where it is 0 the term is
+        not even computed. The weight that was used is logged with the term, as `train/<term>_weight` (mean over the
+        epoch).
+
+    Cost:
+        That of the method.
+
+    Interactions:
+        Only the extra term is scheduled: attention, task loss and factors of examples that the method may replace are
+        passed on as they are. Needs a training of known length. Inside `Combined` every method can have a schedule of
+        its own; around it is refused.
+
+    Args:
+        method: the method with its options.
+        schedule: warmup, linear from 0 to 1; cosine, from 1 to 0; cosine_rise, from 0 to 1; constant, 1.
+        fraction: share of the training, above 0 and at most 1, over which the factor changes.
+
+    Raises:
+        ConfigurationError: an argument is out of its range; the method adds no term; the training has no known end.
+    """
+
+    def __init__(self, method: Method, schedule: Schedule = "warmup", fraction: float = 1.0) -> None:
+        super().__init__([method], method.weight)
+        _check_schedulable(method)
+        if schedule not in get_args(Schedule):
+            raise ConfigurationError(
+                f"Expected `schedule` to be one of {', '.join(get_args(Schedule))}, but got {schedule!r}."
+            )
+        if not 0 < fraction <= 1:
+            raise ConfigurationError(
+                f"Expected `fraction` of Scheduled to be above 0 and at most 1, but got {fraction}; use 1 for a change "
+                "over the whole training."
+            )
+        self.schedule: Schedule = schedule
+        self.fraction = fraction
+        # The demands are those of the method inside; a class cannot know them.
+        self.differentiates = method.differentiates  # type: ignore[misc]
+        self.encoder_passes = method.encoder_passes  # type: ignore[misc]
+        self.semi_supervised = method.semi_supervised  # type: ignore[misc]
+
+    @property
+    def method(self) -> Method:
+        """The method inside."""
+        return self.parts[0]
+
+    @property
+    def state_key(self) -> str:
+        """Of its own for every class of methods, as two schedules may be attached to one trainer."""
+        return f"Scheduled[{self.method.state_key}]"
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse a training without a known end: its progress would stay 0."""
+        if not 0 < trainer.estimated_stepping_batches < float("inf"):
+            raise ConfigurationError(
+                f"Expected a training of known length for the schedule of {type(self.method).__name__}, but got one "
+                "without an end; set `trainer.max_epochs` or `trainer.max_steps`."
+            )
+        super().on_train_start(trainer, pl_module)
+
+    def loss(self, step: TrainStep) -> LossTerm | None:
+        """The method's term with its weight of this step."""
+        factor = weight_factor(self.schedule, step.progress, self.fraction)
+        term = self.method.loss(step) if factor > 0 else None
+        if term is None:
+            return None
+        weight = factor * term.weight
+        return replace(term, weight=weight, logs={**term.logs, "weight": torch.full_like(term.value.detach(), weight)})
+
+    def weights(self, step: TrainStep) -> Tensor | None:
+        """Those of the method, not scheduled."""
+        return self.method.weights(step)
+
+    def attention(self, step: TrainStep) -> Tensor | None:
+        """That of the method, not scheduled."""
+        return self.method.attention(step)
+
+    def task_loss(self, step: TrainStep) -> Tensor | None:
+        """That of the method, not scheduled."""
+        return self.method.task_loss(step)
+
+
+def flatten(callbacks: Iterable[Callback]) -> Iterable[Method]:
+    """The methods among these callbacks, with every `Combined` taken apart."""
+    for callback in callbacks:
+        if isinstance(callback, Combined):
+            yield from callback.parts
+        elif isinstance(callback, Method):
+            yield callback
+
+
+def check_methods(methods: list[Method], model: Backbone) -> None:
+    """Refuse methods that cannot train this model together, before the first step.
+
+    Args:
+        methods: all methods of the run, flat.
+        model: the backbone.
+
+    Raises:
+        ConfigurationError: see `check_requirements` and `check_exclusive`.
+    """
+    for method in methods:
+        check_requirements(_inside(method), model)
+    check_exclusive(methods)
+
+
+def check_exclusive(methods: list[Method]) -> None:
+    """Refuse two methods that replace the same thing; one of weight 0 is switched off and replaces nothing.
+
+    Raises:
+        ConfigurationError: naming the methods.
+    """
+    for hook, what in _EXCLUSIVE.items():
+        own = [type(_inside(method)) for method in methods if method.weight > 0]
+        names = [cls.__name__ for cls in own if getattr(cls, hook) is not getattr(Method, hook)]
+        if len(names) > 1:
+            raise ConfigurationError(
+                f"Expected at most one method that replaces {what}, but got {' and '.join(names)}; keep one of them."
+            )
+
+
+def _inside(method: Method) -> Method:
+    """The method that does the work, within all schedules."""
+    return _inside(method.method) if isinstance(method, Scheduled) else method
+
+
+def _check_schedulable(method: Method) -> None:
+    name = type(_inside(method)).__name__
+    if isinstance(method, Combined):
+        raise ConfigurationError(
+            "Expected one method inside Scheduled, but got Combined; give the methods inside Combined a schedule each."
+        )
+    if type(_inside(method)).loss is Method.loss:
+        raise ConfigurationError(
+            f"Expected a method with an extra term inside Scheduled, but {name} adds none that a schedule could "
+            "weight; use it without."
+        )

@@ -1,0 +1,213 @@
+"""The relation loss: attention that goes where the gradient says the prediction comes from."""
+
+from collections.abc import Callable
+from typing import ClassVar, Literal, TypeGuard, get_args
+
+import torch
+from torch import Tensor, nn
+
+from attn_lightning.backbone.classifier import AttentionClassifier
+from attn_lightning.backbone.protocol import Backbone
+from attn_lightning.errors import ConfigurationError
+from attn_lightning.methods.base import Differentiates, Method, TrainStep
+from attn_lightning.numerics import at_least_float32, entropy, full_precision, kl_divergence, masked_log_softmax
+from attn_lightning.types import AttentionOutput, LossTerm
+
+Output = Literal["logit", "probability", "loss"]
+GradientPath = Literal["full", "context"]
+Target = Literal["joint", "attention"]
+
+
+def measured_output(
+    output: Output, task_loss: Callable[[Tensor, Tensor], Tensor]
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """The number `y` whose gradient is compared with attention.
+
+    Args:
+        output: `logit` z_y, `probability` softmax(z)_y or `loss` L(z, y).
+        task_loss: `(logits, labels) -> (B,)`, used for `loss`.
+
+    Returns:
+        `(logits (B, C), labels (B,)) -> (B,)`.
+    """
+    if output == "loss":
+        return task_loss
+    if output == "probability":
+        return lambda logits, labels: logits.softmax(-1).gather(1, labels.unsqueeze(1)).squeeze(1)
+    return lambda logits, labels: logits.gather(1, labels.unsqueeze(1)).squeeze(1)
+
+
+def gradient_times_state(
+    model: Backbone,
+    output: AttentionOutput,
+    measured: Callable[[Tensor], Tensor],
+    path: GradientPath,
+    create_graph: bool,
+) -> Tensor:
+    """`g_t = sum_j (dy / dh_{t,j}) h_{t,j}` of the head, by autograd; the encoder is not run and not differentiated.
+
+    Args:
+        model: the backbone; `attend` and, for `full`, `score` run once more.
+        output: its clean pass.
+        measured: `logits (B, C) -> y (B,)`.
+        path: `full` also differentiates through the scores and the normalizer, `context` holds attention constant.
+        create_graph: whether g itself is to be differentiated (by the states, the scores and all parameters above).
+
+    Returns:
+        (B, T), at least float32; 0 at padding.
+    """
+    # A node of its own, so that `context` can hold attention constant although attention comes from the same states.
+    hidden = at_least_float32(output.hidden).view_as(output.hidden)
+    mask = output.mask
+    if path == "full":
+        again = model.attend(hidden, model.score(hidden, mask), mask)
+    else:
+        again = model.attend(hidden, output.scores, mask, output.attention)
+    (gradient,) = torch.autograd.grad(measured(again.logits).sum(), hidden, create_graph=create_graph)
+    return (gradient * hidden).sum(-1).masked_fill(~mask, 0.0)
+
+
+def attention_times_evidence(
+    output: AttentionOutput, weight: Tensor, measured: Callable[[Tensor], Tensor], create_graph: bool
+) -> Tensor:
+    """The same for path `context` and a linear classifier, in closed form: `g_t = a_t (sum_c (dy/dz_c) w_c) . h_t`.
+
+    For `y = z_y` this is `a_t (w_y . h_t)`. Nothing but the last step, `dy/dz`, is left to autograd.
+
+    Args:
+        output: the clean pass, with `logits = weight context + bias`.
+        weight: (C, D) of the classifier.
+        measured: `logits (B, C) -> y (B,)`.
+        create_graph: whether g itself is to be differentiated.
+
+    Returns:
+        (B, T), at least float32; 0 at padding.
+    """
+    (by_logit,) = torch.autograd.grad(measured(output.logits).sum(), output.logits, create_graph=create_graph)
+    evidence = torch.bmm(output.hidden, (by_logit @ weight).unsqueeze(-1)).squeeze(-1)
+    return (output.attention * evidence).masked_fill(~output.mask, 0.0)
+
+
+def log_attention(attention: Tensor) -> Tensor:
+    """Logarithm of attention, with zeros (padding, sparse normalizers) taken as the smallest normal number.
+
+    Args:
+        attention: (B, T) in [0, 1].
+
+    Returns:
+        (B, T) at least -88 in float32; no gradient where the weight is 0.
+    """
+    return attention.clamp_min(torch.finfo(attention.dtype).tiny).log()
+
+
+class Relation(Method):
+    """The relation loss: the distribution of gradients teaches attention, or both teach each other.
+
+    Objective:
+        `L = L_task + weight * mean_i KL(sigma(g) || a)`, `g_t = sum_j (dy / dh_{t,j}) h_{t,j}`,
+        `sigma(g) = softmax(|g| / temperature)` over the real tokens; `y` is the logit, the probability or the loss of
+        the gold class.
+
+    Source:
+        Kitada and Iyatomi 2019, a poster with one formula and no code: the direction of the divergence (gradients
+        first) is as printed, lambda = 0.1 is what its table fits.
+
+    Own choices:
+        What the poster leaves open is an option each: `output`, `path`, `target`. `y` belongs to the gold class, not to
+        the predicted one. The defaults are the formula read literally: gradient of the logit, through everything, with
+        nothing held constant. `temperature` is an extension: `|g|` is often far below 1, where `softmax(|g|)` is
+        almost uniform and the term flattens attention; watch `entropy_gradient` beside `entropy_attention` in the logs
+        (both in nats, log n is uniform) and lower the temperature. `path: context` uses its closed form where the
+        classifier is linear. Zeros of sparse attention are taken as the smallest float, so that the term stays finite.
+
+    Cost:
+        0 more passes of the encoder. `full`: 1 more pass of scorer and head and a second derivative of them.
+        `context`: one product with the states in closed form, 1 more pass of the head for other models.
+
+    Interactions:
+        The encoder learns from the term like from the task (unless `target: attention`, where sigma(g) is a constant),
+        but the derivative dy/dh ends at the states. Needs a normalizer that can be differentiated twice for `full` with
+        `joint`, once for `target: attention`, not at all otherwise. Compares with the attention of the step, so where
+        another method replaces that by constants only sigma(g) can move; `full` goes through the model's own attention
+        in any case. Unlabelled examples are ignored. Draws no random numbers.
+
+    Args:
+        weight: lambda, factor of the divergence, 0 or more.
+        output: what is differentiated: logit, probability or loss (as the task has it) of the gold class.
+        path: full, through the attention too; or context, with attention held constant.
+        target: joint, both distributions move; or attention, sigma(g) is a constant target of attention.
+        temperature: of sigma, above 0; below 1 it sharpens the distribution of gradients.
+
+    Raises:
+        ConfigurationError: an argument is out of its range.
+    """
+
+    differentiates: ClassVar[Differentiates] = Differentiates.SCORES_TWICE
+
+    def __init__(
+        self,
+        weight: float = 0.1,
+        output: Output = "logit",
+        path: GradientPath = "full",
+        target: Target = "joint",
+        temperature: float = 1.0,
+    ) -> None:
+        super().__init__(weight)
+        _check_choices(output=(output, Output), path=(path, GradientPath), target=(target, Target))
+        if not 0 < temperature < float("inf"):
+            raise ConfigurationError(
+                f"Expected `temperature` of Relation to be above 0, but got {temperature}; use 1 for the plain softmax."
+            )
+        self.output: Output = output
+        self.path: GradientPath = path
+        self.target: Target = target
+        self.temperature = temperature
+        # The class states its most demanding form, which is its default; an instance may need less.
+        self.differentiates = _needs(path, target)  # type: ignore[misc]
+
+    def loss(self, step: TrainStep) -> LossTerm:
+        """Divergence of attention from the distribution of the gradients, mean over the labelled examples."""
+        output = step.output
+        with full_precision(output.scores.device.type):
+            log_p = masked_log_softmax(self._gradient(step).abs() / self.temperature, output.mask)
+            log_q = log_attention(at_least_float32(output.attention))
+            value = kl_divergence(log_p=log_p, log_q=log_q, mask=output.mask).mean()
+        logs = {
+            "entropy_gradient": entropy(log_p.detach(), output.mask).mean(),
+            "entropy_attention": entropy(log_q.detach(), output.mask).mean(),
+        }
+        return LossTerm("relation", value, self.weight, logs)
+
+    def _gradient(self, step: TrainStep) -> Tensor:
+        """(B, T) g, with a graph unless it is a constant target."""
+        joint, model = self.target == "joint", step.model
+        of_class = measured_output(self.output, step.task_loss)
+
+        def measured(logits: Tensor) -> Tensor:
+            return of_class(logits, step.batch.labels)
+
+        if self.path == "context" and _has_linear_head(model):
+            gradient = attention_times_evidence(step.output, model.classifier.weight, measured, joint)
+        else:
+            gradient = gradient_times_state(model, step.output, measured, self.path, joint)
+        return gradient if joint else gradient.detach()
+
+
+def _has_linear_head(model: Backbone) -> TypeGuard[AttentionClassifier]:
+    """Whether `logits = W sum_t a_t h_t + b`; a subclass with an `attend` or a classifier of its own may differ."""
+    own = isinstance(model, AttentionClassifier) and type(model).attend is AttentionClassifier.attend
+    return own and type(model.classifier) is nn.Linear
+
+
+def _needs(path: GradientPath, target: Target) -> Differentiates:
+    if target == "attention":
+        return Differentiates.SCORES
+    return Differentiates.SCORES_TWICE if path == "full" else Differentiates.NOTHING
+
+
+def _check_choices(**choices: tuple[str, object]) -> None:
+    for name, (value, allowed) in choices.items():
+        if value not in get_args(allowed):
+            raise ConfigurationError(
+                f"Expected `{name}` of Relation to be one of {', '.join(get_args(allowed))}, but got {value!r}."
+            )

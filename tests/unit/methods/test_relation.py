@@ -1,0 +1,277 @@
+"""The relation loss against a literal loop with finite differences, hand derivations and scipy."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from itertools import product
+
+import numpy as np
+import pytest
+import scipy.special
+import scipy.stats
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from attn_lightning.backbone.classifier import AttentionClassifier
+from attn_lightning.backbone.encoders import Average
+from attn_lightning.backbone.normalizers import Uniform
+from attn_lightning.backbone.scorers import ScaledDotScorer
+from attn_lightning.errors import ConfigurationError
+from attn_lightning.methods.base import Differentiates, TrainStep, check_requirements
+from attn_lightning.methods.relation import (
+    GradientPath,
+    Output,
+    Relation,
+    Target,
+    attention_times_evidence,
+    gradient_times_state,
+    measured_output,
+)
+from attn_lightning.types import AttentionOutput, Batch, DataSpec
+
+SPEC = DataSpec(3, 12, 5, ("a", "b", "c"))
+OUTPUTS: tuple[Output, ...] = ("logit", "probability", "loss")
+PATHS: tuple[GradientPath, ...] = ("full", "context")
+per_example = partial(F.cross_entropy, weight=torch.tensor([1.0, 2.0, 0.5]).double(), reduction="none")
+
+
+class OwnAttend(AttentionClassifier):
+    """The same model, but nobody may know that its head is linear."""
+
+    def attend(self, hidden: Tensor, scores: Tensor, mask: Tensor, attention: Tensor | None = None) -> AttentionOutput:
+        return super().attend(hidden, scores, mask, attention)
+
+
+def make_model(cls: type[AttentionClassifier] = AttentionClassifier) -> AttentionClassifier:
+    torch.manual_seed(0)
+    model = cls(SPEC, encoder=lambda size: Average(size, 6), scorer=ScaledDotScorer).double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(4.0)
+    return model
+
+
+def make_batch() -> Batch:
+    tokens = torch.tensor([[3, 5, 2, 7], [4, 9, 0, 0], [6, 0, 0, 0]])
+    return Batch(tokens, tokens > 0, torch.tensor([2, 0, 1]), torch.arange(3))
+
+
+def make_step(model: AttentionClassifier) -> TrainStep:
+    batch = make_batch()
+    return TrainStep(model, batch, model(batch.tokens, batch.mask), per_example, progress=0.0)
+
+
+def term_value(method: Relation, step: TrainStep) -> Tensor:
+    return method.loss(step).value
+
+
+def gradients(value: Tensor, model: nn.Module) -> list[Tensor]:
+    parameters = list(model.parameters())
+    return list(torch.autograd.grad(value, parameters, allow_unused=True, materialize_grads=True))
+
+
+def measured(step: TrainStep, output: Output) -> Callable[[Tensor], Tensor]:
+    return lambda logits: measured_output(output, step.task_loss)(logits, step.batch.labels)
+
+
+def by_finite_differences(step: TrainStep, output: Output, path: GradientPath) -> np.ndarray:
+    """g token by token: y is moved along each state, h_t (1 + d) and h_t (1 - d)."""
+    clean, model, delta = step.output, step.model, 1e-6
+    found = np.zeros(clean.mask.shape)
+    with torch.no_grad():
+        for token in range(clean.mask.shape[1]):
+            values = []
+            for sign in (1, -1):
+                hidden = clean.hidden.clone()
+                hidden[:, token] *= 1 + sign * delta
+                held = clean.attention if path == "context" else None
+                logits = model.attend(hidden, model.score(hidden, clean.mask), clean.mask, held).logits
+                values.append(measured(step, output)(logits))
+            found[:, token] = (values[0] - values[1]).numpy() / (2 * delta)
+    return found
+
+
+def by_scipy(gradient: np.ndarray, attention: Tensor, mask: Tensor, temperature: float) -> tuple[float, float, float]:
+    """Mean divergence and the two mean entropies."""
+    rows = []
+    for row, weights, real in zip(gradient, attention.detach().numpy(), mask.numpy(), strict=True):
+        p = scipy.special.softmax(np.abs(row[real]) / temperature)
+        q = weights[real]
+        rows.append((scipy.stats.entropy(p, q), scipy.stats.entropy(p), scipy.stats.entropy(q)))
+    return tuple(np.mean(rows, axis=0))
+
+
+@pytest.mark.parametrize("cls", [AttentionClassifier, OwnAttend])
+@pytest.mark.parametrize(("output", "path", "target"), list(product(OUTPUTS, PATHS, ("joint", "attention"))))
+def test_value_and_logs_are_those_of_a_literal_loop(
+    cls: type[AttentionClassifier], output: Output, path: GradientPath, target: Target
+) -> None:
+    step = make_step(make_model(cls))
+    term = Relation(0.3, output, path, target, temperature=0.5).loss(step)
+    gradient = by_finite_differences(step, output, path)
+    expected = by_scipy(gradient, step.output.attention, step.batch.mask, 0.5)
+    found = [term.value.item(), term.logs["entropy_gradient"].item(), term.logs["entropy_attention"].item()]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert (term.name, term.weight) == ("relation", 0.3)
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+@pytest.mark.parametrize("target", ["joint", "attention"])
+def test_closed_form_equals_autograd_with_all_its_gradients(output: Output, target: Target) -> None:
+    values, by_parameter = [], []
+    for cls in (AttentionClassifier, OwnAttend):
+        model = make_model(cls)
+        value = term_value(Relation(output=output, path="context", target=target), make_step(model))
+        values.append(value)
+        by_parameter.append(gradients(value, model))
+    torch.testing.assert_close(*values)
+    torch.testing.assert_close(*by_parameter)
+
+
+def test_closed_form_is_chosen_for_a_linear_head_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    monkeypatch.setattr(
+        "attn_lightning.methods.relation.attention_times_evidence",
+        lambda *args: calls.append(1) or attention_times_evidence(*args),
+    )
+    deep = make_model()
+    deep.classifier = nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3)).double()
+    for model, expected in ((make_model(), 1), (make_model(OwnAttend), 0), (deep, 0)):
+        calls.clear()
+        assert torch.isfinite(term_value(Relation(path="context"), make_step(model)))
+        assert len(calls) == expected
+
+
+def test_context_path_of_the_logit_is_attention_times_the_class_vector() -> None:
+    model = make_model()
+    step = make_step(model)
+    out, label = step.output, step.batch.labels
+    expected = out.attention * torch.einsum("btd,bd->bt", out.hidden, model.classifier.weight[label])
+    for found in (
+        gradient_times_state(model, out, measured(step, "logit"), "context", False),
+        attention_times_evidence(out, model.classifier.weight, measured(step, "logit"), False),
+    ):
+        torch.testing.assert_close(found, expected)
+
+
+def test_full_path_of_a_dot_product_scorer_by_hand() -> None:
+    # ds_t/dh_t . h_t = s_t and dz_y/ds_t = a_t (v_t - sum_u a_u v_u), with v_t = w_y . h_t.
+    model = make_model()
+    step = make_step(model)
+    out = step.output
+    evidence = torch.einsum("btd,bd->bt", out.hidden, model.classifier.weight[step.batch.labels])
+    mean = (out.attention * evidence).sum(1, keepdim=True)
+    expected = out.attention * (evidence + (evidence - mean) * out.scores)
+    found = gradient_times_state(model, out, measured(step, "logit"), "full", False)
+    torch.testing.assert_close(found, expected.masked_fill(~out.mask, 0.0))
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_target_attention_moves_attention_only(path: GradientPath) -> None:
+    model = make_model()
+    step = make_step(model)
+    value = term_value(Relation(path=path, target="attention"), step)
+    by_classifier, by_scores = torch.autograd.grad(
+        value, (model.classifier.weight, step.output.scores), allow_unused=True
+    )
+    assert by_classifier is None
+    # For softmax, d KL(p || a) / ds = a - p.
+    gradient = by_finite_differences(step, "logit", path)
+    target = torch.from_numpy(np.abs(gradient)).masked_fill(~step.batch.mask, -torch.inf).softmax(-1)
+    torch.testing.assert_close(by_scores, (step.output.attention - target).detach() / 3, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_target_joint_moves_the_classifier_too(path: GradientPath) -> None:
+    model = make_model()
+    (gradient,) = torch.autograd.grad(term_value(Relation(path=path), make_step(model)), model.classifier.weight)
+    assert gradient.norm() > 1e-4
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_encoder_is_neither_run_nor_differentiated_twice(path: GradientPath, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make_model()
+    step = make_step(model)
+
+    class OnceOnly(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: object, states: Tensor) -> Tensor:
+            return states.clone()
+
+        @staticmethod
+        @torch.autograd.function.once_differentiable
+        def backward(ctx: object, gradient: Tensor) -> Tensor:
+            return gradient
+
+    hidden = OnceOnly.apply(step.output.hidden)
+    output = model.attend(hidden, model.score(hidden, step.batch.mask), step.batch.mask)
+    monkeypatch.setattr(model, "encode", None)
+    value = term_value(Relation(path=path), replace(step, output=output))
+    assert all(torch.isfinite(gradient).all() for gradient in gradients(value, model))
+
+
+def test_one_token_has_nothing_to_compare() -> None:
+    batch = Batch(torch.tensor([[4]]), torch.tensor([[True]]), torch.tensor([1]), torch.tensor([0]))
+    model = make_model()
+    step = TrainStep(model, batch, model(batch.tokens, batch.mask), F.cross_entropy, progress=0.0)
+    assert term_value(Relation(), step).item() == pytest.approx(0.0, abs=1e-12)
+
+
+def test_low_temperature_concentrates_and_high_temperature_flattens() -> None:
+    step = make_step(make_model())
+    entropies = [
+        Relation(temperature=temperature).loss(step).logs["entropy_gradient"].item() for temperature in (0.01, 1, 1e6)
+    ]
+    assert entropies == sorted(entropies)
+    assert entropies[-1] == pytest.approx(step.batch.mask.sum(1).log().mean().item(), abs=1e-6)
+
+
+def test_attention_with_zeros_gives_a_finite_term() -> None:
+    step = make_step(make_model())
+    weights = torch.tensor([[0.0, 1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]]).double()
+    output = step.model.attend(step.output.hidden, step.output.scores, step.batch.mask, weights)
+    value = term_value(Relation(path="context"), replace(step, output=output))
+    assert all(torch.isfinite(gradient).all() for gradient in gradients(value, step.model))
+
+
+@pytest.mark.parametrize(
+    ("path", "target", "needs"),
+    [
+        ("full", "joint", Differentiates.SCORES_TWICE),
+        ("full", "attention", Differentiates.SCORES),
+        ("context", "attention", Differentiates.SCORES),
+        ("context", "joint", Differentiates.NOTHING),
+    ],
+)
+def test_demands_depend_on_the_options(path: GradientPath, target: Target, needs: Differentiates) -> None:
+    class Once(Uniform):
+        max_derivatives = 1
+
+    method = Relation(path=path, target=target)
+    assert method.differentiates == needs
+    for normalizer in (Uniform, Once):
+        model = AttentionClassifier(SPEC, normalizer=normalizer)
+        allowed = {Differentiates.NOTHING: 0, Differentiates.SCORES: 1, Differentiates.SCORES_TWICE: 2}[needs]
+        if allowed <= normalizer.max_derivatives:
+            check_requirements(method, model)
+        else:
+            with pytest.raises(ConfigurationError, match="Relation"):
+                check_requirements(method, model)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"output": "score"},
+        {"path": "half"},
+        {"target": "both"},
+        {"temperature": 0.0},
+        {"temperature": float("nan")},
+        {"temperature": float("inf")},
+        {"weight": -0.1},
+    ],
+)
+def test_bad_options_are_refused(options: dict[str, object]) -> None:
+    with pytest.raises(ConfigurationError, match=f"`{next(iter(options))}` of Relation"):
+        Relation(**options)
