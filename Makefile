@@ -6,9 +6,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 EXP ?= ivat_planted
+STUDY ?= planted_smoke
 ARGS ?=
 
-.PHONY: help setup run test check bench clean
+.PHONY: help setup run study test check bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -27,6 +28,9 @@ $(READY): pyproject.toml constraints.txt
 
 run: $(READY) ## train, test and record an experiment: EXP=<name of experiments/*.yaml> ARGS="--any.option=value"
 	@$(BIN)/python -m attn_lightning fit --config experiments/$(EXP).yaml $(ARGS)
+
+study: $(READY) ## run, resume and tabulate a study: STUDY=<name of experiments/studies/*.yaml> ARGS="--jobs 2"
+	@$(BIN)/python -m attn_lightning study experiments/studies/$(STUDY).yaml $(ARGS)
 
 test: $(READY) ## run the tests
 	$(BIN)/python -m pytest $(ARGS)

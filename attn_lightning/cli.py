@@ -12,6 +12,7 @@ COMMANDS = {
     "validate": "measure a checkpoint on the validation split",
     "test": "measure a checkpoint on the test split",
     "predict": "label, probability and attention per word for texts or files, from a checkpoint alone",
+    "study": "run methods × data × seeds of a file in experiments/studies, resume it, and show its tables",
 }
 
 
@@ -27,6 +28,7 @@ def _help() -> str:
         "  python -m attn_lightning fit --method.help AttentionIVAT     the card of a method\n"
         "  python -m attn_lightning fit --data.help IMDB                the options of a data set\n"
         "  python -m attn_lightning predict --ckpt_path RUN/checkpoints/best.ckpt --text 'A dull film'\n"
+        "  python -m attn_lightning study experiments/studies/planted_smoke.yaml --jobs 2\n"
     )
 
 
@@ -36,6 +38,10 @@ def _command(name: str) -> Callable[[Sequence[str]], int]:
         from attn_lightning.evaluation.predict import predict_command
 
         return predict_command
+    if name == "study":
+        from attn_lightning.study.command import study_command
+
+        return study_command
     from attn_lightning.training import training_command
 
     return lambda arguments: training_command([name, *arguments])

@@ -27,8 +27,8 @@ def bootstrap_interval(
     """Percentile bootstrap interval of the mean (Efron 1979).
 
     The `(1 - level) / 2` and `(1 + level) / 2` quantiles of the means of `num_resamples` samples of n values, drawn
-    with replacement. It never leaves the range of the values, and with few of them (n < 10) it is narrower than its level
-    says: it describes the runs, it does not replace more seeds.
+    with replacement. It never leaves the range of the values, and with few of them (n < 10) it is narrower than its
+    level says: it describes the runs, it does not replace more seeds.
 
     Args:
         values: n finite numbers, one per seed.

@@ -1,0 +1,255 @@
+"""Reading a study file: every mistake in it is one clear error before anything runs."""
+
+import difflib
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from attn_lightning.errors import ConfigurationError
+
+DEFAULT_METRICS = ("test/accuracy", "test/f1", "test/gradient_kendall_mean")
+
+_KEYS = ("methods", "data", "seeds", "options", "metrics", "baseline", "experiments")
+_OWN = ("seed_everything", "run.root", "run.name", "run.version", "config", "ckpt_path")
+"""Options of `fit` that the study itself sets."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One entry of an axis of the study, with every list in it replaced by one of its values.
+
+    Attributes:
+        label: its name in tables and folders, such as `relation,output=logit`; empty for options without a list.
+        entry: the entry it comes from, such as `relation`.
+        experiment: its part of the name of the experiment file.
+        overrides: options of `fit` and their values, as written on the command line.
+    """
+
+    label: str
+    entry: str
+    experiment: str
+    overrides: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study file.
+
+    Attributes:
+        name: name of the file without `.yaml`.
+        experiments: folder of the experiment files.
+        methods: variants of the methods.
+        data: variants of the data.
+        options: variants of what all cells share.
+        seeds: values of `seed_everything`.
+        metrics: what the tables show: `test/...`, `val/...` (of the best epoch) or `cost/...`.
+        baseline: label of the method that the others are compared with; None compares nothing.
+    """
+
+    name: str
+    experiments: Path
+    methods: tuple[Variant, ...]
+    data: tuple[Variant, ...]
+    options: tuple[Variant, ...]
+    seeds: tuple[int, ...]
+    metrics: tuple[str, ...]
+    baseline: str | None
+
+
+def find_study(name: str, folder: Path = Path("experiments/studies")) -> Path:
+    """The file of a study, given by path or by its name in `experiments/studies`.
+
+    Raises:
+        ConfigurationError: there is none; lists the nearest and all.
+    """
+    path = Path(name)
+    if not path.suffix and path.parent == Path():
+        path = folder / f"{name}.yaml"
+    if path.is_file():
+        return path
+    names = sorted(found.stem for found in path.parent.glob("*.yaml"))
+    if not names:
+        raise ConfigurationError(f"Expected a study file, but {path} does not exist and {path.parent} has no other.")
+    raise ConfigurationError(
+        f"Expected the name of a study in {path.parent}, but there is no {path.stem!r}.{_nearest(path.stem, names)} "
+        f"All: {', '.join(names)}."
+    )
+
+
+def read_study(path: Path) -> Study:
+    """Read and check a study file.
+
+    Args:
+        path: YAML with `methods`, `data` and `seeds`, and if needed `options`, `metrics`, `baseline` and `experiments`
+            (folder of the experiment files, relative to the study file; `..` by default). `methods` and `data` are
+            lists of names or mappings from a label to options of `fit`, with `experiment` for the name if the label is
+            another one; `options` are shared by all cells. A list of values is crossed with all other lists. `seeds`
+            is a number n (0 to n - 1) or a list.
+
+    Returns:
+        The study, every axis expanded.
+
+    Raises:
+        ConfigurationError: the file is not such YAML, with the key and what to do.
+    """
+    contents = _load(path)
+    for key in contents:
+        if key not in _KEYS:
+            raise _error(path, f"the keys {', '.join(_KEYS)}", f"{key!r}.{_nearest(str(key), _KEYS)}", "rename it")
+    missing = [key for key in ("methods", "data", "seeds") if key not in contents]
+    if missing:
+        raise _error(path, "`methods`, `data` and `seeds`", f"no `{missing[0]}`", "add it")
+    methods = _axis(path, "methods", contents["methods"])
+    return Study(
+        name=path.stem,
+        experiments=_experiments(path, contents.get("experiments", "..")),
+        methods=methods,
+        data=_axis(path, "data", contents["data"]),
+        options=_options(path, contents.get("options")),
+        seeds=_seeds(path, contents["seeds"]),
+        metrics=_metrics(path, contents.get("metrics", list(DEFAULT_METRICS))),
+        baseline=_baseline(path, contents, methods),
+    )
+
+
+def _load(path: Path) -> dict[Any, Any]:
+    try:
+        contents = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, OmegaConfBaseException) as error:
+        raise _error(path, "readable YAML", " ".join(str(error).split()), "mend the file") from error
+    if not isinstance(contents, dict) or not contents:
+        raise _error(path, "a mapping with `methods`, `data` and `seeds`", repr(contents), "write one")
+    return contents
+
+
+def _error(path: Path, expected: str, got: str, advice: str) -> ConfigurationError:
+    return ConfigurationError(f"Expected {expected} in {path}, but got {got.rstrip('.')}; {advice}.")
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    return f" Nearest: {', '.join(near)}." if near else ""
+
+
+def _experiments(path: Path, value: Any) -> Path:
+    folder = path.parent / str(value)
+    # `experiments/studies/..` reads better as `experiments`, in commands that a person copies.
+    folder = folder.parent.parent if folder.name == ".." else folder
+    if not isinstance(value, str) or not folder.is_dir():
+        raise _error(path, "`experiments` to be a folder", repr(value), "give it relative to the study file")
+    return folder
+
+
+def _axis(path: Path, key: str, value: Any) -> tuple[Variant, ...]:
+    if isinstance(value, list) and value and all(isinstance(name, str) for name in value):
+        _check_distinct(path, key, value)
+        value = dict.fromkeys(value)
+    if not isinstance(value, dict) or not value or not all(isinstance(name, str) for name in value):
+        expected = f"`{key}` to be a list of names or a mapping from names to options, not empty"
+        raise _error(path, expected, repr(value), "write for example `[vanilla, ivat]`")
+    return tuple(variant for name, options in value.items() for variant in _entry(path, key, name, options))
+
+
+def _entry(path: Path, key: str, name: str, options: Any) -> list[Variant]:
+    if not isinstance(options, dict | None):
+        raise _error(path, f"`{key}.{name}` to be a mapping of options", repr(options), "write `name: {option: value}`")
+    options = dict(options or {})
+    experiment = options.pop("experiment", name)
+    if not isinstance(experiment, str):
+        raise _error(path, f"`{key}.{name}.experiment` to be a name", repr(experiment), "name an experiment")
+    return _variants(path, f"{key}.{name}", name, experiment, options)
+
+
+def _options(path: Path, value: Any) -> tuple[Variant, ...]:
+    if not isinstance(value, dict | None):
+        raise _error(path, "`options` to be a mapping of options of `fit`", repr(value), "write `option: value`")
+    return tuple(_variants(path, "options", "", "", value or {}))
+
+
+def _variants(path: Path, key: str, name: str, experiment: str, options: dict[Any, Any]) -> list[Variant]:
+    flat = _flatten(path, key, options)
+    for option, values in flat.items():
+        if option in _OWN:
+            raise _error(path, f"options of the experiments in `{key}`", f"{option!r}, which a study sets", "remove it")
+        if isinstance(values, list):
+            _check_values(path, f"{key}.{option}", values)
+    axes = [[(o, v) for v in values] if isinstance(values, list) else [(o, values)] for o, values in flat.items()]
+    shown = _short_names([option for option, values in flat.items() if isinstance(values, list)])
+    variants = []
+    for chosen in itertools.product(*axes):
+        written = tuple((option, _written(value)) for option, value in chosen)
+        labels = [f"{shown[option]}={value}" for option, value in written if option in shown]
+        variants.append(Variant(",".join([*([name] if name else []), *labels]), name, experiment, written))
+    return variants
+
+
+def _check_values(path: Path, key: str, values: list[Any]) -> None:
+    if not values or any(isinstance(value, list | dict) for value in values):
+        raise _error(path, f"`{key}` to be a value or a list of values, not empty", repr(values), "list plain values")
+    _check_distinct(path, key, values)
+
+
+def _check_distinct(path: Path, key: str, values: Sequence[Any]) -> None:
+    twice = [value for index, value in enumerate(values) if value in values[:index]]
+    if twice:
+        raise _error(path, f"every entry of `{key}` once", f"{twice[0]!r} twice", "remove one")
+
+
+def _flatten(path: Path, key: str, options: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in options.items():
+        full = f"{prefix}{name}"
+        if isinstance(value, dict):
+            if not value:
+                raise _error(path, f"`{key}.{full}` to be a value", "an empty mapping", "give a value or remove it")
+            flat.update(_flatten(path, key, value, f"{full}."))
+        else:
+            flat[full] = value
+    return flat
+
+
+def _short_names(options: list[str]) -> dict[str, str]:
+    """The last part of every dotted option, or all of it where two would look the same."""
+    last = {option: option.rsplit(".", 1)[-1] for option in options}
+    return {o: short if list(last.values()).count(short) == 1 else o for o, short in last.items()}
+
+
+def _written(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)
+
+
+def _seeds(path: Path, value: Any) -> tuple[int, ...]:
+    seeds = list(range(value)) if isinstance(value, int) and not isinstance(value, bool) else value
+    valid = isinstance(seeds, list) and all(type(seed) is int and 0 <= seed < 2**32 for seed in seeds)
+    if not valid or not seeds:
+        raise _error(path, "`seeds` to be a number above 0 or a list of seeds", repr(value), "write for example `5`")
+    _check_distinct(path, "seeds", seeds)
+    return tuple(seeds)
+
+
+def _metrics(path: Path, value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not value or not all(isinstance(name, str) and name for name in value):
+        raise _error(path, "`metrics` to be a list of names, not empty", repr(value), "write `[test/accuracy]`")
+    names = [name if "/" in name else f"test/{name}" for name in value]
+    _check_distinct(path, "metrics", names)
+    for name in names:
+        if name.split("/")[0] not in ("test", "val", "cost"):
+            raise _error(path, "metrics `test/...`, `val/...` or `cost/...`", repr(name), "rename it")
+    return tuple(names)
+
+
+def _baseline(path: Path, contents: Mapping[str, Any], methods: Sequence[Variant]) -> str | None:
+    labels = [variant.label for variant in methods]
+    value = contents.get("baseline", labels[0])
+    if value is not None and value not in labels:
+        hint = _nearest(str(value), labels)
+        raise _error(path, "`baseline` to be one of the methods", f"{value!r}.{hint}", f"choose of {', '.join(labels)}")
+    return None if value is None else str(value)

@@ -1,0 +1,185 @@
+"""Study files: what they mean, and one clear error for every mistake."""
+
+from pathlib import Path
+
+import pytest
+
+from attn_lightning.errors import ConfigurationError
+from attn_lightning.study.configuration import DEFAULT_METRICS, find_study, read_study
+from attn_lightning.study.expansion import expand
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "studies").mkdir()
+    for method in ("vanilla", "iat", "relation"):
+        for data in ("planted", "sst"):
+            (tmp_path / f"{method}_{data}.yaml").write_text("data: Planted\n")
+    return tmp_path / "studies"
+
+
+def study(folder, text, name="tried"):
+    path = folder / f"{name}.yaml"
+    path.write_text(text)
+    return read_study(path)
+
+
+def test_names_and_a_number_of_seeds(folder):
+    found = study(folder, "methods: [vanilla, iat]\ndata: [planted]\nseeds: 3\n")
+    assert found.seeds == (0, 1, 2)
+    assert found.metrics == DEFAULT_METRICS
+    assert found.baseline == "vanilla"
+    assert [str(cell) for cell in expand(found)] == [
+        f"{method}_planted/seed_{seed}" for seed in range(3) for method in ("vanilla", "iat")
+    ]
+
+
+def test_a_cell_is_an_ordinary_command(folder):
+    found = study(
+        folder,
+        """
+        methods: {iat: {method.epsilon: 5}}
+        data: [planted]
+        seeds: [7]
+        options: {trainer: {max_epochs: 2, precision: null}, method.epsilon: 1}
+        """,
+    )
+    (cell,) = expand(found)
+    assert cell.arguments(Path("runs/tried")) == [
+        "fit",
+        "--config",
+        str(folder.parent / "iat_planted.yaml"),
+        "--seed_everything=7",
+        "--run.root=runs/tried",
+        "--run.name=iat_planted",
+        "--run.version=seed_7",
+        "--trainer.max_epochs=2",
+        "--trainer.precision=null",
+        "--method.epsilon=5",
+    ]
+    assert cell.folder(Path("runs")) == Path("runs/iat_planted/seed_7")
+
+
+def test_lists_are_crossed_and_labeled(folder):
+    found = study(
+        folder,
+        """
+        methods:
+          vanilla:
+          relation: {method.output: [logit, loss], method.target: [joint, attention], method.weight: 0.1}
+        data: [planted, sst]
+        seeds: 1
+        options: {data.split_seed: [0, 1]}
+        """,
+    )
+    assert [variant.label for variant in found.methods] == [
+        "vanilla",
+        "relation,output=logit,target=joint",
+        "relation,output=logit,target=attention",
+        "relation,output=loss,target=joint",
+        "relation,output=loss,target=attention",
+    ]
+    cells = expand(found)
+    assert len(cells) == 5 * 2 * 2
+    assert cells[1].name == "relation,output=logit,target=joint_planted_split_seed=0"
+    assert ("method.weight", "0.1") in cells[1].overrides
+    assert cells == expand(found)
+
+
+def test_an_experiment_under_another_label(folder):
+    found = study(
+        folder,
+        "methods: [vanilla]\ndata: {plain: {experiment: planted}, short: {experiment: planted, data.max_length: 9}}\n"
+        "seeds: 1\n",
+    )
+    first, second = expand(found)
+    assert first.config == second.config == folder.parent / "vanilla_planted.yaml"
+    assert (first.name, second.name) == ("vanilla_plain", "vanilla_short")
+
+
+def test_only_the_first_seed_measures_the_control(folder):
+    cells = expand(study(folder, "methods: [vanilla]\ndata: [planted]\nseeds: 3\n"))
+    assert ["--run.control=false" in cell.arguments(Path()) for cell in cells] == [False, True, True]
+    cells = expand(study(folder, "methods: [vanilla]\ndata: [planted]\nseeds: 2\noptions: {run.control: true}\n"))
+    assert all("--run.control=true" in cell.arguments(Path()) for cell in cells)
+
+
+def test_values_that_no_folder_can_be_named_after(folder):
+    cells = expand(
+        study(folder, "methods: [vanilla]\ndata: [planted]\nseeds: 1\noptions: {data.root: [a/b, a b, 'ä']}\n")
+    )
+    names = [cell.name for cell in cells]
+    assert len(set(names)) == 3
+    assert all("/" not in name and " " not in name for name in names)
+
+
+VALID = "methods: [vanilla]\ndata: [planted]\nseeds: 1\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("methods: [vanilla]\ndata: [planted]\n", "no `seeds`"),
+        (VALID + "sedes: 2\n", "'sedes'. Nearest: seeds"),
+        ("methods: []\ndata: [planted]\nseeds: 1\n", "`methods` to be a list of names"),
+        ("methods: [3]\ndata: [planted]\nseeds: 1\n", "`methods` to be a list of names"),
+        ("methods: [vanilla, vanilla]\ndata: [planted]\nseeds: 1\n", "'vanilla' twice"),
+        ("methods: {vanilla: 3}\ndata: [planted]\nseeds: 1\n", "`methods.vanilla` to be a mapping"),
+        ("methods: {vanilla: {method.epsilon: []}}\ndata: [planted]\nseeds: 1\n", "not empty"),
+        ("methods: {vanilla: {method: {}}}\ndata: [planted]\nseeds: 1\n", "an empty mapping"),
+        ("methods: [vanilla]\ndata: [planted]\nseeds: 0\n", "`seeds`"),
+        ("methods: [vanilla]\ndata: [planted]\nseeds: -1\n", "`seeds`"),
+        ("methods: [vanilla]\ndata: [planted]\nseeds: [1, 1]\n", "1 twice"),
+        ("methods: [vanilla]\ndata: [planted]\nseeds: [1.5]\n", "`seeds`"),
+        ("methods: [vanilla]\ndata: [planted]\nseeds: true\n", "`seeds`"),
+        (VALID + "metrics: []\n", "`metrics`"),
+        (VALID + "metrics: [train/loss]\n", "'train/loss'"),
+        (VALID + "baseline: vanila\n", "'vanila'. Nearest: vanilla"),
+        (VALID + "options: [a]\n", "`options` to be a mapping"),
+        (VALID + "options: {run.root: x}\n", "'run.root', which a study sets"),
+        (VALID + "options: {seed_everything: [1, 2]}\n", "'seed_everything', which a study sets"),
+        (VALID + "experiments: nowhere\n", "`experiments` to be a folder"),
+        ("methods: [vanilla\n", "readable YAML"),
+        ("seeds: 1\nseeds: 2\n", "readable YAML"),
+        ("data: ${nothing}\n", "readable YAML"),
+        ("", "a mapping with"),
+        ("- vanilla\n", "a mapping with"),
+    ],
+)
+def test_a_mistake_is_one_error_that_names_the_file(folder, text, message):
+    with pytest.raises(ConfigurationError) as caught:
+        study(folder, text)
+    assert message in str(caught.value)
+    assert "tried.yaml" in str(caught.value)
+
+
+def test_an_unknown_experiment_lists_the_nearest_and_all(folder):
+    with pytest.raises(ConfigurationError, match=r"Nearest: vanilla_planted.*All: .*relation_sst"):
+        expand(study(folder, "methods: [vanila]\ndata: [planted]\nseeds: 1\n"))
+
+
+def test_two_cells_of_one_name_are_refused(folder):
+    (folder.parent / "a_b_planted.yaml").write_text("")
+    (folder.parent / "a_planted.yaml").write_text("")
+    text = "methods: {a: {}, a_b: {}}\ndata: {planted: {}, b_planted: {experiment: planted}}\nseeds: 1\n"
+    with pytest.raises(ConfigurationError, match="name of its own"):
+        expand(study(folder, text))
+
+
+def test_an_unknown_study_lists_the_nearest_and_all(folder):
+    study(folder, VALID, "shortcut")
+    study(folder, VALID, "relation")
+    assert find_study("shortcut", folder) == folder / "shortcut.yaml"
+    assert find_study(str(folder / "shortcut.yaml"), Path("elsewhere")) == folder / "shortcut.yaml"
+    with pytest.raises(ConfigurationError, match=r"Nearest: shortcut\. All: relation, shortcut"):
+        find_study("shortcuts", folder)
+    with pytest.raises(ConfigurationError, match="has no other"):
+        find_study("shortcuts", folder / "empty")
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "experiments" / "studies").glob("*.yaml")), ids=lambda p: p.stem)
+def test_the_studies_of_the_repository(path):
+    assert path.read_text().splitlines()[0] == f"# make study STUDY={path.stem}"
+    assert expand(read_study(path))
