@@ -27,8 +27,12 @@ class AttentionClassifier(Backbone):
         spec: what the data is like; the data module gives it.
         encoder: class of the encoder (`BiLSTM`, `CNN`, `Average` or your own) and its options.
         scorer: class of the scorer (`AdditiveScorer`, `ScaledDotScorer` or your own) and its options.
-        normalizer: class of the normalizer (`Softmax`, `Uniform` or your own).
+        normalizer: class of the normalizer (`Softmax`, `Sparsemax`, `Entmax15`, `EntmaxAlpha`, `Spherical`, `TopK`,
+            `GumbelTopK`, `Uniform` or your own) and its options.
         freeze_embeddings: keep the word vectors as they start.
+        freeze_scorer: keep the scorer at its random start: attention that cannot learn what to look at, a control
+            beside `Uniform` (Wiegreffe and Pinter 2019). The encoder is still trained, also through the scores. With a
+            normalizer that ignores the scores the scorer is never trained.
         embedding_dropout: share of embedding entries dropped while training, in [0, 1).
         encoder_dropout: share of hidden state entries dropped while training, in [0, 1).
 
@@ -43,6 +47,7 @@ class AttentionClassifier(Backbone):
         scorer: Callable[[int], Scorer] = AdditiveScorer,
         normalizer: Callable[[], Normalizer] = Softmax,
         freeze_embeddings: bool = False,
+        freeze_scorer: bool = False,
         embedding_dropout: float = 0.0,
         encoder_dropout: float = 0.0,
     ) -> None:
@@ -53,8 +58,10 @@ class AttentionClassifier(Backbone):
             spec.vocabulary_size, spec.embedding_size, padding_idx=0, _weight=_embedding_table(spec)
         ).requires_grad_(not freeze_embeddings)
         self.encoder = encoder(spec.embedding_size)
-        self.scorer = scorer(self.encoder.output_size)
         self.normalizer = normalizer()
+        # A parameter that never gets a gradient would make DDP wait for it.
+        trained = self.normalizer.uses_scores and not freeze_scorer
+        self.scorer = scorer(self.encoder.output_size).requires_grad_(trained)
         self.classifier = nn.Linear(self.encoder.output_size, spec.num_classes)
         self.embedding_dropout = nn.Dropout(embedding_dropout)
         self.encoder_dropout = nn.Dropout(encoder_dropout)

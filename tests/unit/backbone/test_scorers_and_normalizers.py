@@ -7,12 +7,31 @@ import torch
 from scipy.special import softmax
 from torch import Tensor
 
-from attn_lightning.backbone.normalizers import Normalizer, Softmax, Uniform
+from attn_lightning.backbone.normalizers import (
+    Entmax15,
+    EntmaxAlpha,
+    GumbelTopK,
+    Normalizer,
+    Softmax,
+    Sparsemax,
+    Spherical,
+    TopK,
+    Uniform,
+)
 from attn_lightning.backbone.scorers import AdditiveScorer, ScaledDotScorer, Scorer
 from attn_lightning.errors import ConfigurationError
 
 SCORERS: list[Callable[[int], Scorer]] = [AdditiveScorer, ScaledDotScorer]
-NORMALIZERS: list[Callable[[], Normalizer]] = [Softmax, Uniform]
+NORMALIZERS: list[Callable[[], Normalizer]] = [
+    Softmax,
+    Uniform,
+    Sparsemax,
+    Entmax15,
+    EntmaxAlpha,
+    Spherical,
+    TopK,
+    lambda: GumbelTopK().eval(),
+]
 MASK = torch.tensor([[True, True, True, False], [True, False, False, False], [True, True, True, True]])
 
 
