@@ -1,6 +1,6 @@
-"""How much longer a training step takes with each method than without one.
+"""How much longer a training step takes with each method, or normalizer, than with neither.
 
-    python tests/benchmarks/bench_step.py [--rounds 30] [--methods AttentionAT AttentionIVAT] [--device cpu]
+    python tests/benchmarks/bench_step.py [--rounds 30] [--methods AttentionAT Sparsemax] [--device cpu]
 
 A step is clean pass, loss, backward and fused Adam with amsgrad on the default model (15,000 x 300 trainable word
 vectors, BiLSTM, additive attention) with batches of 32 texts of mixed lengths. All methods take turns on the same
@@ -22,7 +22,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from attn_lightning import methods as methods_package
+from attn_lightning.backbone import normalizers as normalizers_module
 from attn_lightning.backbone.classifier import AttentionClassifier
+from attn_lightning.backbone.normalizers import Normalizer, Softmax
 from attn_lightning.methods.base import Method, TrainStep
 from attn_lightning.types import Batch, DataSpec
 
@@ -41,17 +43,21 @@ def make_batch(max_length: int, device: str) -> Batch:
     return Batch(*(field if field is None else field.to(device) for field in batch))
 
 
-Step = Callable[[Batch, Method | None], None]
+Part = Method | Normalizer | None
+Step = Callable[[Batch, Part], None]
 
 
 def make_step(device: str) -> Step:
-    """A model and its optimizer, as the function that trains it on one batch with a method or without."""
+    """A model and its optimizer, as the function that trains it on one batch with a method or normalizer."""
     torch.manual_seed(0)
     model = AttentionClassifier(DataSpec(2, VOCABULARY_SIZE, EMBEDDING_SIZE, ("negative", "positive"))).to(device)
     optimizer = torch.optim.Adam(model.parameters(), amsgrad=True, fused=True)
     per_example: Callable[[Tensor, Tensor], Tensor] = partial(F.cross_entropy, reduction="none")
+    softmax = Softmax()
 
-    def train(batch: Batch, method: Method | None) -> None:
+    def train(batch: Batch, part: Part) -> None:
+        model.normalizer = part if isinstance(part, Normalizer) else softmax
+        method = part if isinstance(part, Method) else None
         output = model(batch.tokens, batch.mask)
         loss = per_example(output.logits, batch.labels).mean()
         if method is not None:
@@ -65,12 +71,12 @@ def make_step(device: str) -> Step:
     return train
 
 
-def seconds(step: Step, batch: Batch, method: Method | None) -> float:
+def seconds(step: Step, batch: Batch, part: Part) -> float:
     """Wall time of one step."""
     if batch.tokens.is_cuda:
         torch.cuda.synchronize()
     start = time.perf_counter()
-    step(batch, method)
+    step(batch, part)
     if batch.tokens.is_cuda:
         torch.cuda.synchronize()
     return time.perf_counter() - start
@@ -82,12 +88,23 @@ def all_methods() -> dict[str, type[Method]]:
     return {name: cls for name, cls in found if issubclass(cls, Method) and cls is not Method}
 
 
+def all_normalizers() -> dict[str, type[Normalizer]]:
+    """Every normalizer but softmax, which is the vanilla one."""
+    found = inspect.getmembers(normalizers_module, inspect.isclass)
+    return {name: cls for name, cls in found if issubclass(cls, Normalizer) and cls not in (Normalizer, Softmax)}
+
+
+def all_parts() -> dict[str, type[Method] | type[Normalizer]]:
+    """What can be named on the command line."""
+    return {**all_methods(), **all_normalizers()}
+
+
 def measure(
     names: list[str], max_length: int, rounds: int = 30, warmup: int = 3, device: str = "cpu"
 ) -> dict[str, tuple[float, float]]:
     """Median step time in seconds and ratio to vanilla, by name, for batches of 32 x `max_length` tokens."""
-    classes = all_methods()
-    methods = {VANILLA: None} | {name: classes[name]() for name in names}
+    classes = all_parts()
+    methods: dict[str, Part] = {VANILLA: None} | {name: classes[name]() for name in names}
     step, batch = make_step(device), make_batch(max_length, device)
     times = list(_rounds(step, methods, batch, rounds + warmup))[warmup:]
     return {
@@ -96,16 +113,16 @@ def measure(
     }
 
 
-def _rounds(step: Step, methods: dict[str, Method | None], batch: Batch, count: int) -> Iterator[dict[str, float]]:
+def _rounds(step: Step, methods: dict[str, Part], batch: Batch, count: int) -> Iterator[dict[str, float]]:
     for _ in range(count):
-        yield {name: seconds(step, batch, method) for name, method in methods.items()}
+        yield {name: seconds(step, batch, part) for name, part in methods.items()}
 
 
 def main() -> None:
     """Print one table for both lengths."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--methods", nargs="+", default=list(all_methods()), choices=list(all_methods()))
+    parser.add_argument("--methods", nargs="+", default=list(all_parts()), choices=list(all_parts()))
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     results = {
