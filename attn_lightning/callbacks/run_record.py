@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from attn_lightning import run_folder
 from attn_lightning.callbacks.cost import CostMeter
 from attn_lightning.data.datamodule import TextDataModule
-from attn_lightning.evaluation.control import tfidf_logistic_regression
+from attn_lightning.evaluation.control import control_metrics
 from attn_lightning.methods.base import Method
 from attn_lightning.types import Batch
 
@@ -141,9 +141,7 @@ class RunRecord(CostMeter):
         """Record what a linear model on TF-IDF features reaches on the same test split (text data only)."""
         data = getattr(trainer, "datamodule", None)
         if trainer.is_global_zero and isinstance(data, TextDataModule):
-            train, test = ((data.texts(split), data.dataset(split)["label"]) for split in ("train", "test"))
-            metrics = tfidf_logistic_regression(train, test, len(data.label_names))
-            self.record["control"] = {"tfidf_logistic_regression": _numbers(metrics)}
+            self.record["control"] = {"tfidf_logistic_regression": control_metrics(data)}
             self._save(trainer, pl_module)
 
     # --- writing --------------------------------------------------------------------------------------------------

@@ -1,11 +1,42 @@
 """The control row of every results table: a linear model on TF-IDF features, which knows nothing of attention."""
 
+import hashlib
+import json
+import logging
+import math
+
 import numpy as np
 import torch
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
+from attn_lightning.data.datamodule import TextDataModule
 from attn_lightning.metrics.prediction import prediction_metrics
+from attn_lightning.run_folder import write_json
+
+logger = logging.getLogger(__name__)
+
+_VERSION = 1
+"""Part of the cache key: raised whenever the same data would give other numbers."""
+
+
+def control_metrics(data: TextDataModule) -> dict[str, float | None]:
+    """Metrics of `tfidf_logistic_regression` on the prepared training and test texts of a data module.
+
+    They depend on the texts alone, so they are kept in the cache and shared by all methods and seeds of a data set. A
+    metric that is undefined on these labels is None.
+    """
+    splits = data.manifest["splits"]
+    content = [_VERSION, data.label_names, splits["train"]["sha256"], splits["test"]["sha256"]]
+    path = data.cache / "controls" / f"{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]}.json"
+    if not path.exists():
+        logger.info("control: TF-IDF logistic regression on %s texts", len(data.dataset("train")))
+        train, test = ((data.texts(split), list(data.dataset(split)["label"])) for split in ("train", "test"))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        found = tfidf_logistic_regression(train, test, len(data.label_names))
+        write_json(path, {name: value if math.isfinite(value) else None for name, value in found.items()})
+    metrics: dict[str, float | None] = json.loads(path.read_text("utf-8"))
+    return metrics
 
 
 def tfidf_logistic_regression(

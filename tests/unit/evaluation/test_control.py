@@ -7,7 +7,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 from sklearn.pipeline import make_pipeline
 
-from attn_lightning.evaluation.control import tfidf_logistic_regression
+from attn_lightning.data.planted import Planted
+from attn_lightning.evaluation import control
+from attn_lightning.evaluation.control import control_metrics, tfidf_logistic_regression
 
 
 def corpus(count: int, classes: int, seed: int) -> tuple[list[str], list[int]]:
@@ -51,3 +53,23 @@ def test_a_corpus_of_rare_words_keeps_its_vocabulary():
     texts = [f"only{number} {'good' if number % 2 else 'bad'}{number}" for number in range(20)]
     ours = tfidf_logistic_regression((texts, [number % 2 for number in range(20)]), (texts, [1, 0] * 10), 2)
     assert 0 <= ours["accuracy"] <= 1
+
+
+def test_the_figures_are_made_once_per_data(tmp_path, monkeypatch):
+    data = Planted(train_documents=60, validation_documents=10, test_documents=20, cache=tmp_path)
+    data.prepare_data()
+    data.setup()
+    first = control_metrics(data)
+    expected = tfidf_logistic_regression(
+        (data.texts("train"), list(data.dataset("train")["label"])),
+        (data.texts("test"), list(data.dataset("test")["label"])),
+        2,
+    )
+    assert first == pytest.approx(expected)
+    monkeypatch.setattr(control, "tfidf_logistic_regression", lambda *_: pytest.fail("made again"))
+    assert control_metrics(data) == first
+    other = Planted(train_documents=60, validation_documents=10, test_documents=20, cache=tmp_path, seed=1)
+    other.prepare_data()
+    other.setup()
+    with pytest.raises(pytest.fail.Exception, match="made again"):
+        control_metrics(other)
