@@ -8,9 +8,11 @@ from attn_lightning.methods.attention_perturbation import (
     AttentionVAT,
 )
 from attn_lightning.methods.base import Differentiates, Method, TrainStep
+from attn_lightning.methods.baselines import Diversity, RationaleSupervision
 from attn_lightning.methods.bottleneck import InformationBottleneck
 from attn_lightning.methods.combined import Combined, Scheduled
 from attn_lightning.methods.relation import Relation
+from attn_lightning.methods.sparsity import EntropyPenalty, MaxPenalty, TsallisPenalty
 from attn_lightning.methods.word_perturbation import WordAT, WordIAT, WordIVAT, WordRP, WordVAT
 
 __all__ = [
@@ -21,11 +23,16 @@ __all__ = [
     "AttentionVAT",
     "Combined",
     "Differentiates",
+    "Diversity",
+    "EntropyPenalty",
     "InformationBottleneck",
+    "MaxPenalty",
     "Method",
+    "RationaleSupervision",
     "Relation",
     "Scheduled",
     "TrainStep",
+    "TsallisPenalty",
     "WordAT",
     "WordIAT",
     "WordIVAT",

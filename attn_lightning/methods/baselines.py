@@ -1,0 +1,190 @@
+"""What the peers do about attention: states that differ from each other, and supervision by human rationales."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+from torch.nn import functional as F
+
+from attn_lightning.errors import ConfigurationError
+from attn_lightning.methods.base import Method, TrainStep
+from attn_lightning.numerics import at_least_float32, full_precision, kl_divergence
+from attn_lightning.types import LossTerm
+
+
+def conicity(hidden: Tensor, mask: Tensor) -> Tensor:
+    """`mean_t cos(h_t, mean_u h_u)` over the real tokens: how alike the states of a text are.
+
+    Args:
+        hidden: (B, T, D); values at padding are ignored.
+        mask: (B, T) bool, at least one True per row.
+
+    Returns:
+        (B,) in [-1, 1], in practice from 0 (all directions) to 1 (one direction, or one token). A state of length 0
+        has the cosine 0.
+    """
+    inside = mask.unsqueeze(-1)
+    hidden, lengths = hidden.masked_fill(~inside, 0.0), mask.sum(1, keepdim=True)
+    mean = hidden.sum(1) / lengths
+    cosines = F.cosine_similarity(hidden, mean.unsqueeze(1), dim=-1)
+    return (cosines * mask).sum(1) / lengths.squeeze(1)
+
+
+class Diversity(Method):
+    """Diversity-driven training: hidden states that point in different directions.
+
+    If all states of a text are nearly the same vector, any attention gives the same context and explains nothing.
+
+    Objective:
+        `L = L_task + weight * mean_i conicity(h_i)`, `conicity(h) = mean_t cos(h_t, mean_u h_u)` over real tokens.
+
+    Source:
+        Mohankumar et al. 2020, Towards Transparent and Explainable Attention Models
+        (https://arxiv.org/abs/2004.14243), with lambda 0.5.
+
+    Own choices:
+        None in the term. Both directions of a bidirectional encoder are one state.
+
+    Cost:
+        0 more passes of the encoder, 0 more of the head; about one reading of the hidden states.
+
+    Interactions:
+        Acts on the encoder only, so it combines with every method that acts on attention. `OrthogonalLSTM` is the
+        same idea built into the encoder. Unlabelled examples are ignored.
+
+    Args:
+        weight: lambda, factor of the conicity, 0 or more.
+
+    Raises:
+        ConfigurationError: an argument is out of its range.
+    """
+
+    def __init__(self, weight: float = 0.5) -> None:
+        super().__init__(weight)
+
+    def loss(self, step: TrainStep) -> LossTerm:
+        """Mean conicity of the labelled texts."""
+        output = step.output
+        with full_precision(output.hidden.device.type):
+            value = conicity(at_least_float32(output.hidden), output.mask).mean()
+        return LossTerm("diversity", value, self.weight)
+
+
+def log_attention(attention: Tensor) -> Tensor:
+    """Logarithm of attention weights, with zeros (padding, sparse normalizers) taken as the smallest normal number.
+
+    Args:
+        attention: (B, T) in [0, 1].
+
+    Returns:
+        (B, T) at least -88 in float32; no gradient where the weight is 0.
+    """
+    return attention.clamp_min(torch.finfo(attention.dtype).tiny).log()
+
+
+def rationale_divergence(attention: Tensor, rationale: Tensor) -> Tensor:
+    """`KL(rationale / |rationale| || a)` per example, in nats.
+
+    Args:
+        attention: (B, T), rows summing to 1.
+        rationale: (B, T) bool, False at padding.
+
+    Returns:
+        (B,) at least 0, and 0 where the rationale marks nothing.
+    """
+    marked = rationale.sum(1, keepdim=True).clamp_min(1).to(attention.dtype)
+    log_p = marked.log().neg().expand_as(attention)
+    return kl_divergence(log_p=log_p, log_q=log_attention(attention), mask=rationale)
+
+
+def shuffle_rationale(rationale: Tensor, mask: Tensor, rows: Tensor, seed: int) -> Tensor:
+    """The marks of every text at random other real tokens of it: as many, and for the same row always the same ones.
+
+    Args:
+        rationale: (B, T) bool, False at padding.
+        mask: (B, T) bool, the real tokens first in every row.
+        rows: (B,) int64, which texts these are.
+        seed: another number gives other places.
+
+    Returns:
+        (B, T) bool, a uniformly random permutation of each row's real tokens; independent of batch and padding.
+    """
+    shuffled = torch.zeros_like(rationale, device="cpu")
+    for index, (row, length) in enumerate(zip(rows.tolist(), mask.sum(1).tolist(), strict=True)):
+        order = torch.from_numpy(np.random.default_rng([seed, row]).permutation(length))
+        shuffled[index, :length] = rationale[index, :length].cpu()[order]
+    return shuffled.to(rationale.device)
+
+
+class RationaleSupervision(Method):
+    """Attention supervised by human rationales, and its control with shuffled ones.
+
+    Objective:
+        `L = L_task + weight * (1 / B) sum_{i with a rationale} KL(r_i / |r_i| || a_i)`, `r_i` the marks of the
+        rationale: attention should be spread evenly over what a person marked.
+
+    Source:
+        Supervised attention after Liu et al. 2016, https://arxiv.org/abs/1609.04186; for hate speech, Mathew et al.
+        2021, https://arxiv.org/abs/2012.10289.
+
+    Own choices:
+        The divergence has the rationale first, so that its tokens must be covered and the others lose. Examples
+        without a rationale, or whose marks were cut off, count as 0 in a mean over the whole batch: their share
+        changes the strength of the term, not its scale per text. Zeros of sparse attention are taken as the smallest
+        float, so that the term stays finite; there they have no gradient. The control (`shuffled`) moves the marks
+        of a text to random real tokens of it, the same ones in every epoch.
+
+    Cost:
+        0 more passes of the encoder, 0 more of the head.
+
+    Interactions:
+        Acts on the attention of the step: where another method replaces attention by constants (random
+        pretraining), the term has no gradient. Pulls against entropy penalties and uniform attention. Unlabelled
+        examples are ignored.
+
+    Args:
+        weight: lambda, factor of the divergence, 0 or more.
+        shuffled: supervise with marks at random tokens: what is gained beyond this control is due to the people.
+        seed: of the shuffled places, 0 or more.
+
+    Raises:
+        ConfigurationError: an argument is out of its range, or the training data has no rationales.
+    """
+
+    def __init__(self, weight: float = 1.0, shuffled: bool = False, seed: int = 0) -> None:
+        super().__init__(weight)
+        if seed < 0:
+            raise ConfigurationError(f"Expected `seed` of RationaleSupervision to be 0 or more, but got {seed}.")
+        self.shuffled = shuffled
+        self.seed = seed
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse data that says of itself that it has no rationales."""
+        datamodule: Any = getattr(trainer, "datamodule", None)
+        if self.weight > 0 and hasattr(datamodule, "dataset"):
+            rows = datamodule.dataset("train")
+            if "has_rationale" not in rows.column_names or not any(rows["has_rationale"]):
+                raise _no_rationales(getattr(datamodule, "corpus", type(datamodule).__name__))
+
+    def loss(self, step: TrainStep) -> LossTerm:
+        """Divergence from the rationales; logs `share`, the share of the examples that have one."""
+        batch = step.batch
+        if batch.rationale is None:
+            raise _no_rationales("the batch")
+        rationale = batch.rationale & batch.mask
+        if batch.has_rationale is not None:
+            rationale = rationale & batch.has_rationale.unsqueeze(1)
+        share = rationale.any(1).float().mean()
+        if self.shuffled:
+            rationale = shuffle_rationale(rationale, batch.mask, batch.rows, self.seed)
+        value = rationale_divergence(at_least_float32(step.output.attention), rationale).mean()
+        return LossTerm("rationale", value, self.weight, {"share": share})
+
+
+def _no_rationales(where: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"Expected training data with rationales for RationaleSupervision, but {where} has none; use `--data "
+        "Planted`, `Movies`, `HateXplain` or files with a `rationale_column`."
+    )
