@@ -1,6 +1,7 @@
 """The model: what it is at test time."""
 
 from attn_lightning.backbone.classifier import AttentionClassifier
+from attn_lightning.backbone.orthogonal import OrthogonalLSTM
 from attn_lightning.backbone.protocol import Backbone
 
-__all__ = ["AttentionClassifier", "Backbone"]
+__all__ = ["AttentionClassifier", "Backbone", "OrthogonalLSTM"]
