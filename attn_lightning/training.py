@@ -121,9 +121,19 @@ class AttentionCLI(LightningCLI):
                 args=list(arguments),
             )
         except BaseException:
+            self._close_wandb(exit_code=1)
             if self._created is not None:
                 run_folder.remove_unused(self._created)
             raise
+        self._close_wandb(exit_code=0)
+
+    def _close_wandb(self, exit_code: int) -> None:
+        """End the W&B run: a later one in the same process would silently go on with it."""
+        trainer = getattr(self, "trainer", None)
+        if trainer is not None and any(isinstance(logger, WandbLogger) for logger in trainer.loggers):
+            import wandb
+
+            wandb.finish(exit_code=exit_code)
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
