@@ -159,9 +159,8 @@ class AttentionModule(LightningModule):
         tokenizer = getattr(datamodule, "tokenizer", None)
         if tokenizer is not None:
             self.tokenizer_state = tokenizer.to_str()
-        counts = getattr(datamodule, "class_counts", None)
-        if counts is not None and self.class_weights is None:
-            weights = class_weights_from_counts(counts, self._class_weight_mode)
+        if self._class_weight_mode != "none" and self.class_weights is None:
+            weights = class_weights_from_counts(_class_counts(datamodule), self._class_weight_mode)
             self.class_weights = None if weights is None else weights.to(self.device)
 
     def _check_same_data(self, spec: DataSpec) -> None:
@@ -374,6 +373,17 @@ class AttentionModule(LightningModule):
                 f"Expected weights of the configured model, but the checkpoint holds another one: {error}; use the "
                 "`config.yaml` of its run folder."
             ) from error
+
+
+def _class_counts(datamodule: Any) -> list[int]:
+    """Training examples per class, in the order of the classes, as the manifest of the data says."""
+    manifest = getattr(datamodule, "manifest", None)
+    if manifest is None:
+        raise ConfigurationError(
+            "Expected a data module with a `manifest` that counts the training examples per class for "
+            f"`class_weights`, but {type(datamodule).__name__} has none; use `class_weights: none`."
+        )
+    return list(manifest["splits"]["train"]["classes"].values())
 
 
 def _example_record(output: AttentionOutput, importance: dict[str, Tensor]) -> dict[str, Tensor]:
