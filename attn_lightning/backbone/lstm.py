@@ -137,7 +137,10 @@ class _Layer(torch.autograd.Function):
         weights, rest = saved[:8], saved[8:]
         if torch.is_grad_enabled():
             return _differentiable_backward(inputs, mask, weights, gradient)
-        slopes, to_weights = _weight_gradients(ctx.order, weights, rest, gradient)
+        slopes = _gate_slopes(ctx.order, weights, rest, gradient)
+        # Explanations hold the weights constant and ask for the inputs alone: half of the products are not needed then.
+        learns = any(ctx.needs_input_grad[3:])
+        to_weights = _weight_gradients(ctx.order, slopes, rest) if learns else [None] * 8
         to_inputs = _input_gradient(ctx.order, weights, slopes, inputs.shape) if ctx.needs_input_grad[0] else None
         return to_inputs, None, None, *to_weights
 
@@ -168,20 +171,23 @@ def _run(gates: Tensor, states: Tensor, weights: Tensor, sizes: list[int]) -> tu
     return kept, squashed
 
 
-def _weight_gradients(
-    order: Schedule, weights: Sequence[Tensor], saved: Sequence[Tensor], gradient: Tensor
-) -> tuple[Tensor, list[Tensor]]:
-    """(2, N, 4 H) gradients of the gates before their activation, and those of the eight weights."""
-    sources, gates, states, kept, squashed = saved
+def _gate_slopes(order: Schedule, weights: Sequence[Tensor], saved: Sequence[Tensor], gradient: Tensor) -> Tensor:
+    """(2, N, 4 H) gradients of the gates before their activation."""
+    _, gates, states, kept, squashed = saved
     size, tokens = states.shape[2], states.shape[1]
     read = torch.cat([2 * order.source[:tokens], 2 * order.source[tokens:] + 1])
     inflow = gradient.reshape(-1, size).index_select(0, read).view_as(states)
-    slopes = _run_back(gates, states, kept, squashed, inflow, _stack(weights[1], weights[5]), order.sizes)
+    return _run_back(gates, states, kept, squashed, inflow, _stack(weights[1], weights[5]), order.sizes)
+
+
+def _weight_gradients(order: Schedule, slopes: Tensor, saved: Sequence[Tensor]) -> list[Tensor]:
+    """Gradients of the eight weights of a layer, in torch's order."""
+    sources, _, states, *_ = saved
     past = states.index_select(1, order.previous)
     ahead_x, back_x = _unstack(torch.bmm(slopes.mT, sources))
     ahead_h, back_h = _unstack(torch.bmm(slopes[:, order.sizes[0] :].mT, past))
     ahead_b, back_b = _unstack(slopes.sum(1))
-    return slopes, [ahead_x, ahead_h, ahead_b, ahead_b, back_x, back_h, back_b, back_b]
+    return [ahead_x, ahead_h, ahead_b, ahead_b, back_x, back_h, back_b, back_b]
 
 
 def _input_gradient(order: Schedule, weights: Sequence[Tensor], slopes: Tensor, shape: torch.Size) -> Tensor:

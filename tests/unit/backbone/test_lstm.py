@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from attn_lightning.backbone import lstm as lstm_module
 from attn_lightning.backbone.encoders import BiLSTM
 from attn_lightning.backbone.lstm import packed_lstm, scheduled_lstm
 
@@ -103,6 +104,19 @@ def test_frozen_weights_and_inputs_get_no_gradient() -> None:
     encoder(torch.randn(2, 3, 4), mask).sum().backward()
     assert encoder.lstm.weight_hh_l0.grad is None
     assert encoder.lstm.weight_ih_l0_reverse.grad is not None
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_constant_weights_give_the_same_input_gradient_and_are_not_differentiated(
+    layers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    encoder, mask = BiLSTM(4, 3, layers), make_mask([3, 1, 2])
+    inputs = torch.randn(3, 3, 4, requires_grad=True)
+    expected = torch.autograd.grad(encoder(inputs, mask).square().sum(), inputs)[0]
+    monkeypatch.setattr(lstm_module, "_weight_gradients", lambda *_: pytest.fail("weights were differentiated"))
+    encoder.requires_grad_(False)
+    torch.testing.assert_close(torch.autograd.grad(encoder(inputs, mask).square().sum(), inputs)[0], expected)
 
 
 def test_padding_changes_nothing_even_if_it_is_nan() -> None:
