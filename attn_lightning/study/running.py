@@ -38,7 +38,7 @@ class StudyRun:
 
     def states(self) -> list[tuple[Cell, CellState]]:
         """Every cell and what its run folder says."""
-        return [(cell, cell_state(cell.folder(self.root), config, self.validator)) for cell, config in self.cells]
+        return [(cell, cell_state(cell.folder(self.root), config, self.validator.parse)) for cell, config in self.cells]
 
     def run(self, jobs: int | None, retry_failed: bool) -> None:
         """Run what is not finished.

@@ -51,7 +51,8 @@ class Validator:
     def _parsed(self, arguments: list[str]) -> Namespace:
         if self._cli is None:
             self._cli = _ParserOnly(arguments)
-            return self._cli.config
+            first: Namespace = self._cli.config
+            return first
         parsed: Namespace = self._cli.parser.parse_args(arguments)
         return parsed
 
