@@ -1,13 +1,16 @@
 """The relation loss: attention that goes where the gradient says the prediction comes from."""
 
 from collections.abc import Callable
-from typing import ClassVar, Literal, TypeGuard, get_args
+from typing import ClassVar, Literal, TypeGuard, cast, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from attn_lightning.backbone.classifier import AttentionClassifier
+from attn_lightning.backbone.normalizers import Softmax
 from attn_lightning.backbone.protocol import Backbone
+from attn_lightning.backbone.scorers import AdditiveScorer, ScaledDotScorer, Scorer
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.methods.base import Differentiates, Method, TrainStep
 from attn_lightning.numerics import at_least_float32, entropy, full_precision, kl_divergence, masked_log_softmax
@@ -88,6 +91,51 @@ def attention_times_evidence(
     return (output.attention * evidence).masked_fill(~output.mask, 0.0)
 
 
+def attention_times_both(
+    output: AttentionOutput, weight: Tensor, along: Tensor, measured: Callable[[Tensor], Tensor], create_graph: bool
+) -> Tensor:
+    """The same for path `full`, a linear classifier, softmax and a scorer that sees each token alone.
+
+    `g_t = a_t (v_t + (v_t - sum_u a_u v_u) r_t)` with the evidence `v_t = (sum_c (dy/dz_c) w_c) . h_t`, as
+    `dy/ds_t = a_t (v_t - sum_u a_u v_u)`; `r_t = ds_t/dh_t . h_t` is how a score grows with its state. Half the work of
+    two derivatives of the scorer.
+
+    Args:
+        output: a pass of the head, with `attention = softmax(scores)` and `logits = weight context + bias`.
+        weight: (C, D) of the classifier.
+        along: (B, T) r, see `score_along_state`.
+        measured: `logits (B, C) -> y (B,)`.
+        create_graph: whether g itself is to be differentiated.
+
+    Returns:
+        (B, T), at least float32; 0 at padding.
+    """
+    direct = attention_times_evidence(output, weight, measured, create_graph)
+    through_scores = direct - output.attention * direct.sum(1, keepdim=True)
+    return (direct + through_scores * along).masked_fill(~output.mask, 0.0)
+
+
+def score_along_state(scorer: Scorer, hidden: Tensor, mask: Tensor) -> Tensor | None:
+    """`r_t = ds_t/dh_t . h_t`, the derivative of a score by the length of its state.
+
+    Args:
+        scorer: of the backbone.
+        hidden: (B, T, D), at least float32.
+        mask: (B, T) bool.
+
+    Returns:
+        (B, T), or None for a scorer without a known formula: `s_t` for scaled dot products, which are linear,
+        `v^T ((1 - tanh(W h_t + b)^2) * W h_t)` for additive ones.
+    """
+    if type(scorer) is ScaledDotScorer:
+        return cast(Tensor, scorer(hidden, mask))
+    if type(scorer) is AdditiveScorer:
+        projected = F.linear(hidden, scorer.projection.weight)
+        slope = 1 - torch.tanh(projected + scorer.projection.bias).square()
+        return cast(Tensor, scorer.vector(slope * projected)).squeeze(-1)
+    return None
+
+
 def log_attention(attention: Tensor) -> Tensor:
     """Logarithm of attention, with zeros (padding, sparse normalizers) taken as the smallest normal number.
 
@@ -117,12 +165,13 @@ class Relation(Method):
         the predicted one. The defaults are the formula read literally: gradient of the logit, through everything, with
         nothing held constant. `temperature` is an extension: `|g|` is often far below 1, where `softmax(|g|)` is
         almost uniform and the term flattens attention; watch `entropy_gradient` beside `entropy_attention` in the logs
-        (both in nats, log n is uniform) and lower the temperature. `path: context` uses its closed form where the
-        classifier is linear. Zeros of sparse attention are taken as the smallest float, so that the term stays finite.
+        (both in nats, log n is uniform) and lower the temperature. A linear classifier has a closed form of g for
+        `context`, and for `full` where softmax follows an additive or scaled dot scorer; it is used there, autograd
+        elsewhere. Zeros of sparse attention are taken as the smallest float, so that the term stays finite.
 
     Cost:
-        0 more passes of the encoder. `full`: 1 more pass of scorer and head and a second derivative of them.
-        `context`: one product with the states in closed form, 1 more pass of the head for other models.
+        0 more passes of the encoder. In closed form one product with the states for `context`, and 1 more pass of
+        scorer and head for `full`; otherwise 1 more pass of them and a second derivative.
 
     Interactions:
         The encoder learns from the term like from the task (unless `target: attention`, where sigma(g) is a constant),
@@ -186,11 +235,24 @@ class Relation(Method):
         def measured(logits: Tensor) -> Tensor:
             return of_class(logits, step.batch.labels)
 
-        if self.path == "context" and _has_linear_head(model):
-            gradient = attention_times_evidence(step.output, model.classifier.weight, measured, joint)
-        else:
+        gradient = self._closed_form(model, step.output, measured) if _has_linear_head(model) else None
+        if gradient is None:
             gradient = gradient_times_state(model, step.output, measured, self.path, joint)
         return gradient if joint else gradient.detach()
+
+    def _closed_form(
+        self, model: AttentionClassifier, output: AttentionOutput, measured: Callable[[Tensor], Tensor]
+    ) -> Tensor | None:
+        joint, weight = self.target == "joint", model.classifier.weight
+        if self.path == "context":
+            return attention_times_evidence(output, weight, measured, joint)
+        along = None
+        if type(model.normalizer) is Softmax:
+            along = score_along_state(model.scorer, output.hidden, output.mask)
+        if along is None:
+            return None
+        again = model.attend(output.hidden, output.scores, output.mask)
+        return attention_times_both(again, weight, along, measured, joint)
 
 
 def _has_linear_head(model: Backbone) -> TypeGuard[AttentionClassifier]:

@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from attn_lightning.backbone.classifier import AttentionClassifier
 from attn_lightning.backbone.encoders import Average
-from attn_lightning.backbone.normalizers import Uniform
-from attn_lightning.backbone.scorers import ScaledDotScorer
+from attn_lightning.backbone.normalizers import Softmax, Uniform
+from attn_lightning.backbone.scorers import AdditiveScorer, ScaledDotScorer, Scorer
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.methods.base import Differentiates, TrainStep, check_requirements
 from attn_lightning.methods.relation import (
@@ -43,9 +43,11 @@ class OwnAttend(AttentionClassifier):
         return super().attend(hidden, scores, mask, attention)
 
 
-def make_model(cls: type[AttentionClassifier] = AttentionClassifier) -> AttentionClassifier:
+def make_model(
+    cls: type[AttentionClassifier] = AttentionClassifier, scorer: type[Scorer] = ScaledDotScorer
+) -> AttentionClassifier:
     torch.manual_seed(0)
-    model = cls(SPEC, encoder=lambda size: Average(size, 6), scorer=ScaledDotScorer).double()
+    model = cls(SPEC, encoder=lambda size: Average(size, 6), scorer=scorer).double()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(4.0)
@@ -103,11 +105,12 @@ def by_scipy(gradient: np.ndarray, attention: Tensor, mask: Tensor, temperature:
 
 
 @pytest.mark.parametrize("cls", [AttentionClassifier, OwnAttend])
+@pytest.mark.parametrize("scorer", [AdditiveScorer, ScaledDotScorer])
 @pytest.mark.parametrize(("output", "path", "target"), list(product(OUTPUTS, PATHS, ("joint", "attention"))))
 def test_value_and_logs_are_those_of_a_literal_loop(
-    cls: type[AttentionClassifier], output: Output, path: GradientPath, target: Target
+    cls: type[AttentionClassifier], scorer: type[Scorer], output: Output, path: GradientPath, target: Target
 ) -> None:
-    step = make_step(make_model(cls))
+    step = make_step(make_model(cls, scorer))
     term = Relation(0.3, output, path, target, temperature=0.5).loss(step)
     gradient = by_finite_differences(step, output, path)
     expected = by_scipy(gradient, step.output.attention, step.batch.mask, 0.5)
@@ -118,29 +121,44 @@ def test_value_and_logs_are_those_of_a_literal_loop(
 
 @pytest.mark.parametrize("output", OUTPUTS)
 @pytest.mark.parametrize("target", ["joint", "attention"])
-def test_closed_form_equals_autograd_with_all_its_gradients(output: Output, target: Target) -> None:
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("scorer", [AdditiveScorer, ScaledDotScorer])
+def test_closed_form_equals_autograd_with_all_its_gradients(
+    scorer: type[Scorer], path: GradientPath, output: Output, target: Target
+) -> None:
     values, by_parameter = [], []
     for cls in (AttentionClassifier, OwnAttend):
-        model = make_model(cls)
-        value = term_value(Relation(output=output, path="context", target=target), make_step(model))
+        model = make_model(cls, scorer)
+        value = term_value(Relation(output=output, path=path, target=target), make_step(model))
         values.append(value)
         by_parameter.append(gradients(value, model))
     torch.testing.assert_close(*values)
     torch.testing.assert_close(*by_parameter)
 
 
-def test_closed_form_is_chosen_for_a_linear_head_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
+class OwnScorer(ScaledDotScorer):
+    pass
+
+
+class OwnNormalizer(Softmax):
+    pass
+
+
+def test_closed_form_is_chosen_only_where_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
     monkeypatch.setattr(
-        "attn_lightning.methods.relation.attention_times_evidence",
-        lambda *args: calls.append(1) or attention_times_evidence(*args),
+        "attn_lightning.methods.relation.gradient_times_state",
+        lambda *args: calls.append(args[3]) or gradient_times_state(*args),
     )
-    deep = make_model()
+    deep, normalized = make_model(), make_model()
     deep.classifier = nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3)).double()
-    for model, expected in ((make_model(), 1), (make_model(OwnAttend), 0), (deep, 0)):
+    normalized.normalizer = OwnNormalizer()
+    models = (make_model(), make_model(OwnAttend), make_model(scorer=OwnScorer), normalized, deep)
+    by_autograd: list[list[str]] = [[], ["full", "context"], ["full"], ["full"], ["full", "context"]]
+    for model, expected in zip(models, by_autograd, strict=True):
         calls.clear()
-        assert torch.isfinite(term_value(Relation(path="context"), make_step(model)))
-        assert len(calls) == expected
+        assert all(torch.isfinite(term_value(Relation(path=path), make_step(model))) for path in PATHS)
+        assert calls == expected
 
 
 def test_context_path_of_the_logit_is_attention_times_the_class_vector() -> None:
