@@ -29,6 +29,7 @@ from attn_lightning.arguments import (
 )
 from attn_lightning.callbacks.epoch_seed import EpochSeed
 from attn_lightning.callbacks.run_record import EpochSummary, RunRecord
+from attn_lightning.checkpoint import read_checkpoint
 from attn_lightning.data.datamodule import TextDataModule
 from attn_lightning.errors import AttnLightningError, ConfigurationError
 from attn_lightning.evaluation.results import print_results
@@ -332,12 +333,17 @@ def _rank() -> int:
 
 
 def _csv_logger(folder: Path, resumed: Path | None) -> CSVLogger:
-    """A logger on the run folder; Lightning's deletes an older `metrics.csv`, so a resumed run takes its rows over."""
+    """A logger on the run folder; Lightning's deletes an older `metrics.csv`, so a resumed run takes its rows over.
+
+    Those of the checkpoint's own epoch are left out: it was saved within that epoch's end, which is run again.
+    """
     path = folder / "metrics.csv"
     rows: list[dict[str, Any]] = []
     if resumed is not None and path.exists():
         with path.open(newline="", encoding="utf-8") as file:
             rows = [{key: value for key, value in row.items() if value != ""} for row in csv.DictReader(file)]
+        epoch = read_checkpoint(resumed)["epoch"]
+        rows = [row for row in rows if int(row.get("epoch", -1)) < epoch]
     logger = CSVLogger(folder.parent.parent, name=folder.parent.name, version=folder.name)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Experiment logs directory")

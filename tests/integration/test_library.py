@@ -7,6 +7,7 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.callbacks.run_record import RunRecord
@@ -180,6 +181,6 @@ def test_accumulated_gradients_are_those_of_the_mean(trainer, data, tmp_path: Pa
     batches = list(data.train_dataloader())
     losses = [nn.functional.cross_entropy(module(batch.tokens, batch.mask).logits, batch.labels) for batch in batches]
     gradients = torch.autograd.grad(sum(losses) / len(losses), list(module.backbone.parameters()))
-    trainer(accumulate_grad_batches=len(batches)).fit(module, batches)
+    trainer(accumulate_grad_batches=len(batches)).fit(module, DataLoader(batches, batch_size=None))
     for old, gradient, new in zip(before, gradients, module.backbone.parameters(), strict=True):
         torch.testing.assert_close(new, old - gradient, atol=1e-6, rtol=1e-5)

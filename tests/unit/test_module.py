@@ -1,5 +1,7 @@
 """The module: task loss, weights, parameter groups, terms, means and probes."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from lightning.pytorch import Callback, Trainer
 from sklearn.metrics import log_loss
 from sklearn.utils.class_weight import compute_class_weight
 
+from attn_lightning.backbone.classifier import AttentionClassifier
 from attn_lightning.data import Planted, RandomEmbeddings
 from attn_lightning.errors import ConfigurationError, NumericalError
 from attn_lightning.methods import AttentionAT, Method
@@ -17,7 +20,7 @@ from attn_lightning.types import DataSpec, LossTerm
 @pytest.fixture
 def data() -> Planted:
     return Planted(
-        train_documents=40,
+        train_documents=41,
         validation_documents=16,
         test_documents=16,
         max_length=20,
@@ -99,7 +102,8 @@ def test_positive_weight_needs_two_classes():
 def test_class_weights_reach_the_loss_and_the_checkpoint(data, tmp_path, name):
     module = AttentionModule(class_weights=name)
     trainer = fit(module, data)
-    counts = np.bincount(data.dataset("train")["label"])
+    counts = np.bincount(np.array(data.dataset("train")["label"]))
+    assert counts[0] != counts[1]
     torch.testing.assert_close(module.class_weights, class_weights_from_counts(counts.tolist(), name))
     trainer.save_checkpoint(tmp_path / "model.ckpt")
     loaded = AttentionModule.load_from_checkpoint(tmp_path / "model.ckpt")
@@ -122,10 +126,6 @@ def test_weight_decay_spares_attention_and_word_vectors():
 
 
 def test_frozen_word_vectors_are_not_optimized():
-    from functools import partial
-
-    from attn_lightning.backbone.classifier import AttentionClassifier
-
     module = AttentionModule(backbone=partial(AttentionClassifier, freeze_embeddings=True))
     module.build(DataSpec(2, 10, 4, ("a", "b")))
     chosen = {id(p) for group in module.configure_optimizers().param_groups for p in group["params"]}

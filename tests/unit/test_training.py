@@ -3,6 +3,7 @@
 import csv
 
 import pytest
+import torch
 import yaml
 
 from attn_lightning.arguments import class_change_resets_arguments, with_checkpoint_config
@@ -67,10 +68,12 @@ def test_the_log_of_a_resumed_run_keeps_its_rows(tmp_path):
     folder = tmp_path / "name" / "version_0"
     folder.mkdir(parents=True)
     first = _csv_logger(folder, None)
-    first.log_metrics({"val/accuracy": 0.5}, step=1)
+    first.log_metrics({"epoch": 0, "val/accuracy": 0.5}, step=1)
+    first.log_metrics({"epoch": 1, "val/accuracy": 0.6}, step=2)
     first.save()
-    second = _csv_logger(folder, folder / "checkpoints" / "last.ckpt")
-    second.log_metrics({"val/accuracy": 0.75, "val/f1": 0.1}, step=2)
+    torch.save({"epoch": 1}, folder / "last.ckpt")
+    second = _csv_logger(folder, folder / "last.ckpt")
+    second.log_metrics({"epoch": 1, "val/accuracy": 0.75, "val/f1": 0.1}, step=2)
     second.save()
     with (folder / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
