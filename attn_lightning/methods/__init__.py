@@ -12,6 +12,7 @@ from attn_lightning.methods.baselines import Diversity, RationaleSupervision
 from attn_lightning.methods.bottleneck import InformationBottleneck
 from attn_lightning.methods.combined import Combined, Scheduled
 from attn_lightning.methods.relation import Relation
+from attn_lightning.methods.shortcuts import InstanceWeighting, RandomAttentionPretraining
 from attn_lightning.methods.sparsity import EntropyPenalty, MaxPenalty, TsallisPenalty
 from attn_lightning.methods.word_perturbation import WordAT, WordIAT, WordIVAT, WordRP, WordVAT
 
@@ -26,8 +27,10 @@ __all__ = [
     "Diversity",
     "EntropyPenalty",
     "InformationBottleneck",
+    "InstanceWeighting",
     "MaxPenalty",
     "Method",
+    "RandomAttentionPretraining",
     "RationaleSupervision",
     "Relation",
     "Scheduled",
