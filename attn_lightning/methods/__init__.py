@@ -1,5 +1,6 @@
 """Training methods: what changes only how the model is trained."""
 
+from attn_lightning.methods.adversary import ModelConsistentAdversary
 from attn_lightning.methods.attention_perturbation import (
     AttentionAT,
     AttentionIAT,
@@ -30,6 +31,7 @@ __all__ = [
     "InstanceWeighting",
     "MaxPenalty",
     "Method",
+    "ModelConsistentAdversary",
     "RandomAttentionPretraining",
     "RationaleSupervision",
     "Relation",
