@@ -49,7 +49,7 @@ class OrthogonalLSTM(Encoder):
         """See `Encoder.forward`."""
         padding = ~mask.unsqueeze(-1)
         with full_precision(embeddings.device.type):
-            inputs = embeddings.to(self.lstm.weight_ih_l0.dtype).masked_fill(padding, 0.0)
+            inputs = embeddings.to(next(self.lstm.parameters()).dtype).masked_fill(padding, 0.0)
             order = reversed_order(mask)
             rows = torch.arange(len(mask), device=mask.device).unsqueeze(1)
             ahead, back = self._run(torch.stack([inputs, inputs[rows, order]]))
