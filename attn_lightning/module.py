@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from attn_lightning.backbone.classifier import AttentionClassifier
+from attn_lightning.backbone.joint import joint_passes
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.checkpoint import (
     add_checkpoint_contents,
@@ -176,6 +177,13 @@ class AttentionModule(LightningModule):
     def on_fit_start(self) -> None:
         """Check the methods against each other and against the model that was built."""
         check_methods(self.methods, self._model)
+        pool = getattr(getattr(self.trainer, "datamodule", None), "unlabeled", None)
+        if pool is not None and not any(method.semi_supervised and method.weight > 0 for method in self.methods):
+            names = ", ".join(type(method).__name__ for method in self.methods) or "no method"
+            raise ConfigurationError(
+                f"Expected a method that learns from unlabelled texts, but got {names}; use a virtual adversarial one "
+                "such as `--method AttentionIVAT` with a `weight` above 0, or remove `data.unlabeled`."
+            )
 
     @property
     def methods(self) -> list[Method]:
@@ -210,8 +218,13 @@ class AttentionModule(LightningModule):
         output: AttentionOutput = self._model(tokens, mask)
         return output
 
-    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """Task loss plus the weighted terms of the attached methods."""
+    def training_step(self, batch: Batch | dict[str, Batch], batch_index: int) -> Tensor:
+        """Task loss plus the weighted terms of the attached methods.
+
+        Args:
+            batch: labelled examples, or those under "labeled" and others without labels under "unlabeled".
+            batch_index: of the epoch.
+        """
         step = self._train_step(batch)
         task = self._task_loss(step)
         # A weight of 0 is the baseline to the bit: the method may not even draw its random numbers.
@@ -223,13 +236,20 @@ class AttentionModule(LightningModule):
         self._accumulate(total, task, terms)
         return total
 
-    def _train_step(self, batch: Batch) -> TrainStep:
+    def _train_step(self, batches: Batch | dict[str, Batch]) -> TrainStep:
+        batch, unlabeled = (batches, None) if isinstance(batches, Batch) else (batches["labeled"], batches["unlabeled"])
+        if unlabeled is None:
+            output, unlabeled_output = self(batch.tokens, batch.mask), None
+        else:
+            output, unlabeled_output = joint_passes(self._model, batch, unlabeled)
         step = TrainStep(
             model=self._model,
             batch=batch,
-            output=self(batch.tokens, batch.mask),
+            output=output,
             task_loss=partial(cross_entropy, class_weights=self.class_weights),
             progress=self._progress(),
+            unlabeled=unlabeled,
+            unlabeled_output=unlabeled_output,
         )
         for method in self.methods:
             if (attention := method.attention(step)) is not None:

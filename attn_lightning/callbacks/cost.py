@@ -22,7 +22,7 @@ class CostMeter(Callback):
     | `fit_seconds` | from the start of the fit to its end, validation and checkpoints included |
     | `train_seconds` | the training epochs alone, data loading and logging included |
     | `step_seconds` | the part of `train_seconds` inside training steps (forward, loss, backward, update) |
-    | `train_tokens_per_second` | real tokens of the training batches over `train_seconds` |
+    | `train_tokens_per_second` | real tokens of the training batches, unlabelled ones included, over `train_seconds` |
     | `peak_memory_mib` | largest resident memory of the process so far, or of the CUDA device if one was used |
 
     On CUDA a step returns before the device is done, so only the sums over an epoch mean something there.
@@ -53,8 +53,9 @@ class CostMeter(Callback):
     ) -> None:
         """Add the step's time and tokens; no number leaves the device here."""
         self._step_seconds += time.perf_counter() - self._step_start
-        if isinstance(batch, Batch):
-            self._tokens = self._tokens + batch.mask.sum()
+        for part in batch.values() if isinstance(batch, dict) else [batch]:
+            if isinstance(part, Batch):
+                self._tokens = self._tokens + part.mask.sum()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The training part of the epoch is over when validation begins."""

@@ -104,7 +104,7 @@ class EncodedTexts(Dataset[Batch]):
                 "out and use `--data.max_examples`."
             )
         index = np.asarray(rows, np.int64)
-        lengths = self.lengths[index]
+        lengths = self._ids.lengths[index]
         marks = {name: torch.from_numpy(column.pad(index, np.bool_)) for name, column in self._word_marks.items()}
         if "rationale" in marks:
             marks["has_rationale"] = torch.from_numpy(self._has_rationale[index])

@@ -8,16 +8,17 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain, islice, pairwise
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 import datasets
 import numpy as np
 import pyarrow as pa
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import CombinedLoader
 from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 from torch import Tensor
@@ -27,6 +28,14 @@ from attn_lightning.data.batching import EncodedTexts, LengthBatches, RaggedColu
 from attn_lightning.data.embeddings import Embeddings, RandomEmbeddings
 from attn_lightning.data.sources import SPLITS, Columns, Labels, Row, Source, records
 from attn_lightning.data.text import PADDING, UNKNOWN, Digits, Splitting, TextOptions, TextTokenizer, Unknown
+from attn_lightning.data.unlabeled import (
+    EpochOf,
+    LabeledTexts,
+    LabelOptions,
+    UnlabeledTexts,
+    check_language,
+    texts_only,
+)
 from attn_lightning.errors import ConfigurationError, DataFormatError
 from attn_lightning.types import Batch, DataSpec
 
@@ -36,7 +45,7 @@ FORMAT = 1
 """Part of the cache key: raised whenever the same options would prepare other data."""
 
 ANNOTATIONS = {"rationale": "bool", "shortcut": "bool", "token_sentiment": "int8"}
-MANIFEST, TOKENIZER = "manifest.json", "tokenizer.json"
+MANIFEST, TOKENIZER, POOL_FILE = "manifest.json", "tokenizer.json", "pool.arrow"
 
 
 @dataclass(frozen=True)
@@ -94,6 +103,15 @@ class TextDataModule(LightningDataModule):
         token_budget: the most tokens of a training batch, padding included; None: no limit beside `batch_size`.
         num_workers: processes that make batches; 0 is fast enough, batches are views into mapped memory.
         max_examples: train on a random subset of so many examples that keeps the shares of the classes; None takes all.
+        labeled_fraction: share of the training labels of every class that is shown, above 0 and at most 1; None: all.
+        labels_per_class: shown training labels of every class, instead of a fraction; None shows all.
+        label_seed: which labels are shown; independent of the seed of the training.
+        unlabeled: where texts without labels come from: `train`, all training texts of this data with their labels
+            hidden, or another data set as `--data.unlabeled IMDB`: the training texts of its source, the first
+            `max_examples` of them, cut and encoded as this data is; its other options mean nothing here. None: no pool.
+        unlabeled_batch_size: texts of an unlabelled batch, per process; None takes `batch_size`.
+        epoch_of: an epoch is one pass over the `longer` of labelled and unlabelled batches, while the other starts
+            again as often as needed, or over the `shorter`, which leaves a part of the other out, a new one each time.
 
     Raises:
         ConfigurationError: an option is out of its range, or the data is nowhere to be found.
@@ -120,6 +138,12 @@ class TextDataModule(LightningDataModule):
         token_budget: int | None = None,
         num_workers: int = 0,
         max_examples: int | None = None,
+        labeled_fraction: float | None = None,
+        labels_per_class: int | None = None,
+        label_seed: int = 0,
+        unlabeled: "Literal['train'] | TextDataModule | None" = None,
+        unlabeled_batch_size: int | None = None,
+        epoch_of: EpochOf = "longer",
     ) -> None:
         super().__init__()
         environment = os.environ.get("ATTN_LIGHTNING_DATA")
@@ -133,6 +157,10 @@ class TextDataModule(LightningDataModule):
         self.token_budget = token_budget
         self.num_workers = num_workers
         self.max_examples = max_examples
+        self.shown_labels = LabelOptions(labeled_fraction, labels_per_class, label_seed)
+        self.unlabeled: Literal["train"] | TextDataModule | None = unlabeled
+        self.unlabeled_batch_size = batch_size if unlabeled_batch_size is None else unlabeled_batch_size
+        self.epoch_of: EpochOf = epoch_of
         self._overrides: dict[str, Any] = {
             "min_length": min_length,
             "max_length": max_length,
@@ -190,11 +218,14 @@ class TextDataModule(LightningDataModule):
         self._load(folder)
         if self.makes_word_vectors:
             self._word_vectors()
+            self._prepare_pool()
 
     def setup(self, stage: str | None = None) -> None:
         """Map the prepared data into memory."""
         if self._folder is None:
             self._load(self._locate())
+        if self.makes_word_vectors and self.unlabeled is not None and "unlabeled" not in self.manifest:
+            self._open_pool(self.unlabeled)
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -255,9 +286,21 @@ class TextDataModule(LightningDataModule):
         starts, ends = (table.column(name)[int(row)].as_py() for name in ("starts", "ends"))
         return list(zip(starts, ends, strict=True))
 
-    def train_dataloader(self) -> DataLoader[Batch]:
-        """Batches of similar length in an order that changes every epoch."""
-        return self._loader("train", self.batch_size, shuffle=True, token_budget=self.token_budget)
+    def training_examples(self) -> tuple[list[str], list[int]]:
+        """The training texts whose labels are shown, and these labels; reads them into memory."""
+        rows = self.dataset("train").select(self.labeled_rows)
+        return rows["text"][:], rows["label"][:]
+
+    def train_dataloader(self) -> DataLoader[Batch] | CombinedLoader:
+        """Batches of similar length in an order that changes every epoch; pairs of them with an unlabelled pool."""
+        options: dict[str, Any] = {"shuffle": True, "token_budget": self.token_budget}
+        labeled = self._loader_of(LabeledTexts(self.dataset("train"), self.labeled_rows), self.batch_size, **options)
+        if self.unlabeled is None:
+            return labeled
+        # Another seed, or both would deal out the same rows where all labels are shown.
+        pool = self._loader_of(UnlabeledTexts(self._pool), self.unlabeled_batch_size, seed=1, **options)
+        mode = "max_size_cycle" if self.epoch_of == "longer" else "min_size"
+        return CombinedLoader({"labeled": labeled, "unlabeled": pool}, mode)  # type: ignore[arg-type]
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Every validation row once, sorted by length."""
@@ -272,11 +315,13 @@ class TextDataModule(LightningDataModule):
         return self.test_dataloader()
 
     def _loader(self, split: str, batch_size: int, **options: Any) -> DataLoader[Batch]:
-        data = EncodedTexts(self.dataset(split))
+        return self._loader_of(EncodedTexts(self.dataset(split)), batch_size, **options)
+
+    def _loader_of(self, data: EncodedTexts, batch_size: int, seed: int = 0, **options: Any) -> DataLoader[Batch]:
         trainer = self.trainer
         if trainer is not None:
             options |= {"rank": trainer.global_rank, "world_size": trainer.world_size}
-        sampler = LengthBatches(data.lengths, batch_size, seed=self._shared_seed(), **options)
+        sampler = LengthBatches(data.lengths, batch_size, seed=self._shared_seed() + seed, **options)
         return DataLoader(
             data,
             batch_size=None,
@@ -344,6 +389,49 @@ class TextDataModule(LightningDataModule):
         for name in ("manifest", "tokenizer"):
             self.__dict__.pop(name, None)
         self._splits = {split: _open(folder / f"{split}.arrow") for split in self.manifest["splits"]}
+        labels = self._splits["train"].data.column("label").to_numpy()
+        self.labeled_rows = self.shown_labels.choose(labels)
+        if len(self.labeled_rows) < len(labels):
+            self.manifest["labeled"] = self.shown_labels.describe(self.labeled_rows, labels, self.label_names)
+
+    # The unlabelled pool.
+
+    def _pool_folder(self, other: "TextDataModule") -> Path:
+        other.root = other.root or self.root
+        content = [FORMAT, self._key, other.found.revision, asdict(other.columns()), other.max_examples]
+        return self.cache / f"pool-{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:20]}"
+
+    def _prepare_pool(self) -> None:
+        if isinstance(self.unlabeled, TextDataModule):
+            folder = self._pool_folder(self.unlabeled)
+            if not _is_whole(folder):
+                _build_aside(folder, partial(self._build_pool, self.unlabeled))
+
+    def _build_pool(self, other: "TextDataModule", folder: Path) -> None:
+        with tempfile.TemporaryDirectory(dir=folder.parent) as raw:
+            texts = texts_only(other.found.splits["train"], other.columns(), other.max_examples)
+            rows = _write(texts, Path(raw) / "pool.arrow")
+            share = check_language(rows, self.tokenizer, other.corpus)
+            _encode(rows, self.tokenizer, folder / POOL_FILE)
+        encoded = _open(folder / POOL_FILE)
+        manifest = {
+            "name": other.corpus,
+            "source": {key: getattr(other.found, key) for key in ("kind", "location", "revision")},
+            "rows": len(encoded),
+            "unknown_share": share,
+            "files": {POOL_FILE: (folder / POOL_FILE).stat().st_size},
+        }
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False), "utf-8")
+
+    def _open_pool(self, pool: "Literal['train'] | TextDataModule") -> None:
+        content: dict[str, Any] = {"name": "train", "rows": len(self.dataset("train"))}
+        self._pool = self.dataset("train")
+        if isinstance(pool, TextDataModule):
+            folder = self._pool_folder(pool)
+            self._pool, content = _open(folder / POOL_FILE), json.loads((folder / MANIFEST).read_text("utf-8"))
+            del content["files"]
+        self.manifest["unlabeled"] = content | {"batch_size": self.unlabeled_batch_size, "epoch_of": self.epoch_of}
+        logger.info("%s: %d labelled texts, %d unlabelled ones", self.corpus, len(self.labeled_rows), len(self._pool))
 
     def _labels(self) -> Labels:
         declared = self.declared_labels()
@@ -435,6 +523,7 @@ def cut(rows: datasets.Dataset, fraction: float, seed: int) -> tuple[datasets.Da
 def _check_options(module: "TextDataModule") -> None:
     recipe = module.recipe
     counts = {"batch_size": module.batch_size, "eval_batch_size": module.eval_batch_size, "min_count": recipe.min_count}
+    counts["unlabeled_batch_size"] = module.unlabeled_batch_size
     optional = {"token_budget": module.token_budget, "max_examples": module.max_examples}
     counts |= {name: value for name, value in optional.items() if value is not None}
     lowest = {"min_length": recipe.min_length, "max_length": recipe.max_length, "num_workers": module.num_workers}
@@ -442,6 +531,13 @@ def _check_options(module: "TextDataModule") -> None:
         for name, value in names.items():
             if value < least:
                 raise ConfigurationError(f"Expected `{name}` to be {least} or more, but got {value}; raise it.")
+    if module.epoch_of not in get_args(EpochOf):
+        raise ConfigurationError(f"Expected `epoch_of` to be longer or shorter, but got {module.epoch_of!r}; pick one.")
+    if module.unlabeled not in (None, "train") and not isinstance(module.unlabeled, TextDataModule):
+        raise ConfigurationError(
+            f"Expected `unlabeled` to be `train` or a text data module, but got {module.unlabeled!r}; leave it out for "
+            "supervised training."
+        )
     if not 0 < recipe.validation_fraction < 1:
         raise ConfigurationError(
             f"Expected `validation_fraction` to be between 0 and 1, but got {recipe.validation_fraction}; 0.1 is usual."

@@ -35,6 +35,7 @@ from attn_lightning.data.datamodule import TextDataModule
 from attn_lightning.data.embeddings import Embeddings
 from attn_lightning.data.sources import Columns, Row, Source
 from attn_lightning.data.sources import Split as SourceSplit
+from attn_lightning.data.unlabeled import EpochOf
 from attn_lightning.errors import ConfigurationError
 
 Split = Literal["train", "validation", "test"]
@@ -325,6 +326,15 @@ class Planted(TextDataModule):
         embeddings: the initial word vectors; None draws 300 random numbers per word.
         token_budget: the most tokens of a training batch, padding included; None: no limit beside `batch_size`.
         num_workers: processes that make batches.
+        labeled_fraction: share of the training labels of every class that is shown, above 0 and at most 1; None: all.
+        labels_per_class: shown training labels of every class, instead of a fraction; None shows all.
+        label_seed: which labels are shown; independent of the seed of the training.
+        unlabeled: where texts without labels come from: `train`, all training texts of this data with their labels
+            hidden, or another data set as `--data.unlabeled IMDB`: the training texts of its source, the first
+            `max_examples` of them, cut and encoded as this data is; its other options mean nothing here. None: no pool.
+        unlabeled_batch_size: texts of an unlabelled batch, per process; None takes `batch_size`.
+        epoch_of: an epoch is one pass over the `longer` of labelled and unlabelled batches, while the other starts
+            again as often as needed, or over the `shorter`, which leaves a part of the other out, a new one each time.
 
     Raises:
         ConfigurationError: an option is out of its range.
@@ -356,6 +366,12 @@ class Planted(TextDataModule):
         embeddings: Embeddings | None = None,
         token_budget: int | None = None,
         num_workers: int = 0,
+        labeled_fraction: float | None = None,
+        labels_per_class: int | None = None,
+        label_seed: int = 0,
+        unlabeled: Literal["train"] | TextDataModule | None = None,
+        unlabeled_batch_size: int | None = None,
+        epoch_of: EpochOf = "longer",
     ) -> None:
         self.options = PlantedOptions(
             train_documents=train_documents,
@@ -382,6 +398,12 @@ class Planted(TextDataModule):
             embeddings=embeddings,
             token_budget=token_budget,
             num_workers=num_workers,
+            labeled_fraction=labeled_fraction,
+            labels_per_class=labels_per_class,
+            label_seed=label_seed,
+            unlabeled=unlabeled,
+            unlabeled_batch_size=unlabeled_batch_size,
+            epoch_of=epoch_of,
         )
 
     def source(self) -> Source:

@@ -23,15 +23,18 @@ _VERSION = 1
 def control_metrics(data: TextDataModule) -> dict[str, float | None]:
     """Metrics of `tfidf_logistic_regression` on the prepared training and test texts of a data module.
 
+    It learns from the training labels that the run is shown, no others.
     They depend on the texts alone, so they are kept in the cache and shared by all methods and seeds of a data set. A
     metric that is undefined on these labels is None.
     """
     splits = data.manifest["splits"]
     content = [_VERSION, data.label_names, splits["train"]["sha256"], splits["test"]["sha256"]]
+    if "labeled" in data.manifest:
+        content.append(data.manifest["labeled"]["sha256"])
     path = data.cache / "controls" / f"{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]}.json"
     if not path.exists():
-        logger.info("control: TF-IDF logistic regression on %s texts", len(data.dataset("train")))
-        train, test = ((data.texts(split), list(data.dataset(split)["label"])) for split in ("train", "test"))
+        logger.info("control: TF-IDF logistic regression on %s texts", len(data.labeled_rows))
+        train, test = data.training_examples(), (data.texts("test"), list(data.dataset("test")["label"]))
         path.parent.mkdir(parents=True, exist_ok=True)
         found = tfidf_logistic_regression(train, test, len(data.label_names))
         write_json(path, {name: value if math.isfinite(value) else None for name, value in found.items()})

@@ -1,0 +1,172 @@
+"""Semi-supervised data: which training labels are shown, and where texts without labels come from."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any, Literal
+
+import datasets
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from attn_lightning.data.batching import EncodedTexts, Rows
+from attn_lightning.data.sources import Columns, Labels, Row, Split, records
+from attn_lightning.data.text import UNKNOWN_ID, TextTokenizer
+from attn_lightning.errors import ConfigurationError
+from attn_lightning.types import UNLABELED, Batch
+
+EpochOf = Literal["longer", "shorter"]
+
+MAX_UNKNOWN = 0.5
+"""Share of unknown words above which texts are taken to be of another language than the task's."""
+
+SAMPLE = 1000
+"""Texts at which the share of unknown words is measured before a pool is encoded."""
+
+
+@dataclass(frozen=True)
+class LabelOptions:
+    """How many training labels are shown.
+
+    Attributes:
+        fraction: share of the labels of every class, in (0, 1]; None shows all.
+        per_class: number of labels of every class; None shows all.
+        seed: of the choice; the same rows whatever the seed of the training is.
+
+    Raises:
+        ConfigurationError: an option is out of its range, or both are given.
+    """
+
+    fraction: float | None = None
+    per_class: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.fraction is not None and self.per_class is not None:
+            raise ConfigurationError(
+                f"Expected `labeled_fraction` or `labels_per_class`, but got both ({self.fraction} and "
+                f"{self.per_class}); leave one out."
+            )
+        if self.fraction is not None and not 0 < self.fraction <= 1:
+            raise ConfigurationError(
+                f"Expected `labeled_fraction` to be above 0 and at most 1, but got {self.fraction}; 0.1 shows a tenth."
+            )
+        if self.per_class is not None and self.per_class < 1:
+            raise ConfigurationError(
+                f"Expected `labels_per_class` to be 1 or more, but got {self.per_class}; raise it."
+            )
+        if self.seed < 0:
+            raise ConfigurationError(f"Expected `label_seed` to be 0 or more, but got {self.seed}; raise it.")
+
+    def choose(self, labels: NDArray[Any]) -> Rows:
+        """Rows that keep their label, in rising order: stratified, at least one of every class.
+
+        Args:
+            labels: (N,) class of every row.
+
+        Raises:
+            ConfigurationError: a class has fewer rows than `per_class`.
+        """
+        if self.fraction is None and self.per_class is None:
+            return np.arange(len(labels))
+        order = np.random.default_rng(self.seed).permutation(len(labels))
+        chosen = []
+        for label, count in zip(*np.unique(labels, return_counts=True), strict=True):
+            wanted = self.per_class or max(1, round((self.fraction or 0.0) * int(count)))
+            if wanted > count:
+                raise ConfigurationError(
+                    f"Expected `labels_per_class` to be at most the rows of every class, but got {wanted} and class "
+                    f"{label} has {count}; lower it."
+                )
+            chosen.append(order[labels[order] == label][:wanted])
+        return np.sort(np.concatenate(chosen))
+
+    def describe(self, rows: Rows, labels: NDArray[Any], names: Sequence[str]) -> dict[str, Any]:
+        """What the manifest says of the choice."""
+        counts = np.bincount(labels[rows], minlength=len(names)).tolist()
+        digest = hashlib.sha256(rows.astype("<i8").tobytes()).hexdigest()
+        classes = dict(zip(names, counts, strict=True))
+        return {"rows": len(rows), "classes": classes, "seed": self.seed, "sha256": digest}
+
+
+class LabeledTexts(EncodedTexts):
+    """Some rows of a split; `Batch.rows` are places in the split.
+
+    Args:
+        dataset: see `EncodedTexts`.
+        rows: (n,) rows to take.
+    """
+
+    def __init__(self, dataset: datasets.Dataset, rows: Rows) -> None:
+        super().__init__(dataset)
+        self.rows = rows
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "rows": self.rows}
+
+    @property
+    def lengths(self) -> Rows:
+        """(n,) tokens of every row taken."""
+        return super().lengths[self.rows]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, rows: Sequence[int]) -> Batch:
+        """The rows as one padded batch."""
+        return super().__getitem__(rows if isinstance(rows, int) else self.rows[rows].tolist())
+
+
+class UnlabeledTexts(EncodedTexts):
+    """A split whose labels and annotations nobody sees."""
+
+    def __getitem__(self, rows: Sequence[int]) -> Batch:
+        """The rows as one padded batch with `UNLABELED` labels."""
+        batch = super().__getitem__(rows)
+        return Batch(batch.tokens, batch.mask, torch.full_like(batch.labels, UNLABELED), batch.rows)
+
+
+def texts_only(split: Split, columns: Columns, limit: int | None) -> Iterator[Row]:
+    """The rows of any source without their labels, which need not even exist.
+
+    Args:
+        split: of the source.
+        columns: which column is the text.
+        limit: the first so many rows; None takes all.
+    """
+
+    def unlabeled() -> Iterator[tuple[int, Row]]:
+        for number, row in islice(split.rows(), limit):
+            yield number, {**row, columns.label: "0"}
+
+    hidden = replace(split, rows=unlabeled)
+    return records(hidden, replace(columns, annotations=()), Labels(("0", "1")))
+
+
+def check_language(rows: datasets.Dataset, tokenizer: TextTokenizer, name: str) -> float:
+    """Share of words of a pool that the task does not know, at `SAMPLE` rows spread over it.
+
+    Args:
+        rows: column `tokens` or `text`.
+        tokenizer: that of the task.
+        name: of the pool, for the message.
+
+    Returns:
+        The share in [0, 1].
+
+    Raises:
+        ConfigurationError: it is above `MAX_UNKNOWN`.
+    """
+    sample = rows.select(np.unique(np.linspace(0, len(rows) - 1, SAMPLE).astype(int)))
+    keeping = TextTokenizer(tokenizer.vocabulary, replace(tokenizer.options, unknown="token"))
+    words = "tokens" in rows.column_names
+    encoding = keeping.encode_tokens(sample["tokens"][:]) if words else keeping.encode_batch(sample["text"][:])
+    share = float(np.mean(np.concatenate(encoding.ids) == UNKNOWN_ID))
+    if share > MAX_UNKNOWN:
+        raise ConfigurationError(
+            f"Expected unlabelled texts in the language of the task, but {share:.0%} of the words of {name} are not in "
+            f"its vocabulary (at most {MAX_UNKNOWN:.0%}); use another pool, or lower `min_count` of the task."
+        )
+    return share

@@ -1,0 +1,219 @@
+"""Which labels are shown, what a pool holds, how batches are paired, what is refused, and flat memory."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import CombinedLoader
+
+from attn_lightning.backbone.classifier import AttentionClassifier
+from attn_lightning.backbone.encoders import Average
+from attn_lightning.callbacks.cost import CostMeter
+from attn_lightning.data import Planted, RandomEmbeddings, TextFiles
+from attn_lightning.data.unlabeled import LabelOptions
+from attn_lightning.errors import ConfigurationError, DataFormatError
+from attn_lightning.evaluation.control import control_metrics
+from attn_lightning.methods import AttentionAT, AttentionIVAT, AttentionVAT, Method
+from attn_lightning.module import AttentionModule
+from attn_lightning.types import UNLABELED
+
+SMALL: dict[str, Any] = {
+    "train_documents": 60,
+    "validation_documents": 8,
+    "test_documents": 8,
+    "batch_size": 4,
+}
+
+
+def planted(tmp_path: Path, **options: Any) -> Planted:
+    data = Planted(cache=tmp_path / "cache", embeddings=RandomEmbeddings(8), **{**SMALL, **options})
+    data.prepare_data()
+    data.setup("fit")
+    return data
+
+
+def write_texts(path: Path, texts: list[str]) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([["text"], *([text] for text in texts)])
+    return path
+
+
+@pytest.mark.parametrize("options", [{"fraction": 0.25}, {"per_class": 5}, {"fraction": 1e-6}, {}])
+def test_labels_are_chosen_by_class_and_seed(options: dict[str, Any]) -> None:
+    labels = np.repeat([0, 1, 2], [40, 20, 8])[np.random.default_rng(1).permutation(68)]
+    rows = LabelOptions(**options).choose(labels)
+    wanted = {0.25: [10, 5, 2], 1e-6: [1, 1, 1]}.get(options.get("fraction"), [40, 20, 8])
+    assert np.bincount(labels[rows]).tolist() == ([5, 5, 5] if "per_class" in options else wanted)
+    assert (np.diff(rows) > 0).all()
+    assert np.array_equal(rows, LabelOptions(**options).choose(labels))
+    if len(rows) < len(labels):
+        assert not np.array_equal(rows, LabelOptions(**options, seed=3).choose(labels))
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"labeled_fraction": 0.0}, "labeled_fraction"),
+        ({"labeled_fraction": 1.5}, "labeled_fraction"),
+        ({"labeled_fraction": 0.5, "labels_per_class": 3}, "labels_per_class"),
+        ({"labels_per_class": 0}, "labels_per_class"),
+        ({"label_seed": -1}, "label_seed"),
+        ({"unlabeled_batch_size": 0}, "unlabeled_batch_size"),
+        ({"epoch_of": "both"}, "epoch_of"),
+        ({"unlabeled": "test"}, "unlabeled"),
+    ],
+)
+def test_bad_options_are_refused_by_name(options: dict[str, Any], name: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"`{name}`"):
+        Planted(**options)
+
+
+def test_more_labels_than_a_class_has_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="class 0 has 30"):
+        planted(tmp_path, labels_per_class=31)
+
+
+def test_a_fraction_without_a_pool_trains_on_those_rows_only(tmp_path: Path) -> None:
+    data = planted(tmp_path, labels_per_class=3)
+    seen = torch.cat([batch.rows for batch in data.train_dataloader()]).sort().values
+    assert seen.tolist() == data.labeled_rows.tolist()
+    assert data.manifest["labeled"]["classes"] == dict.fromkeys(data.label_names, 3)
+    texts, labels = data.training_examples()
+    assert texts == [data.text("train", row) for row in data.labeled_rows]
+    assert sorted(labels) == [0, 0, 0, 1, 1, 1]
+
+
+def test_own_pool_holds_every_text_without_its_label(tmp_path: Path) -> None:
+    data = planted(tmp_path, labeled_fraction=0.1, unlabeled="train", unlabeled_batch_size=7)
+    loader = data.train_dataloader()
+    assert isinstance(loader, CombinedLoader)
+    batches = [batch for batch, _, _ in loader]
+    pool = [batch["unlabeled"] for batch in batches]
+    assert sorted(torch.cat([batch.rows for batch in pool]).tolist()) == list(range(60))
+    assert all((batch.labels == UNLABELED).all() and batch.rationale is None for batch in pool)
+    assert {len(batch.rows) for batch in pool} <= {7, 4}
+    assert set(torch.cat([batch["labeled"].rows for batch in batches]).tolist()) == set(data.labeled_rows.tolist())
+    assert all((batch["labeled"].labels >= 0).all() for batch in batches)
+    assert data.manifest["unlabeled"]["rows"] == 60
+
+
+def test_an_epoch_is_a_pass_over_the_longer_or_the_shorter(tmp_path: Path) -> None:
+    steps = {}
+    for epoch_of in ("longer", "shorter"):
+        data = planted(tmp_path, labels_per_class=4, unlabeled="train", epoch_of=epoch_of)
+        steps[epoch_of] = len(list(data.train_dataloader()))
+    assert steps == {"longer": 15, "shorter": 2}
+
+
+def test_the_two_batches_of_a_step_are_not_the_same_rows(tmp_path: Path) -> None:
+    loader = planted(tmp_path, unlabeled="train").train_dataloader()
+    pairs = [(set(batch["labeled"].rows.tolist()), set(batch["unlabeled"].rows.tolist())) for batch, _, _ in loader]
+    assert any(first != second for first, second in pairs)
+
+
+def test_foreign_pool_is_encoded_as_the_task_and_needs_no_labels(tmp_path: Path) -> None:
+    task = planted(tmp_path)
+    texts = [task.text("train", row) for row in range(10)] + ["verdict unheard"]
+    foreign = TextFiles(train=write_texts(tmp_path / "pool.csv", texts))
+    data = planted(tmp_path, unlabeled=foreign, unlabeled_batch_size=11)
+    ((batch, _, _), *_) = data.train_dataloader()
+    pool = batch["unlabeled"]
+    for row in range(10):
+        place = int((pool.rows == row).nonzero())
+        expected = task.dataset("train")["ids"][row]
+        assert pool.tokens[place][pool.mask[place]].tolist() == list(expected)
+    last = int((pool.rows == 10).nonzero())
+    assert pool.tokens[last][pool.mask[last]].tolist() == [task.tokenizer.vocabulary.index("verdict"), 1]
+    recorded = data.manifest["unlabeled"]
+    assert (recorded["name"], recorded["rows"], recorded["batch_size"]) == ("files", 11, 11)
+    assert 0 < recorded["unknown_share"] < 0.1
+    json.dumps(data.manifest)
+
+
+def test_max_examples_of_a_foreign_pool_takes_the_first(tmp_path: Path) -> None:
+    texts = [planted(tmp_path).text("train", row) for row in range(10)]
+    foreign = TextFiles(train=write_texts(tmp_path / "pool.csv", texts), max_examples=4)
+    assert planted(tmp_path, unlabeled=foreign).manifest["unlabeled"]["rows"] == 4
+
+
+def test_a_pool_of_another_language_is_refused_with_the_share(tmp_path: Path) -> None:
+    texts = ["nessuna di queste parole", "verdict forse un poco", "ancora parole"]
+    with pytest.raises(ConfigurationError, match=r"90% of the words of files"):
+        planted(tmp_path, unlabeled=TextFiles(train=write_texts(tmp_path / "pool.csv", texts)))
+
+
+def test_an_empty_pool_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataFormatError, match="empty"):
+        planted(tmp_path, unlabeled=TextFiles(train=write_texts(tmp_path / "pool.csv", [])))
+
+
+def fit(tmp_path: Path, method: Method | None, **options: Any) -> tuple[CostMeter, Planted]:
+    data = Planted(cache=tmp_path / "cache", embeddings=RandomEmbeddings(8), **{**SMALL, **options})
+    module, meter = AttentionModule(lambda spec: AttentionClassifier(spec, encoder=Average)), CostMeter()
+    trainer = Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[meter, *([method] if method else [])],
+        default_root_dir=tmp_path,
+    )
+    trainer.fit(module, datamodule=data)
+    return meter, data
+
+
+def test_training_uses_the_pool_and_counts_its_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, loss = [], AttentionVAT.loss
+    monkeypatch.setattr(AttentionVAT, "loss", lambda self, step: seen.append(step) or loss(self, step))
+    meter, data = fit(tmp_path, AttentionVAT(), labels_per_class=2, unlabeled="train")
+    assert len(seen) == 15
+    assert all(step.unlabeled_output.logits.shape[0] == len(step.unlabeled.rows) for step in seen)
+    tokens = sum(int(step.batch.mask.sum() + step.unlabeled.mask.sum()) for step in seen)
+    assert meter.cost(torch.device("cpu"))["train_tokens"] == tokens
+    assert sum(int(step.unlabeled.mask.sum()) for step in seen) == data.manifest["splits"]["train"]["tokens"]
+
+
+@pytest.mark.parametrize("method", [None, AttentionAT(), AttentionIVAT(weight=0.0)])
+def test_a_pool_that_no_method_uses_is_refused(method: Method | None, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="unlabelled texts, but got"):
+        fit(tmp_path, method, unlabeled="train")
+
+
+def test_the_linear_control_sees_the_shown_labels_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+    monkeypatch.setattr(
+        "attn_lightning.evaluation.control.tfidf_logistic_regression",
+        lambda train, test, num_classes: sizes.append(len(train[0])) or {"accuracy": 0.5},
+    )
+    for options in ({}, {"labels_per_class": 2}, {"labels_per_class": 2}):
+        control_metrics(planted(tmp_path, **options))
+    assert sizes == [60, 4]
+
+
+def anonymous_memory() -> int:
+    """Resident memory in KiB that is not a mapped file."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc to tell mapped from own memory")
+def test_memory_does_not_grow_with_the_pool(tmp_path: Path) -> None:
+    words = [planted(tmp_path).tokenizer.vocabulary[2 + index] for index in range(50)]
+    text = " ".join(words * 2)
+    growth = []
+    for count in (1000, 1000, 10_000):  # the first is a warm-up of libraries and allocators
+        path = write_texts(tmp_path / f"{count}{len(growth)}.csv", [text] * count)
+        before = anonymous_memory()
+        data = planted(tmp_path, unlabeled=TextFiles(train=path))
+        for _ in data.train_dataloader():
+            pass
+        growth.append(anonymous_memory() - before)
+    # A million words of ids and offsets are 12 MB, and their text another 6; what is kept is 20 bytes per text.
+    assert growth[2] - growth[1] < 6_000, growth
