@@ -12,7 +12,7 @@ import argparse
 import inspect
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from statistics import median
 
 import torch
@@ -25,6 +25,7 @@ from attn_lightning import methods as methods_package
 from attn_lightning.backbone import normalizers as normalizers_module
 from attn_lightning.backbone.classifier import AttentionClassifier
 from attn_lightning.backbone.normalizers import Normalizer, Softmax
+from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.methods.base import Method, TrainStep
 from attn_lightning.types import Batch, DataSpec
 
@@ -48,22 +49,32 @@ Step = Callable[[Batch, Part], None]
 
 
 def make_step(device: str) -> Step:
-    """A model and its optimizer, as the function that trains it on one batch with a method or normalizer."""
-    torch.manual_seed(0)
-    model = AttentionClassifier(DataSpec(2, VOCABULARY_SIZE, EMBEDDING_SIZE, ("negative", "positive"))).to(device)
-    optimizer = torch.optim.Adam(model.parameters(), amsgrad=True, fused=True)
+    """A model and its optimizer, as the function that trains it on one batch with a method or normalizer.
+
+    A method for another backbone trains a model of that class; one with phases does what it does in all of them.
+    """
+    spec = DataSpec(2, VOCABULARY_SIZE, EMBEDDING_SIZE, ("negative", "positive"))
+
+    @cache
+    def prepared(required: type[Backbone]) -> tuple[Backbone, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        made = AttentionClassifier if issubclass(AttentionClassifier, required) else required
+        model = made(spec).to(device)
+        return model, torch.optim.Adam(model.parameters(), amsgrad=True, fused=True)
+
     per_example: Callable[[Tensor, Tensor], Tensor] = partial(F.cross_entropy, reduction="none")
     softmax = Softmax()
 
     def train(batch: Batch, part: Part) -> None:
-        model.normalizer = part if isinstance(part, Normalizer) else softmax
         method = part if isinstance(part, Method) else None
+        model, optimizer = prepared(Backbone if method is None else method.requires_backbone)
+        model.normalizer = part if isinstance(part, Normalizer) else softmax
         output = model(batch.tokens, batch.mask)
-        loss = per_example(output.logits, batch.labels).mean()
-        if method is not None:
-            term = method.loss(TrainStep(model, batch, output, per_example, progress=0.0))
-            if term is not None:
-                loss = loss + term.weight * term.value
+        step = TrainStep(model, batch, output, per_example, progress=0.0)
+        task = None if method is None else method.task_loss(step)
+        loss = (per_example(output.logits, batch.labels) if task is None else task).mean()
+        if method is not None and (term := method.loss(step)) is not None:
+            loss = loss + term.weight * term.value
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
