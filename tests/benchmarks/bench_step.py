@@ -26,6 +26,7 @@ from attn_lightning.backbone import normalizers as normalizers_module
 from attn_lightning.backbone.classifier import AttentionClassifier
 from attn_lightning.backbone.normalizers import Normalizer, Softmax
 from attn_lightning.backbone.protocol import Backbone
+from attn_lightning.methods import Combined, Scheduled
 from attn_lightning.methods.base import Method, TrainStep
 from attn_lightning.types import Batch, DataSpec
 
@@ -96,7 +97,7 @@ def seconds(step: Step, batch: Batch, part: Part) -> float:
 def all_methods() -> dict[str, type[Method]]:
     """Every public method that can be built without arguments."""
     found = inspect.getmembers(methods_package, inspect.isclass)
-    return {name: cls for name, cls in found if issubclass(cls, Method) and cls is not Method}
+    return {name: cls for name, cls in found if issubclass(cls, Method) and cls not in (Method, Combined, Scheduled)}
 
 
 def all_normalizers() -> dict[str, type[Normalizer]]:
