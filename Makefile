@@ -32,8 +32,9 @@ run: $(READY) ## train, test and record an experiment: EXP=<name of experiments/
 study: $(READY) ## run, resume and tabulate a study: STUDY=<name of experiments/studies/*.yaml> ARGS="--jobs 2"
 	@$(BIN)/python -m attn_lightning study experiments/studies/$(STUDY).yaml $(ARGS)
 
+# One thread per process: two workers that start two threads each would wait for one another.
 test: $(READY) ## run the tests
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(ARGS)
 
 check: $(READY) ## lint, format check and types
 	$(BIN)/ruff check .

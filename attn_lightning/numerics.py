@@ -41,6 +41,18 @@ def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
     return torch.softmax(scores.masked_fill(~mask, -math.inf), dim=-1)
 
 
+def log_attention(attention: Tensor) -> Tensor:
+    """Logarithm of attention weights, with zeros (padding, sparse normalizers) taken as the smallest normal number.
+
+    Args:
+        attention: (B, T) in [0, 1].
+
+    Returns:
+        (B, T) at least -88 in float32; no gradient where the weight is 0.
+    """
+    return attention.clamp_min(torch.finfo(attention.dtype).tiny).log()
+
+
 def entropy(log_probabilities: Tensor, mask: Tensor) -> Tensor:
     """Shannon entropy `H(p) = -sum_t p_t log p_t` in nats, of a distribution given by its logarithm.
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.methods.base import Method, TrainStep
-from attn_lightning.numerics import at_least_float32, full_precision, kl_divergence
+from attn_lightning.numerics import at_least_float32, full_precision, kl_divergence, log_attention
 from attn_lightning.types import LossTerm
 
 
@@ -70,18 +70,6 @@ class Diversity(Method):
         with full_precision(output.hidden.device.type):
             value = conicity(at_least_float32(output.hidden), output.mask).mean()
         return LossTerm("diversity", value, self.weight)
-
-
-def log_attention(attention: Tensor) -> Tensor:
-    """Logarithm of attention weights, with zeros (padding, sparse normalizers) taken as the smallest normal number.
-
-    Args:
-        attention: (B, T) in [0, 1].
-
-    Returns:
-        (B, T) at least -88 in float32; no gradient where the weight is 0.
-    """
-    return attention.clamp_min(torch.finfo(attention.dtype).tiny).log()
 
 
 def rationale_divergence(attention: Tensor, rationale: Tensor) -> Tensor:

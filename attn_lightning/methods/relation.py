@@ -13,7 +13,14 @@ from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.backbone.scorers import AdditiveScorer, ScaledDotScorer, Scorer
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.methods.base import Differentiates, Method, TrainStep
-from attn_lightning.numerics import at_least_float32, entropy, full_precision, kl_divergence, masked_log_softmax
+from attn_lightning.numerics import (
+    at_least_float32,
+    entropy,
+    full_precision,
+    kl_divergence,
+    log_attention,
+    masked_log_softmax,
+)
 from attn_lightning.types import AttentionOutput, LossTerm
 
 Output = Literal["logit", "probability", "loss"]
@@ -134,18 +141,6 @@ def score_along_state(scorer: Scorer, hidden: Tensor, mask: Tensor) -> Tensor | 
         slope = 1 - torch.tanh(projected + scorer.projection.bias).square()
         return cast(Tensor, scorer.vector(slope * projected)).squeeze(-1)
     return None
-
-
-def log_attention(attention: Tensor) -> Tensor:
-    """Logarithm of attention, with zeros (padding, sparse normalizers) taken as the smallest normal number.
-
-    Args:
-        attention: (B, T) in [0, 1].
-
-    Returns:
-        (B, T) at least -88 in float32; no gradient where the weight is 0.
-    """
-    return attention.clamp_min(torch.finfo(attention.dtype).tiny).log()
 
 
 class Relation(Method):

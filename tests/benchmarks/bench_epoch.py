@@ -9,23 +9,18 @@ times 625, for 20,000 documents.
 """
 
 import argparse
-from collections.abc import Callable
-from functools import partial
 from statistics import median
 
 import torch
-from bench_step import BATCH_SIZE, VOCABULARY_SIZE, seconds
+from bench_step import BATCH_SIZE, VOCABULARY_SIZE, make_step, seconds
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from attn_lightning.backbone.classifier import AttentionClassifier
-from attn_lightning.backbone.encoders import BiLSTM, Encoder
+from attn_lightning.backbone.encoders import Encoder
 from attn_lightning.backbone.lstm import packed_lstm
 from attn_lightning.methods import AttentionIVAT
-from attn_lightning.methods.base import Method, TrainStep
-from attn_lightning.types import Batch, DataSpec
+from attn_lightning.types import Batch
 
 STEPS_PER_EPOCH = 625
 
@@ -51,30 +46,9 @@ def review_batch(generator: torch.Generator) -> Batch:
     return Batch(tokens, mask, torch.randint(0, 2, (BATCH_SIZE,), generator=generator), torch.arange(BATCH_SIZE))
 
 
-def make_step(encoder: Callable[[int], Encoder], fused: bool) -> Callable[[Batch, Method | None], None]:
-    """A model with this encoder under this optimiser, as the function that trains it on one batch."""
-    torch.manual_seed(0)
-    model = AttentionClassifier(DataSpec(2, VOCABULARY_SIZE, 300, ("negative", "positive")), encoder=encoder)
-    optimizer = torch.optim.Adam(model.parameters(), amsgrad=True, fused=fused)
-    per_example: Callable[[Tensor, Tensor], Tensor] = partial(F.cross_entropy, reduction="none")
-
-    def train(batch: Batch, method: Method | None) -> None:
-        output = model(batch.tokens, batch.mask)
-        loss = per_example(output.logits, batch.labels).mean()
-        if method is not None:
-            term = method.loss(TrainStep(model, batch, output, per_example, progress=0.0))
-            assert term is not None
-            loss = loss + term.weight * term.value
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-
-    return train
-
-
 def measure(rounds: int = 7) -> dict[str, tuple[float, float]]:
     """Median seconds of a step and ratio of the reference's step to it, by name."""
-    ours, reference = make_step(BiLSTM, fused=True), make_step(PackedLSTM, fused=False)
+    ours, reference = make_step("cpu"), make_step("cpu", PackedLSTM, fused=False)
     steps = {"published way": (reference, None), "vanilla": (ours, None), "Attention iVAT": (ours, AttentionIVAT())}
     generator = torch.Generator().manual_seed(0)
     rows = []

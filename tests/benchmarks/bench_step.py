@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from attn_lightning import methods as methods_package
 from attn_lightning.backbone import normalizers as normalizers_module
 from attn_lightning.backbone.classifier import AttentionClassifier
+from attn_lightning.backbone.encoders import BiLSTM, Encoder
 from attn_lightning.backbone.normalizers import Normalizer, Softmax
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.methods import Combined, Scheduled
@@ -49,7 +50,7 @@ Part = Method | Normalizer | None
 Step = Callable[[Batch, Part], None]
 
 
-def make_step(device: str) -> Step:
+def make_step(device: str, encoder: Callable[[int], Encoder] = BiLSTM, fused: bool = True) -> Step:
     """A model and its optimizer, as the function that trains it on one batch with a method or normalizer.
 
     A method for another backbone trains a model of that class; one with phases does what it does in all of them.
@@ -59,9 +60,9 @@ def make_step(device: str) -> Step:
     @cache
     def prepared(required: type[Backbone]) -> tuple[Backbone, torch.optim.Optimizer]:
         torch.manual_seed(0)
-        made = AttentionClassifier if issubclass(AttentionClassifier, required) else required
-        model = made(spec).to(device)
-        return model, torch.optim.Adam(model.parameters(), amsgrad=True, fused=True)
+        plain = issubclass(AttentionClassifier, required)
+        model = (AttentionClassifier(spec, encoder=encoder) if plain else required(spec)).to(device)
+        return model, torch.optim.Adam(model.parameters(), amsgrad=True, fused=fused)
 
     per_example: Callable[[Tensor, Tensor], Tensor] = partial(F.cross_entropy, reduction="none")
     softmax = Softmax()
