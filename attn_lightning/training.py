@@ -12,12 +12,12 @@ from typing import Any, Literal
 
 import yaml
 from jsonargparse import Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from attn_lightning import run_folder
 from attn_lightning.arguments import (
@@ -106,10 +106,10 @@ class AttentionCLI(LightningCLI):
 
     folder: Path
     record: RunRecord
+    resumed: Path | None = None
+    _created: Path | None = None
 
     def __init__(self, arguments: Sequence[str]) -> None:
-        self.resumed: Path | None = None
-        self._created: Path | None = None
         try:
             super().__init__(
                 AttentionModule,
