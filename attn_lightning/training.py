@@ -260,7 +260,7 @@ class AttentionCLI(LightningCLI):
             callbacks.append(EpochSeed(int(os.environ["PL_GLOBAL_SEED"])))
         callbacks.extend([self.record, EpochSummary()])
         if fits and config["enable_checkpointing"] is not False and not config["fast_dev_run"]:
-            callbacks.append(self._checkpoints())
+            callbacks.extend(self._checkpoints())
         config = {**config, "logger": self._loggers(config["logger"])}
         # Our batch samplers deal out the examples themselves, in buckets of similar length.
         config["use_distributed_sampler"] = False
@@ -269,16 +269,17 @@ class AttentionCLI(LightningCLI):
         except ValueError as error:
             raise ConfigurationError(f"Expected options that Lightning's Trainer takes, but got: {error}") from error
 
-    def _checkpoints(self) -> ModelCheckpoint:
-        return ModelCheckpoint(
-            dirpath=self.folder / run_folder.CHECKPOINTS,
-            filename="best",
-            monitor=self.options.run.monitor,
-            mode=self.options.run.monitor_mode,
-            save_last=True,
-            auto_insert_metric_name=False,
-            enable_version_counter=False,
+    def _checkpoints(self) -> list[ModelCheckpoint]:
+        """One for the best epoch and one for the last: Lightning's own `save_last` follows the best one only."""
+        options: dict[str, Any] = {
+            "dirpath": self.folder / run_folder.CHECKPOINTS,
+            "auto_insert_metric_name": False,
+            "enable_version_counter": False,
+        }
+        best = ModelCheckpoint(
+            filename="best", monitor=self.options.run.monitor, mode=self.options.run.monitor_mode, **options
         )
+        return [best, ModelCheckpoint(filename="last", **options)]
 
     def _loggers(self, chosen: Any) -> list[Logger] | bool:
         if chosen is False or _rank() != 0:
@@ -309,10 +310,10 @@ class AttentionCLI(LightningCLI):
 
     def _tested(self) -> str | None:
         """What is tested after the training: the best epoch, or the weights as they are where none was measured."""
-        best = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
-        if not best and self.trainer.is_global_zero:
+        best: str | None = getattr(self.trainer.checkpoint_callback, "best_model_path", "") or None
+        if best is None and self.trainer.is_global_zero:
             print(f"no epoch has {self.options.run.monitor}, the last weights are tested", flush=True)
-        return "best" if best else None
+        return best
 
     def after_validate(self) -> None:
         """Show the metrics and where they were written."""
@@ -335,7 +336,7 @@ def _rank() -> int:
 def _csv_logger(folder: Path, resumed: Path | None) -> CSVLogger:
     """A logger on the run folder; Lightning's deletes an older `metrics.csv`, so a resumed run takes its rows over.
 
-    Those of the checkpoint's own epoch are left out: it was saved within that epoch's end, which is run again.
+    Those of epochs after the checkpoint's own are left out, because they are run again.
     """
     path = folder / "metrics.csv"
     rows: list[dict[str, Any]] = []
@@ -343,7 +344,7 @@ def _csv_logger(folder: Path, resumed: Path | None) -> CSVLogger:
         with path.open(newline="", encoding="utf-8") as file:
             rows = [{key: value for key, value in row.items() if value != ""} for row in csv.DictReader(file)]
         epoch = read_checkpoint(resumed)["epoch"]
-        rows = [row for row in rows if int(row.get("epoch", -1)) < epoch]
+        rows = [row for row in rows if int(row.get("epoch", -1)) <= epoch]
     logger = CSVLogger(folder.parent.parent, name=folder.parent.name, version=folder.name)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Experiment logs directory")
@@ -397,6 +398,7 @@ def _quiet_libraries() -> None:
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint need to be provided.*")
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
     warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")
     warnings.filterwarnings(
         "ignore", message=".*The number of training batches .* is smaller than the logging interval.*"

@@ -1,6 +1,7 @@
 """Random numbers that depend on the seed and the epoch alone."""
 
 import hashlib
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -19,8 +20,10 @@ class EpochSeed(Callback):
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Seed the epoch."""
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Seed the epoch at its first batch: before it a resumed run draws less, because fewer iterators are made."""
+        if batch_idx > 0:
+            return
         content = f"{self.seed} {trainer.current_epoch} {trainer.global_rank}"
         digest = hashlib.sha256(content.encode()).digest()
         torch.manual_seed(int.from_bytes(digest[:7], "little"))

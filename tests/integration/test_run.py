@@ -98,6 +98,16 @@ def test_checkpoints_load_without_running_code(finished, name):
     assert all(isinstance(value, torch.Tensor) for value in contents["state_dict"].values())
 
 
+def test_last_is_the_last_epoch_and_best_the_best(finished):
+    record = metrics(finished)
+    epochs = {
+        name: torch.load(finished / "checkpoints" / f"{name}.ckpt", weights_only=True)["epoch"]
+        for name in ("best", "last")
+    }
+    assert epochs == {"best": record["best"]["epoch"], "last": record["history"][-1]["epoch"]}
+    assert epochs["best"] != epochs["last"], "a run whose last epoch is the best shows nothing here"
+
+
 def test_csv_log_has_every_epoch(finished):
     with (finished / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))

@@ -71,7 +71,7 @@ def test_the_log_of_a_resumed_run_keeps_its_rows(tmp_path):
     first.log_metrics({"epoch": 0, "val/accuracy": 0.5}, step=1)
     first.log_metrics({"epoch": 1, "val/accuracy": 0.6}, step=2)
     first.save()
-    torch.save({"epoch": 1}, folder / "last.ckpt")
+    torch.save({"epoch": 0}, folder / "last.ckpt")
     second = _csv_logger(folder, folder / "last.ckpt")
     second.log_metrics({"epoch": 1, "val/accuracy": 0.75, "val/f1": 0.1}, step=2)
     second.save()
