@@ -50,8 +50,10 @@ class TrainStep:
 class Method(Callback):
     """Base of every training method; `AttentionModule` asks the attached ones at every step.
 
-    A method never calls `.backward()`, touches `.grad`, holds trainable parameters or keeps tensors between steps,
-    so that automatic optimisation, accumulation, clipping, mixed precision and DDP work untouched.
+    A method never calls `.backward()`, writes into `.grad`, holds trainable parameters or keeps tensors between steps,
+    so that automatic optimisation, accumulation, clipping, mixed precision and DDP work untouched. One that freezes a
+    part of the model for a phase drops that part's gradients before the optimizer step, which DDP allows and
+    `requires_grad` after its wrapping does not.
 
     Args:
         weight: lambda, the factor of the extra term, at least 0; with 0 the run is the baseline, exactly.
