@@ -274,7 +274,7 @@ def test_batch_order_changes_nothing(cls: type[Method], model: Backbone, monkeyp
     value = term_value(cls(), make_step(model, shuffled(batch, torch.tensor([2, 0, 3, 1]))))
     torch.testing.assert_close(value, expected)
     for got, want in zip(gradients(value, model), gradients(expected, model), strict=True):
-        torch.testing.assert_close(got, want, rtol=1e-6, atol=1e-9)
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-6)
 
 
 @every_term
