@@ -263,7 +263,7 @@ def test_values_at_padding_change_nothing(cls: type[Method], model: Backbone) ->
     expected, value = (term_value(cls(), make_step(model, batch, output)) for output in (clean, dirty))
     torch.testing.assert_close(value, expected)
     for got, want in zip(gradients(value, model), gradients(expected, model), strict=True):
-        torch.testing.assert_close(got, want, rtol=1e-6, atol=1e-9)
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-6)
 
 
 @every_term
