@@ -243,7 +243,9 @@ class AttentionCLI(LightningCLI):
     def _refuse_complete(self, folder: Path) -> None:
         record = run_folder.read_metrics(folder)
         done = len(record.get("history", []))
-        if record.get("status") == "complete" and done >= (self.options.trainer.max_epochs or 0) >= 0:
+        # Killed between the last epoch and the end of its test, a run still has that to do.
+        tested = "test" in record or not self.options.run.test
+        if record.get("status") == "complete" and tested and done >= (self.options.trainer.max_epochs or 0) >= 0:
             raise ConfigurationError(
                 f"Expected an unfinished run, but {folder} is complete with {done} epochs; raise "
                 "`--trainer.max_epochs` to train it longer, or leave `--ckpt_path` out for a new run."
