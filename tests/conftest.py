@@ -102,3 +102,10 @@ def finished(tiny_fit: Command, tmp_path_factory: pytest.TempPathFactory) -> Pat
     outcome = tiny_fit("--run.root", root)
     assert outcome.code == 0, outcome.err
     return root / "ivat_planted" / "version_0"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c_works() -> None:
+    """Background jobs of a shell ignore Ctrl-C, and so would every process that a test starts to interrupt it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

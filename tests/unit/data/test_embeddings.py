@@ -373,8 +373,6 @@ class TestFastText:
             [sys.executable, str(script), str(cache)],
             start_new_session=True,
             stderr=subprocess.PIPE,
-            # A test run in the background ignores Ctrl-C, and its children would too.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         try:
             deadline = time.monotonic() + 60
