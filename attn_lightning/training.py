@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import datasets
 import yaml
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -416,3 +417,5 @@ def _show_progress() -> None:
         package.addHandler(handler)
         package.propagate = False
     package.setLevel(logging.INFO if _rank() == 0 else logging.WARNING)
+    if not sys.stderr.isatty():
+        datasets.disable_progress_bars()
