@@ -126,7 +126,7 @@ def check_config_files(arguments: Sequence[str]) -> None:
         if path.is_file():
             continue
         folder = path.parent
-        names = sorted(found.stem for found in folder.glob("*.yaml") if found.stem != "base")
+        names = sorted(found.stem for found in folder.glob("*.yaml") if not found.stem.startswith("base"))
         if not names:
             raise ConfigurationError(f"Expected a configuration file, but {path} does not exist.")
         near = difflib.get_close_matches(path.stem, names, n=3, cutoff=0.4)
