@@ -107,17 +107,8 @@ class FastTextEmbeddings(Embeddings):
     thread, and the others at zero; here all words start at random. The training runs
     in a process of its own, so that Ctrl-C works, and logs its progress.
 
-    Measured on one core of a 2-core machine, one thread, E = 300, seconds of processor time; accuracy of logistic
-    regression on the mean vector of a text, held-out texts of train (IMDB) and validation (SST):
-
-    | options | IMDB, 1 epoch | SST, 20 epochs |
-    |---|---|---|
-    | skipgram | 84 s, .828 | 37 s, .768 |
-    | skipgram, n-grams 3 to 6 | 137 s, .803 | 72 s, .765 |
-    | cbow | 21 s, .782 | 12 s, .735 |
-
-    Those are fastText's own start. With all words started at random, skipgram takes 101 s for IMDB (.838, words that
-    occur 10 times), and 12, 46 and 66 s for 5, 20 and 30 epochs of SST (.748, .775, .780).
+    Cost: linear in words, epochs and dimension. On one thread character n-grams about double it; cbow is a fraction of
+    skipgram, whose vectors are the better ones on small corpora. The time of a training is logged.
 
     Args:
         dimension: E, numbers per word.

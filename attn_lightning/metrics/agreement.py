@@ -33,7 +33,7 @@ def kendall_tau(first: FloatArray, second: FloatArray, mask: BoolArray) -> Float
         (B,) in [-1, 1].
 
     Source: Kendall 1945, https://doi.org/10.1093/biomet/33.3.239; equal to `scipy.stats.kendalltau`.
-    Cost: 0.01 ms for 20 tokens, 0.4 ms for 400 (two CPU cores).
+    Cost: all pairs are compared up to 400 tokens, `scipy.stats.kendalltau` takes over beyond.
     """
     return _by_row(_tau_b, first, second, mask)
 
@@ -49,7 +49,7 @@ def kendall_p_value(first: FloatArray, second: FloatArray, mask: BoolArray) -> F
     Returns:
         (B,) in [0, 1].
 
-    Source: `scipy.stats.kendalltau`. Cost: about 0.6 ms per example, whatever its length.
+    Source: `scipy.stats.kendalltau`, called once per example: dearer than the coefficient alone on short texts.
     """
     return _by_row(lambda a, b: float(stats.kendalltau(a, b).pvalue), first, second, mask)
 
