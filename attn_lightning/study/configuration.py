@@ -3,7 +3,7 @@
 import difflib
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ DEFAULT_METRICS = ("test/accuracy", "test/f1", "test/gradient_kendall_mean")
 EXPERIMENT_NAME = "{method}_{data}"
 """How the name of an experiment is made where a study says nothing."""
 
-_KEYS = ("methods", "data", "seeds", "options", "metrics", "baseline", "experiments", "experiment_name")
+_KEYS = ("methods", "data", "seeds", "options", "metrics", "require", "baseline", "experiments", "experiment_name")
 _OWN = ("seed_everything", "run.root", "run.name", "run.version", "config", "ckpt_path")
 """Options of `fit` that the study itself sets."""
 
@@ -54,6 +54,7 @@ class Study:
         metrics: what the tables show: `test/...`, `val/...` (of the best epoch), `evaluation/...` (of the suite after
             the training) or `cost/...`.
         baseline: label of the method that the others are compared with; None compares nothing.
+        require: least value of metrics that a run must reach to be in the second set of tables; none by default.
         experiment_name: name of an experiment file without `.yaml`, with `{method}` and `{data}` where theirs stand.
     """
 
@@ -66,6 +67,12 @@ class Study:
     metrics: tuple[str, ...]
     baseline: str | None
     experiment_name: str = EXPERIMENT_NAME
+    require: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def condition(self) -> str:
+        """What is required of a run, in words."""
+        return " and ".join(f"{metric} >= {least:g}" for metric, least in self.require.items())
 
 
 def find_study(name: str, folder: Path = Path("experiments/studies")) -> Path:
@@ -92,9 +99,10 @@ def read_study(path: Path) -> Study:
     """Read and check a study file.
 
     Args:
-        path: YAML with `methods`, `data` and `seeds`, and if needed `options`, `metrics`, `baseline`, `experiments`
-            (folder of the experiment files, relative to the study file; `..` by default) and `experiment_name` (how
-            their names are made, `"{method}_{data}"` by default). `methods` and `data` are
+        path: YAML with `methods`, `data` and `seeds`, and if needed `options`, `metrics`, `baseline`, `require` (least
+            values of metrics, such as `{test/accuracy: 0.9}`: all tables once more over the runs that reach them, with
+            their number), `experiments` (folder of the experiment files, relative to the study file; `..` by default)
+            and `experiment_name` (how their names are made, `"{method}_{data}"` by default). `methods` and `data` are
             lists of names or mappings from a label to options of `fit`, with `experiment` for the name if the label is
             another one; `options` are shared by all cells. A list of values is crossed with all other lists. `seeds`
             is a number n (0 to n - 1) or a list.
@@ -123,6 +131,7 @@ def read_study(path: Path) -> Study:
         seeds=_seeds(path, contents["seeds"]),
         metrics=_metrics(path, contents.get("metrics", list(DEFAULT_METRICS))),
         baseline=_baseline(path, contents, methods),
+        require=_require(path, contents.get("require")),
     )
 
 
@@ -259,12 +268,24 @@ def _seeds(path: Path, value: Any) -> tuple[int, ...]:
 def _metrics(path: Path, value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not value or not all(isinstance(name, str) and name for name in value):
         raise _error(path, "`metrics` to be a list of names, not empty", repr(value), "write `[test/accuracy]`")
-    names = [name if "/" in name else f"test/{name}" for name in value]
+    names = [_metric(path, name) for name in value]
     _check_distinct(path, "metrics", names)
-    for name in names:
-        if name.split("/")[0] not in ("test", "val", "evaluation", "cost"):
-            raise _error(path, "metrics `test/...`, `val/...`, `evaluation/...` or `cost/...`", repr(name), "rename it")
     return tuple(names)
+
+
+def _metric(path: Path, name: str) -> str:
+    full = name if "/" in name else f"test/{name}"
+    if full.split("/")[0] not in ("test", "val", "evaluation", "cost"):
+        raise _error(path, "metrics `test/...`, `val/...`, `evaluation/...` or `cost/...`", repr(full), "rename it")
+    return full
+
+
+def _require(path: Path, value: Any) -> dict[str, float]:
+    numbers = isinstance(value, dict) and all(type(least) in (int, float) for least in value.values())
+    if value is not None and not numbers:
+        expected = "`require` to be a mapping from metrics to the least value of each"
+        raise _error(path, expected, repr(value), "write for example `{test/accuracy: 0.9}`")
+    return {_metric(path, str(metric)): float(least) for metric, least in (value or {}).items()}
 
 
 def _baseline(path: Path, contents: Mapping[str, Any], methods: Sequence[Variant]) -> str | None:

@@ -13,8 +13,9 @@ from attn_lightning.study.display import Display
 from attn_lightning.study.expansion import Cell
 from attn_lightning.study.scheduler import Planned, Scheduler, cores, log_path
 from attn_lightning.study.state import CellState, cell_state
-from attn_lightning.study.table import comma_separated, markdown, note, tables, terminal, unknown_metrics
+from attn_lightning.study.table import tables, unknown_metrics
 from attn_lightning.study.validation import Validator, validate
+from attn_lightning.study.writing import comma_separated, markdown, note, terminal
 
 _MOST_JOBS = 4
 

@@ -1,15 +1,12 @@
-"""The tables of a study: for the terminal, as Markdown and as CSV, from its run folders alone."""
+"""The tables of a study as numbers, from its run folders alone; `writing` shows them."""
 
-import csv
 import difflib
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 
 from attn_lightning.evaluation.catalog import FAMILIES
 from attn_lightning.evaluation.results import METRICS
@@ -21,7 +18,6 @@ from attn_lightning.study.state import CellState
 
 CONTROL = "TF-IDF linear (control)"
 _DIRECTIONS = {"train_tokens_per_second": "higher"}
-_HEADER = ("method", "seeds", "mean ± sd", "95 % interval", "difference", "95 % interval", "effect", "p", "p (Holm)")
 
 
 @dataclass(frozen=True)
@@ -32,6 +28,7 @@ class Row:
         method: its label.
         asked: number of seeds the study asks for; 0 for the control, which has none.
         complete: number of complete runs.
+        left_out: of these, the number of those that do not meet the condition of the table.
         failed: number of runs that ended with an error.
         summary: the metric over the complete runs that have a finite value.
         comparison: its difference to the baseline; None for the baseline itself and the control.
@@ -41,6 +38,7 @@ class Row:
     method: str
     asked: int
     complete: int
+    left_out: int
     failed: int
     summary: Summary
     comparison: Comparison | None
@@ -52,7 +50,7 @@ class Row:
         if not self.asked:
             return "-"
         missing = self.asked - self.complete - self.failed
-        undefined = self.complete - self.summary.n
+        undefined = self.complete - self.left_out - self.summary.n
         notes = [(self.failed, "failed"), (missing, "missing"), (undefined, "undefined")]
         shown = [f"{count} {what}" for count, what in notes if count]
         return f"{self.summary.n}/{self.asked}" + (f" INCOMPLETE: {', '.join(shown)}" if shown else "")
@@ -67,6 +65,7 @@ class MetricTable:
         options: label of the options, or empty.
         metric: such as `test/accuracy`.
         baseline: label of the method compared with, or None.
+        condition: which runs count, such as `test/accuracy >= 0.9`; empty if all do.
         rows: the methods in the order of the study, then the control.
     """
 
@@ -74,13 +73,20 @@ class MetricTable:
     options: str
     metric: str
     baseline: str | None
+    condition: str
     rows: tuple[Row, ...]
+
+    @property
+    def group(self) -> str:
+        """Data, options and condition, which tables of several metrics share."""
+        runs = f"runs with {self.condition} alone" if self.condition else ""
+        return ", ".join(part for part in (self.data, self.options, runs) if part)
 
     @property
     def title(self) -> str:
         """What is shown, its range, and which direction is better."""
         span, better = direction(self.metric)
-        return f"{self.data}{', ' if self.options else ''}{self.options}: {self.metric} ({span}; better: {better})"
+        return f"{self.group}: {self.metric} ({span}; better: {better})"
 
 
 def direction(metric: str) -> tuple[str, str]:
@@ -112,34 +118,42 @@ def tables(study: Study, results: Sequence[tuple[Cell, CellState]]) -> list[Metr
         results: every cell and what its run folder says.
 
     Returns:
-        The tables in the order of the study; the p-values of each are adjusted over its rows.
+        The tables in the order of the study; the p-values of each are adjusted over its rows. Where the study requires
+        something of a run, the tables of all runs are followed by those of the runs that meet it.
     """
     found: list[MetricTable] = []
     for data in study.data:
         for options in study.options:
             group = [r for r in results if (r[0].data, r[0].options) == (data.label, options.label)]
-            for metric in study.metrics:
-                rows = _rows(study, group, metric)
-                found.append(MetricTable(data.label, options.label, metric, study.baseline, rows))
+            for condition in (False, True) if study.require else (False,):
+                named = study.condition if condition else ""
+                for metric in study.metrics:
+                    rows = _rows(study, group, metric, condition)
+                    found.append(MetricTable(data.label, options.label, metric, study.baseline, named, rows))
     return found
 
 
-def _rows(study: Study, group: Sequence[tuple[Cell, CellState]], metric: str) -> tuple[Row, ...]:
+def _rows(study: Study, group: Sequence[tuple[Cell, CellState]], metric: str, condition: bool) -> tuple[Row, ...]:
     by_method: dict[str, dict[int, CellState]] = {}
     for cell, state in group:
         by_method.setdefault(cell.method, {})[cell.seed] = state
-    values = {method: _values(states, metric) for method, states in by_method.items()}
+    required = study.require if condition else {}
+    values = {method: _values(states, metric, required) for method, states in by_method.items()}
     comparisons = {m: _comparison(values, m, study.baseline) for m in values}
     adjusted = holm([math.nan if found is None else found.p for found in comparisons.values()])
     rows = [
         _row(method, by_method[method], values[method], comparisons[method], p)
         for method, p in zip(comparisons, adjusted, strict=True)
     ]
-    return (*rows, *_control(group, metric))
+    return (*rows, *([] if condition else _control(group, metric)))
 
 
-def _values(states: Mapping[int, CellState], metric: str) -> dict[int, float]:
-    return {seed: value(found.record, metric) for seed, found in states.items() if found.state == "complete"}
+def _values(states: Mapping[int, CellState], metric: str, required: Mapping[str, float]) -> dict[int, float]:
+    return {
+        seed: value(found.record, metric)
+        for seed, found in states.items()
+        if found.state == "complete" and all(value(found.record, name) >= least for name, least in required.items())
+    }
 
 
 def _comparison(values: Mapping[str, Mapping[int, float]], method: str, baseline: str | None) -> Comparison | None:
@@ -154,7 +168,9 @@ def _row(
     p_holm: float,
 ) -> Row:
     failed = sum(found.state == "failed" for found in states.values())
-    return Row(method, len(states), len(values), failed, summarize(list(values.values())), comparison, p_holm)
+    complete = sum(found.state == "complete" for found in states.values())
+    summary = summarize(list(values.values()))
+    return Row(method, len(states), complete, complete - len(values), failed, summary, comparison, p_holm)
 
 
 def _control(group: Sequence[tuple[Cell, CellState]], metric: str) -> list[Row]:
@@ -167,7 +183,7 @@ def _control(group: Sequence[tuple[Cell, CellState]], metric: str) -> list[Row]:
         return []
     # It knows no seed: every run on the same data measures the same value, so that only their mean is of use.
     summary = Summary(len(values), float(np.mean(values)), math.nan, math.nan, math.nan)
-    return [Row(CONTROL, 0, 0, 0, summary, None, math.nan)]
+    return [Row(CONTROL, 0, 0, 0, 0, summary, None, math.nan)]
 
 
 def unknown_metrics(study: Study, results: Sequence[tuple[Cell, CellState]]) -> list[str]:
@@ -190,102 +206,3 @@ def _metric_names(record: Mapping[str, Any]) -> list[str]:
         *(key for key in record.get("best", {}) if key.startswith("val/")),
         *costs,
     ]
-
-
-# --- writing ------------------------------------------------------------------------------------------------------
-
-
-def number(value: float, sign: bool = False) -> str:
-    """A number for people; `-` where it is undefined."""
-    if math.isnan(value):
-        return "-"
-    return f"{value:{'+' if sign else ''},.{4 if abs(value) < 100 else 1}f}"
-
-
-def _interval(low: float, high: float, sign: bool = False) -> str:
-    return "-" if math.isnan(low) else f"[{number(low, sign)}, {number(high, sign)}]"
-
-
-def _cells(row: Row) -> tuple[str, ...]:
-    summary, comparison = row.summary, row.comparison
-    deviation = "" if math.isnan(summary.std) else f" ± {number(summary.std)}"
-    shown = (row.method, row.seeds, number(summary.mean) + deviation, _interval(summary.low, summary.high))
-    if comparison is None:
-        return (*shown, "-", "-", "-", "-", "-")
-    difference = number(comparison.difference, sign=True)
-    interval = _interval(comparison.low, comparison.high, sign=True)
-    p_values = [number(p) for p in (comparison.p, row.p_holm)]
-    return (*shown, difference, interval, number(comparison.effect, sign=True), *p_values)
-
-
-def note(study: Study) -> str:
-    """How to read the tables."""
-    if study.baseline is None:
-        return "Interval: percentile bootstrap of the mean over seeds."
-    smallest = 2.0 ** (1 - len(study.seeds))
-    return (
-        f"Difference to {study.baseline} on the same seeds. Intervals: percentile bootstrap over seeds. Effect: mean / "
-        f"sd of the paired differences. p: paired permutation test, two-sided; with {len(study.seeds)} seeds it cannot "
-        f"be below {smallest:.2g}; Holm: adjusted over the rows of a table."
-    )
-
-
-def terminal(table: MetricTable) -> Table:
-    """The table for the terminal."""
-    shown = Table(title=table.title, title_justify="left")
-    for name in _HEADER:
-        shown.add_column(name, justify="left" if name in ("method", "seeds") else "right")
-    for row in table.rows:
-        shown.add_row(*_cells(row))
-    return shown
-
-
-def markdown(study: Study, found: Sequence[MetricTable], notes: Sequence[str]) -> str:
-    """All tables as Markdown."""
-    parts = [f"# {study.name}", note(study), *notes]
-    for table in found:
-        lines = ["| " + " | ".join(_HEADER) + " |", "|---|---|" + "---:|" * (len(_HEADER) - 2)]
-        lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in _cells(row)) + " |" for row in table.rows]
-        parts += [f"## {table.title}", "\n".join(lines)]
-    return "\n\n".join(parts) + "\n"
-
-
-def comma_separated(found: Sequence[MetricTable]) -> str:
-    """All tables as one CSV, a line per row, numbers in full; undefined ones are empty."""
-    lines = [_record(table, row) for table in found for row in table.rows]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return text.getvalue()
-
-
-def _record(table: MetricTable, row: Row) -> dict[str, str | int | float]:
-    comparison = row.comparison
-    compared = {} if comparison is None else vars(comparison)
-    numbers = {
-        "mean": row.summary.mean,
-        "std": row.summary.std,
-        "low": row.summary.low,
-        "high": row.summary.high,
-        "difference": compared.get("difference", math.nan),
-        "difference_low": compared.get("low", math.nan),
-        "difference_high": compared.get("high", math.nan),
-        "effect": compared.get("effect", math.nan),
-        "p": compared.get("p", math.nan),
-        "p_holm": row.p_holm,
-    }
-    return {
-        "data": table.data,
-        "options": table.options,
-        "metric": table.metric,
-        "better": direction(table.metric)[1],
-        "method": row.method,
-        "baseline": "" if comparison is None else table.baseline or "",
-        "seeds_asked": row.asked,
-        "seeds_complete": row.complete,
-        "seeds_failed": row.failed,
-        "seeds_valid": row.summary.n if row.asked else 0,
-        "seeds_paired": 0 if comparison is None else comparison.n,
-        **{name: "" if math.isnan(found) else found for name, found in numbers.items()},
-    }

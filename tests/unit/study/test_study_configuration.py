@@ -99,6 +99,18 @@ def test_an_experiment_under_another_label(folder):
     assert (first.name, second.name) == ("vanilla_plain", "vanilla_short")
 
 
+def test_what_is_required_of_a_run(folder):
+    text = "methods: [vanilla]\ndata: [planted]\nseeds: 2\n"
+    found = study(folder, text + "require: {accuracy: 0.9, val/f1: 1}\n")
+    assert found.require == {"test/accuracy": 0.9, "val/f1": 1.0}
+    assert found.condition == "test/accuracy >= 0.9 and val/f1 >= 1"
+    assert study(folder, text).require == {}
+    with pytest.raises(ConfigurationError, match=r"least value.*test/accuracy: 0\.9"):
+        study(folder, text + "require: {accuracy: high}\n")
+    with pytest.raises(ConfigurationError, match=r"`test/\.\.\.`"):
+        study(folder, text + "require: {train/accuracy: 0.9}\n")
+
+
 def test_only_the_first_seed_measures_the_control(folder):
     cells = expand(study(folder, "methods: [vanilla]\ndata: [planted]\nseeds: 3\n"))
     assert ["--run.control=false" in cell.arguments(Path()) for cell in cells] == [False, True, True]

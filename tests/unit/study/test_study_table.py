@@ -11,25 +11,15 @@ from rich.console import Console
 from attn_lightning.study.configuration import Study, Variant
 from attn_lightning.study.expansion import Cell
 from attn_lightning.study.state import CellState
-from attn_lightning.study.table import (
-    CONTROL,
-    comma_separated,
-    direction,
-    markdown,
-    note,
-    number,
-    tables,
-    terminal,
-    unknown_metrics,
-    value,
-)
+from attn_lightning.study.table import CONTROL, direction, tables, unknown_metrics, value
+from attn_lightning.study.writing import comma_separated, markdown, note, number, overviews, short_names, terminal
 
 
 def variant(name):
     return Variant(name, name, name, ())
 
 
-def study(methods=("vanilla", "iat"), seeds=3, metrics=("test/accuracy",), baseline="vanilla"):
+def study(methods=("vanilla", "iat"), seeds=3, metrics=("test/accuracy",), baseline="vanilla", require=()):
     return Study(
         name="tried",
         experiments=Path(),
@@ -39,6 +29,7 @@ def study(methods=("vanilla", "iat"), seeds=3, metrics=("test/accuracy",), basel
         seeds=tuple(range(seeds)),
         metrics=metrics,
         baseline=baseline,
+        require=dict(require),
     )
 
 
@@ -135,6 +126,50 @@ def test_the_same_numbers_in_all_three_forms():
     console = Console(file=io.StringIO(), width=160)
     console.print(terminal(shown[0]))
     assert "0.7000 ± 0.1000" in console.file.getvalue()
+
+
+def test_runs_that_meet_what_is_required_have_tables_of_their_own():
+    require = {"test/accuracy": 0.6}
+    asked = study(metrics=("test/accuracy", "test/f1"), require=require)
+    vanilla = [CellState("complete", {"test": {"test/accuracy": a, "test/f1": f}}) for a, f in ((0.6, 1), (0.5, 3))]
+    iat = [CellState("complete", {"test": {"test/accuracy": a, "test/f1": f}}) for a, f in ((0.7, 2), (0.8, 4), (1, 6))]
+    found = tables(asked, results([*vanilla, CellState("failed")], iat))
+    assert [table.condition for table in found] == ["", "", "test/accuracy >= 0.6", "test/accuracy >= 0.6"]
+    everything, of_those = found[1], found[3]
+    assert [row.summary.mean for row in everything.rows] == [2, 4]
+    assert [row.summary.mean for row in of_those.rows] == [1, 4]
+    assert of_those.rows[0].seeds == "1/3 INCOMPLETE: 1 failed"
+    assert of_those.rows[0].left_out == 1
+    # Only the first seed meets it with both methods.
+    assert (of_those.rows[1].comparison.n, of_those.rows[1].comparison.difference) == (1, 1)
+    assert "runs with test/accuracy >= 0.6 alone" in of_those.title
+
+
+def test_the_overview_has_all_metrics_of_the_same_runs_side_by_side():
+    control = {"tfidf_logistic_regression": {"accuracy": 0.8}}
+    records = [{"test": {"test/accuracy": a, "test/log_loss": a / 2}, "control": control} for a in (0.5, 0.7)]
+    states = [CellState("complete", record) for record in records]
+    found = tables(study(seeds=2, metrics=("test/accuracy", "test/log_loss")), results(states, states))
+    ((title, header, rows),) = overviews(found)
+    assert title == "planted"
+    assert header == ("method", "seeds", "accuracy ↑", "log_loss ↓")
+    assert rows[0] == ("vanilla", "2/2", "0.600 [0.500, 0.700]", "0.300 [0.250, 0.350]")
+    assert [row[0] for row in rows] == ["vanilla", "iat", CONTROL]
+    assert rows[2] == (CONTROL, "-", "0.800", "-")
+    assert "| vanilla | 2/2 | 0.600 [0.500, 0.700] | 0.300 [0.250, 0.350] |" in markdown(study(), found, [])
+
+
+def test_the_overview_marks_what_differs_from_the_baseline():
+    few = results([complete(0.1 * s) for s in range(6)], [complete(0.1 * s + 0.5) for s in range(6)])
+    ((_, _, rows),) = overviews(tables(study(seeds=6), few))
+    assert [row[2].endswith(" *") for row in rows] == [False, True]
+
+
+def test_short_names_stay_distinct():
+    loo, gradient = "evaluation/agreement/loo/kendall", "evaluation/agreement/gradient/kendall"
+    assert short_names([loo, "test/accuracy"]) == ["kendall ↑", "accuracy ↑"]
+    assert short_names([loo, gradient]) == ["loo/kendall ↑", "gradient/kendall ↑"]
+    assert short_names([loo, f"{loo}[with=gradient]"]) == ["kendall ↑", "kendall[with=gradient] ↑"]
 
 
 def test_one_seed_has_no_interval():

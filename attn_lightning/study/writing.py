@@ -1,0 +1,163 @@
+"""The tables of a study for the terminal, as Markdown and as CSV."""
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from itertools import groupby
+
+from rich.table import Table
+
+from attn_lightning.study.configuration import Study
+from attn_lightning.study.table import MetricTable, Row, direction
+
+_HEADER = ("method", "seeds", "mean ± sd", "95 % interval", "difference", "95 % interval", "effect", "p", "p (Holm)")
+
+
+def number(value: float, sign: bool = False, digits: int = 4) -> str:
+    """A number for people; `-` where it is undefined."""
+    if math.isnan(value):
+        return "-"
+    return f"{value:{'+' if sign else ''},.{digits if abs(value) < 100 else 1}f}"
+
+
+def _interval(low: float, high: float, sign: bool = False) -> str:
+    return "-" if math.isnan(low) else f"[{number(low, sign)}, {number(high, sign)}]"
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    summary, comparison = row.summary, row.comparison
+    deviation = "" if math.isnan(summary.std) else f" ± {number(summary.std)}"
+    shown = (row.method, row.seeds, number(summary.mean) + deviation, _interval(summary.low, summary.high))
+    if comparison is None:
+        return (*shown, "-", "-", "-", "-", "-")
+    difference = number(comparison.difference, sign=True)
+    interval = _interval(comparison.low, comparison.high, sign=True)
+    p_values = [number(p) for p in (comparison.p, row.p_holm)]
+    return (*shown, difference, interval, number(comparison.effect, sign=True), *p_values)
+
+
+def note(study: Study) -> str:
+    """How to read the tables."""
+    if study.baseline is None:
+        return "Interval: percentile bootstrap of the mean over seeds."
+    smallest = 2.0 ** (1 - len(study.seeds))
+    return (
+        f"Difference to {study.baseline} on the same seeds. Intervals: percentile bootstrap over seeds. Effect: mean / "
+        f"sd of the paired differences. p: paired permutation test, two-sided; with {len(study.seeds)} seeds it cannot "
+        f"be below {smallest:.2g}; Holm: adjusted over the rows of a table."
+    )
+
+
+def terminal(table: MetricTable) -> Table:
+    """The table for the terminal."""
+    shown = Table(title=table.title, title_justify="left")
+    for name in _HEADER:
+        shown.add_column(name, justify="left" if name in ("method", "seeds") else "right")
+    for row in table.rows:
+        shown.add_row(*_cells(row))
+    return shown
+
+
+def markdown(study: Study, found: Sequence[MetricTable], notes: Sequence[str]) -> str:
+    """All tables as Markdown."""
+    parts = [f"# {study.name}", note(study), *notes, "## Overview", OVERVIEW_NOTE]
+    for title, header, lines in overviews(found):
+        parts += [f"### {title}", _markdown_table(header, lines)]
+    for table in found:
+        parts += [f"## {table.title}", _markdown_table(_HEADER, [_cells(row) for row in table.rows])]
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(header) + " |", "|---|---|" + "---:|" * (len(header) - 2)]
+    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+OVERVIEW_NOTE = "Mean over seeds and its 95 % interval; `*`: differs from the baseline with p (Holm) below .05."
+
+
+def overviews(found: Sequence[MetricTable]) -> list[tuple[str, tuple[str, ...], list[tuple[str, ...]]]]:
+    """All metrics of the same runs side by side: a title, a header and the rows for each.
+
+    Args:
+        found: the tables, those of the same data, options and condition next to each other.
+    """
+    shown = []
+    for title, group in groupby(found, key=lambda table: table.group):
+        columns = list(group)
+        methods: dict[str, str] = {}
+        for table in columns:
+            for row in table.rows:
+                methods.setdefault(row.method, row.seeds)
+        rows = [(m, seeds, *(_overview_cell(table, m) for table in columns)) for m, seeds in methods.items()]
+        shown.append((title, ("method", "seeds", *short_names([table.metric for table in columns])), rows))
+    return shown
+
+
+def short_names(metrics: Sequence[str]) -> list[str]:
+    """What tells metrics apart, with a sign for the direction that is better."""
+    for parts in range(1, 5):
+        short = [_last_parts(metric, parts) for metric in metrics]
+        if len(set(short)) == len(short):
+            break
+    signs = {"higher": " ↑", "lower": " ↓"}
+    return [s + signs.get(direction(m)[1].split(":")[0], "") for s, m in zip(short, metrics, strict=True)]
+
+
+def _last_parts(metric: str, parts: int) -> str:
+    name, bracket, setting = metric.partition("[")
+    return "/".join(name.split("/")[-parts:]) + bracket + setting
+
+
+def _overview_cell(table: MetricTable, method: str) -> str:
+    row = next((row for row in table.rows if row.method == method), None)
+    if row is None or math.isnan(row.summary.mean):
+        return "-"
+    mean, low, high = (number(found, digits=3) for found in (row.summary.mean, row.summary.low, row.summary.high))
+    interval = "" if low == "-" else f" [{low}, {high}]"
+    return f"{mean}{interval}{' *' if row.p_holm < 0.05 else ''}"
+
+
+def comma_separated(found: Sequence[MetricTable]) -> str:
+    """All tables as one CSV, a line per row, numbers in full; undefined ones are empty."""
+    lines = [_record(table, row) for table in found for row in table.rows]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()
+
+
+def _record(table: MetricTable, row: Row) -> dict[str, str | int | float]:
+    comparison = row.comparison
+    compared = {} if comparison is None else vars(comparison)
+    numbers = {
+        "mean": row.summary.mean,
+        "std": row.summary.std,
+        "low": row.summary.low,
+        "high": row.summary.high,
+        "difference": compared.get("difference", math.nan),
+        "difference_low": compared.get("low", math.nan),
+        "difference_high": compared.get("high", math.nan),
+        "effect": compared.get("effect", math.nan),
+        "p": compared.get("p", math.nan),
+        "p_holm": row.p_holm,
+    }
+    return {
+        "data": table.data,
+        "options": table.options,
+        "condition": table.condition,
+        "metric": table.metric,
+        "better": direction(table.metric)[1],
+        "method": row.method,
+        "baseline": "" if comparison is None else table.baseline or "",
+        "seeds_asked": row.asked,
+        "seeds_complete": row.complete,
+        "seeds_failed": row.failed,
+        "seeds_left_out": row.left_out,
+        "seeds_valid": row.summary.n if row.asked else 0,
+        "seeds_paired": 0 if comparison is None else comparison.n,
+        **{name: "" if math.isnan(found) else found for name, found in numbers.items()},
+    }
