@@ -4,6 +4,7 @@ import math
 import os
 import platform
 import subprocess
+import time
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ from attn_lightning.types import Batch
 
 FORMAT = 1
 """Version of the layout of `metrics.json` and `predictions.parquet`."""
+
+SECONDS_BETWEEN_WRITES = 1.0
+"""Epochs without validation that are shorter than this are written together."""
 
 _PACKAGES = ("torch", "lightning", "torchmetrics", "datasets", "tokenizers", "fasttext-wheel", "numpy", "scipy")
 
@@ -50,6 +54,8 @@ class RunRecord(CostMeter):
         self.record: dict[str, Any] = run_folder.read_metrics(self.folder)
         self._writer: PredictionWriter | None = None
         self._began = False
+        self._checkpoint_due = False
+        self._saved_at = -math.inf
 
     # --- fit ----------------------------------------------------------------------------------------------------
 
@@ -71,7 +77,10 @@ class RunRecord(CostMeter):
         row = {"epoch": trainer.current_epoch, **_numbers(trainer.callback_metrics)}
         kept = [old for old in self.record["history"] if old["epoch"] < trainer.current_epoch]
         self.record["history"] = [*kept, row]
-        self._save(trainer, pl_module)
+        # The file grows with the epochs, and writing it after each of a thousand short ones takes longer than they do.
+        # No checkpoint may be ahead of it, though: a resumed run goes on from both.
+        if self._checkpoint_due or time.monotonic() - self._saved_at > SECONDS_BETWEEN_WRITES:
+            self._save(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Record the best epoch."""
@@ -106,6 +115,7 @@ class RunRecord(CostMeter):
         """Record a `validate` call; validation inside a fit is recorded with its epoch."""
         if trainer.state.fn == "validate":
             self._add_result("validation", trainer, pl_module)
+        self._checkpoint_due = True
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the table of predictions."""
@@ -169,6 +179,7 @@ class RunRecord(CostMeter):
             if self._fit_start:
                 self.record["cost"] = self.cost(pl_module.device)
             run_folder.write_json(self.folder / run_folder.METRICS, self.record)
+        self._checkpoint_due, self._saved_at = False, time.monotonic()
 
 
 class PredictionWriter:

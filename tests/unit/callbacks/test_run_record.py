@@ -68,6 +68,27 @@ def fit(tmp_path):
     return run
 
 
+def test_short_epochs_without_validation_are_written_together(tmp_path, fit, monkeypatch):
+    """Writing a growing file after each of many epochs took a third of the time of a training on points."""
+    writes, write = [], run_folder.write_json
+
+    def counted(path, contents):
+        writes.append(len(contents["history"]))
+        write(path, contents)
+
+    monkeypatch.setattr(run_folder, "write_json", counted)
+    monkeypatch.setattr("attn_lightning.callbacks.run_record.SECONDS_BETWEEN_WRITES", math.inf)
+    fit(RunRecord(tmp_path), AttentionModule(), max_epochs=8, check_val_every_n_epoch=3)
+    # At the start, with each validation, at the end: no checkpoint is ahead of the record.
+    assert writes == [0, 3, 6, 8]
+    assert [row["epoch"] for row in run_folder.read_metrics(tmp_path)["history"]] == list(range(8))
+    monkeypatch.setattr("attn_lightning.callbacks.run_record.SECONDS_BETWEEN_WRITES", -math.inf)
+    (tmp_path / "second").mkdir()
+    writes.clear()
+    fit(RunRecord(tmp_path / "second"), AttentionModule(), max_epochs=3, check_val_every_n_epoch=3)
+    assert writes == [0, 1, 2, 3, 3]
+
+
 def test_the_history_is_on_disk_after_every_epoch(tmp_path, fit):
     """A process that is killed leaves the epochs it finished."""
     lengths = []
