@@ -405,6 +405,69 @@ def _draw_strip(axes: Axes, strip: Strip, place: int) -> None:
 
 
 @dataclass(frozen=True)
+class ShortcutRow:
+    """What the runs of a method got right, and what a probe that sees only their attention did.
+
+    Attributes:
+        method: its label; underscores become spaces.
+        accuracies: of the model, one per run.
+        probes: of a classifier on the weights of attention alone, one per run.
+    """
+
+    method: str
+    accuracies: Sequence[float]
+    probes: Sequence[float]
+
+
+@house_style()
+def shortcuts(panels: Mapping[str, tuple[float, Sequence[ShortcutRow]]], title: str) -> Figure:
+    """How much right answers a model gives although what it attends to says nothing.
+
+    A bar from the majority rate, which is all that can be right without a shortcut, to the mean accuracy; a dot for
+    every run, a triangle for what a probe reads off the weights of attention alone.
+
+    Args:
+        panels: by heading, the majority rate and the methods, the first on top.
+        title: above.
+    """
+    heights = [len(rows) for _, rows in panels.values()]
+    figure = Figure(figsize=(7.2, 0.42 * sum(heights) + 0.75 * len(panels) + 0.9), layout="constrained")
+    grid = figure.subplots(len(panels), 1, squeeze=False, sharex=True, height_ratios=heights)[:, 0]
+    figure.suptitle(plain(title, 90), fontsize=10)
+    for axes, (heading, (majority, rows)) in zip(grid, panels.items(), strict=True):
+        axes.set_title(plain(heading), loc="left")
+        axes.axvline(majority, color="black", linestyle="--", linewidth=1, gid="majority")
+        for place, row in enumerate(rows):
+            _draw_shortcut(axes, row, place, majority)
+        axes.set_yticks(range(len(rows)), [plain(row.method.replace("_", " "), 40) for row in rows])
+        axes.set(ylim=(len(rows) - 0.4, -0.6), xlim=(0, 1.01))
+        axes.grid(axis="x", linewidth=0.4, alpha=0.6)
+        axes.tick_params(axis="x", labelbottom=True)
+    grid[-1].set_xlabel("share of test texts that are classified rightly")
+    figure.legend(
+        handles=[
+            Line2D([], [], color="black", linestyle="--", linewidth=1, label="always the most frequent class"),
+            Patch(color=COLORS[4], alpha=0.35, label="beyond it: the shortcut"),
+            _handle("one run", marker="o", color=COLORS[4]),
+            _handle("probe on the attention weights alone", marker="^", color=COLORS[0]),
+        ],
+        loc="outside lower center",
+        ncols=2,
+    )
+    return figure
+
+
+def _draw_shortcut(axes: Axes, row: ShortcutRow, place: int, majority: float) -> None:
+    if row.accuracies:
+        mean = float(np.mean(row.accuracies))
+        axes.barh(place, mean - majority, left=majority, height=0.5, color=COLORS[4], alpha=0.35, gid="gain")
+        axes.text(1.02, place, f"mean {mean:.2f}", transform=axes.get_yaxis_transform(), va="center", fontsize=8)
+    offsets = np.linspace(-0.18, 0.18, max(2, len(row.accuracies)))
+    axes.plot(row.accuracies, place + offsets[: len(row.accuracies)], "o", color=COLORS[4], markersize=4, gid="runs")
+    axes.plot(row.probes, place + offsets[: len(row.probes)], "^", color=COLORS[0], markersize=4, gid="probes")
+
+
+@dataclass(frozen=True)
 class Curve:
     """A metric of a method over the strength of an attack.
 

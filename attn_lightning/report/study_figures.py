@@ -1,13 +1,15 @@
 """The figures of a study, from its run folders alone."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from attn_lightning.evaluation.families.robustness import Robustness
-from attn_lightning.report.figures import Curve, Strip, robustness_curves, strips
+from attn_lightning.evaluation.families.shortcut_probe import ShortcutProbe
+from attn_lightning.report.figures import Curve, ShortcutRow, Strip, robustness_curves, shortcuts, strips
 from attn_lightning.report.style import file_name
 from attn_lightning.study.configuration import Study
 from attn_lightning.study.expansion import Cell
@@ -17,6 +19,9 @@ from attn_lightning.study.table import direction, value
 Results = Sequence[tuple[Cell, CellState]]
 
 CURVE = "accuracy"
+ACCURACY = "test/accuracy"
+_PROBE = f"evaluation/{ShortcutProbe.name}"
+MAJORITY, PROBED = f"{_PROBE}/majority_rate", f"{_PROBE}/shortcut_accuracy[masks=profile]"
 _POINT = re.compile(
     rf"evaluation/{Robustness.name}/{CURVE}"
     r"\[where=(?P<where>\w+),attack=(?P<attack>\w+),target=(?P<target>\w+),(?P<axis>\w+)=(?P<strength>[0-9.e+-]+)\]"
@@ -28,7 +33,7 @@ _AXES = {"epsilon": "epsilon (L2 norm, units of the {where})", "budget": "words 
 def study_figures(
     study: Study, results: Results, metrics: Sequence[str] = ()
 ) -> tuple[dict[str, Figure], dict[str, str]]:
-    """A strip plot for every metric and set of options, and the curves of robustness where runs have them.
+    """A strip plot for every metric and set of options; curves of robustness and shortcuts where runs have them.
 
     Args:
         study: the study.
@@ -55,6 +60,14 @@ def study_figures(
                 title = ", ".join(part for part in (study.name, data.label, options.label) if part)
                 name = _free(figures, file_name("robustness", data.label, options.label))
                 figures[name] = robustness_curves(curves, f"{CURVE} (0..1)", title)
+        told = {
+            data.label: shortcuts_of([found for found in group if found[0].data == data.label]) for data in study.data
+        }
+        told = {label: found for label, found in told.items() if found is not None}
+        if told:
+            name = _free(figures, file_name("shortcuts", options.label))
+            title = ", ".join(part for part in (study.name, options.label) if part)
+            figures[name] = shortcuts(told, f"{title}: right answers that only attention can have told")
     return figures, reasons
 
 
@@ -111,6 +124,29 @@ def curves_of(results: Results) -> dict[str, tuple[str, list[Curve]]]:
         strength = _AXES.get(axis, axis).format(where=where)
         panels[heading] = (strength, [_curve(method, runs) for method, runs in methods.items()])
     return panels
+
+
+def shortcuts_of(results: Results) -> tuple[float, list[ShortcutRow]] | None:
+    """The majority rate, and by method the accuracies of models and of the probe on their attention.
+
+    Args:
+        results: cells on one kind of data under one set of options.
+
+    Returns:
+        None where no complete run has met the probe.
+    """
+    records: dict[str, list[Mapping[str, Any]]] = {}
+    for cell, state in results:
+        if state.state == "complete" and state.record.get("evaluation", {}).get(MAJORITY) is not None:
+            records.setdefault(cell.method, []).append(state.record)
+    if not records:
+        return None
+    majority = value(next(iter(records.values()))[0], MAJORITY)
+    rows = [
+        ShortcutRow(method, [value(r, ACCURACY) for r in runs], [value(r, PROBED) for r in runs])
+        for method, runs in records.items()
+    ]
+    return majority, rows
 
 
 def _curve(method: str, runs: dict[int, dict[float, float]]) -> Curve:

@@ -24,10 +24,11 @@ from attn_lightning.report.figures import (
     evidence_density,
     mosaic_grid,
     robustness_curves,
+    shortcuts,
     strips,
 )
 from attn_lightning.report.statistics import bootstrap_interval
-from attn_lightning.report.study_figures import curves_of, strips_of
+from attn_lightning.report.study_figures import curves_of, shortcuts_of, strips_of
 from attn_lightning.report.style import file_name, plain, render, write
 from attn_lightning.study.expansion import Cell
 from attn_lightning.study.state import CellState
@@ -238,6 +239,39 @@ def test_runs_of_a_study_become_strips_and_curves():
     assert curve.values.tolist() == [[0.75, 0.5], [0.5, 0.25]]
     figure = robustness_curves(panels, "accuracy", "t")
     assert lines(figure, "mean")[0].get_xydata().tolist() == [[0, 0.625], [2, 0.375]]
+
+
+def test_shortcuts_start_at_the_majority_rate():
+    def record(accuracy: float, probe: float) -> dict:
+        probed = {
+            "majority_rate": 0.5,
+            "shortcut_accuracy[masks=profile]": probe,
+            "shortcut_accuracy[masks=top 5]": 0.1,
+        }
+        names = {f"evaluation/shortcut_probe/{name}": found for name, found in probed.items()}
+        return {"test": {"test/accuracy": accuracy}, "evaluation": names}
+
+    results = [
+        (cell("four_tokens", 0), CellState("complete", record(0.75, 0.625))),
+        (cell("four_tokens", 1), CellState("complete", record(1.0, 0.875))),
+        (cell("control", 0), CellState("complete", record(0.25, 0.5))),
+        (cell("control", 1), CellState("failed", record(0.0, 0.0))),
+    ]
+    majority, rows = shortcuts_of(results)
+    assert majority == 0.5
+    assert [(row.method, row.accuracies, row.probes) for row in rows] == [
+        ("four_tokens", [0.75, 1.0], [0.625, 0.875]),
+        ("control", [0.25], [0.5]),
+    ]
+    assert shortcuts_of([(cell("m", 0), CellState("complete", {"test": {"test/accuracy": 1.0}}))]) is None
+    figure = shortcuts({"sst": (majority, rows)}, "t")
+    (axes,) = figure.axes
+    bars = [patch for patch in axes.patches if patch.get_gid() == "gain"]
+    assert [(bar.get_x(), bar.get_width()) for bar in bars] == [(0.5, 0.375), (0.5, -0.25)]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["four tokens", "control"]
+    assert lines(figure, "majority")[0].get_xdata() == [0.5, 0.5]
+    assert [list(drawn.get_xdata()) for drawn in lines(figure, "runs")] == [[0.75, 1.0], [0.25]]
+    assert [list(drawn.get_xdata()) for drawn in lines(figure, "probes")] == [[0.625, 0.875], [0.5]]
 
 
 def test_curves_leave_out_strengths_that_a_run_lacks():
