@@ -7,45 +7,13 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
-from attn_lightning.metrics.per_example import BoolArray, FloatArray, PerExampleMetric, to_array
-
-
-def evidence_hit(attention: FloatArray, rationale: BoolArray, mask: BoolArray) -> FloatArray:
-    """Whether the token with the most attention, the first of them on ties, is in the rationale.
-
-    Args:
-        attention: (B, T) any scores; values at padding are ignored.
-        rationale: (B, T) bool.
-        mask: (B, T) bool, at least one True per row.
-
-    Returns:
-        (B,) 1 or 0; NaN where the rationale has no real token or a score of a real token is NaN.
-    """
-    marked = rationale & mask
-    chosen = np.where(mask, attention, -np.inf).argmax(1)
-    hit = marked[np.arange(len(marked)), chosen].astype(np.float64)
-    defined = marked.any(1) & ~(np.isnan(attention) & mask).any(1)
-    return np.where(defined, hit, np.nan)
-
-
-def marked_mass(attention: FloatArray, marked: BoolArray, mask: BoolArray) -> FloatArray:
-    """Attention on the marked tokens, `sum_{t marked} a_t`.
-
-    Args:
-        attention: (B, T) weights that sum to 1 over real tokens; values at padding are ignored.
-        marked: (B, T) bool, a rationale or shortcut words.
-        mask: (B, T) bool.
-
-    Returns:
-        (B,) in [0, 1] up to rounding; NaN where no real token is marked.
-    """
-    marked = marked & mask
-    mass = np.where(marked, attention, 0.0).sum(1, dtype=np.float64)
-    return np.where(marked.any(1), mass, np.nan)
+from attn_lightning.metrics.per_example import PerExampleMetric, to_array
+from attn_lightning.metrics.plausibility import marked_mass, top_1_hit
+from attn_lightning.metrics.selective import OUTCOMES, outcomes
 
 
 class EvidenceHit(PerExampleMetric):
-    """Mean of `evidence_hit`: how often the most attended token is in the rationale.
+    """Mean of `top_1_hit`: how often the most attended token is in the rationale.
 
     A random choice scores the share of the text that is marked.
 
@@ -62,7 +30,7 @@ class EvidenceHit(PerExampleMetric):
 
     def update(self, attention: Tensor, rationale: Tensor, mask: Tensor, predicted: Tensor | None = None) -> None:
         """Add a batch: (B, T) attention, (B, T) bool rationale and mask; (B,) predicted classes if they count apart."""
-        self.add(evidence_hit(to_array(attention), to_array(rationale), to_array(mask)), predicted)
+        self.add(top_1_hit(to_array(attention), to_array(rationale), to_array(mask)), predicted)
 
 
 class EvidenceMass(PerExampleMetric):
@@ -143,7 +111,7 @@ class SelectionOutcomes(Metric):
     is_differentiable = False
     minimum: ClassVar[float] = 0.0
     maximum: ClassVar[float] = 1.0
-    result_names: ClassVar[tuple[str, ...]] = ("ftpt", "ffpt", "ftpf", "ffpf")
+    result_names: ClassVar[tuple[str, ...]] = OUTCOMES
 
     counts: Tensor
 
@@ -153,10 +121,8 @@ class SelectionOutcomes(Metric):
 
     def update(self, attention: Tensor, rationale: Tensor, mask: Tensor, predicted: Tensor, labels: Tensor) -> None:
         """Add a batch: (B, T) attention, (B, T) bool rationale and mask, (B,) int64 predicted classes and labels."""
-        hit = evidence_hit(to_array(attention), to_array(rationale), to_array(mask))
-        defined = ~np.isnan(hit)
-        places = (2 * to_array(predicted != labels) + (hit == 0))[defined]
-        self.counts = self.counts + torch.from_numpy(np.bincount(places, minlength=4)).to(self.counts)
+        found = outcomes(*(to_array(given) for given in (attention, rationale, mask, predicted, labels)))
+        self.counts = self.counts + torch.from_numpy(np.nansum(found, axis=0)).to(self.counts)
 
     def compute(self) -> dict[str, Tensor]:
         """The four shares, float32."""

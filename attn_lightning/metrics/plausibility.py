@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attn_lightning.metrics.agreement import distribution, top_k
-from attn_lightning.metrics.evidence import evidence_hit, marked_mass
 from attn_lightning.metrics.per_example import BoolArray, FloatArray
 
 IntArray = NDArray[np.integer[Any]]
@@ -219,6 +218,22 @@ def micro_f1(matches: Matches) -> float:
     return float(2 * matched / (predicted + marked))
 
 
+def marked_mass(attention: FloatArray, marked: BoolArray, mask: BoolArray) -> FloatArray:
+    """Attention on the marked tokens, `sum_{t marked} a_t`.
+
+    Args:
+        attention: (B, T) weights that sum to 1 over real tokens; values at padding are ignored.
+        marked: (B, T) bool, a rationale or shortcut words.
+        mask: (B, T) bool.
+
+    Returns:
+        (B,) in [0, 1] up to rounding; NaN where no real token is marked.
+    """
+    marked = marked & mask
+    mass = np.where(marked, attention, 0.0).sum(1, dtype=np.float64)
+    return np.where(marked.any(1), mass, np.nan)
+
+
 def rationale_mass(scores: FloatArray, rationale: BoolArray, mask: BoolArray) -> FloatArray:
     """Share of the scores that lies on the rationale, `sum_marked s_t / sum_t s_t`.
 
@@ -243,9 +258,12 @@ def top_1_hit(scores: FloatArray, rationale: BoolArray, mask: BoolArray) -> Floa
         mask: (B, T) bool.
 
     Returns:
-        (B,) 0 or 1; a score that knows nothing gives the share of marked tokens on average.
+        (B,) 0 or 1; a score that knows nothing gives the share of marked tokens on average. NaN where no real token is
+        marked or a score is not finite.
     """
-    return np.where(_counts(scores, rationale, mask), evidence_hit(scores, rationale, mask), np.nan)
+    chosen = np.where(mask, scores, -np.inf).argmax(1)
+    hit = (rationale & mask)[np.arange(len(mask)), chosen].astype(np.float64)
+    return np.where(_counts(scores, rationale, mask), hit, np.nan)
 
 
 def _cumulated(counted: BoolArray, begin: IntArray) -> tuple[IntArray, IntArray]:

@@ -60,15 +60,19 @@ def study_figures(
                 title = ", ".join(part for part in (study.name, data.label, options.label) if part)
                 name = _free(figures, file_name("robustness", data.label, options.label))
                 figures[name] = robustness_curves(curves, f"{CURVE} (0..1)", title)
-        told = {
-            data.label: shortcuts_of([found for found in group if found[0].data == data.label]) for data in study.data
-        }
-        told = {label: found for label, found in told.items() if found is not None}
+        told = _shortcut_panels(study, group)
         if told:
             name = _free(figures, file_name("shortcuts", options.label))
             title = ", ".join(part for part in (study.name, options.label) if part)
             figures[name] = shortcuts(told, f"{title}: right answers that only attention can have told")
     return figures, reasons
+
+
+def _shortcut_panels(study: Study, group: Results) -> dict[str, tuple[float, list[ShortcutRow]]]:
+    panels = {
+        data.label: shortcuts_of([found for found in group if found[0].data == data.label]) for data in study.data
+    }
+    return {label: panel for label, panel in panels.items() if panel is not None}
 
 
 def _strips(study: Study, panels: dict[str, list[Strip]], metric: str, options: str) -> Figure:

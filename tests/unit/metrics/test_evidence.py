@@ -13,11 +13,10 @@ from attn_lightning.metrics.evidence import (
     SelectionOutcomes,
     ShortcutFollow,
     ShortcutUse,
-    evidence_hit,
     evidence_metrics,
-    marked_mass,
     shortcut_metrics,
 )
+from attn_lightning.metrics.plausibility import marked_mass, top_1_hit
 
 
 def padded(seed=0, size=40, longest=12):
@@ -54,21 +53,21 @@ def test_hit_and_mass_equal_a_loop():
     hits, masses = loop(*arrays)
     assert np.isnan(hits).any()
     assert {0.0, 1.0} <= set(hits)
-    np.testing.assert_array_equal(evidence_hit(*arrays), hits)
+    np.testing.assert_array_equal(top_1_hit(*arrays), hits)
     np.testing.assert_allclose(marked_mass(*arrays), masses, atol=1e-6)
 
 
 def test_the_first_of_tied_tokens_is_chosen():
     mask = np.ones((2, 3), bool)
     marked = np.array([[True, False, False], [False, True, False]])
-    np.testing.assert_array_equal(evidence_hit(np.full((2, 3), 1 / 3), marked, mask), [1.0, 0.0])
+    np.testing.assert_array_equal(top_1_hit(np.full((2, 3), 1 / 3), marked, mask), [1.0, 0.0])
 
 
 def test_an_attention_that_is_nan_gives_nan_for_its_row_alone():
     attention, marked, mask = padded(seed=1)
     marked[:] = True
     attention[1, 0] = np.nan
-    hits = evidence_hit(attention, marked, mask)
+    hits = top_1_hit(attention, marked, mask)
     assert np.isnan(hits[1])
     assert np.isfinite(np.delete(hits, 1)).all()
 
