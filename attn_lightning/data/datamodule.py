@@ -103,6 +103,7 @@ class TextDataModule(LightningDataModule):
         token_budget: the most tokens of a training batch, padding included; None: no limit beside `batch_size`.
         num_workers: processes that make batches; 0 is fast enough, batches are views into mapped memory.
         max_examples: train on a random subset of so many examples that keeps the shares of the classes; None takes all.
+        max_test_examples: test on a random subset of so many examples that keeps the shares of the classes; None: all.
         labeled_fraction: share of the training labels of every class that is shown, above 0 and at most 1; None: all.
         labels_per_class: shown training labels of every class, instead of a fraction; None shows all.
         label_seed: which labels are shown; independent of the seed of the training.
@@ -140,6 +141,7 @@ class TextDataModule(LightningDataModule):
         token_budget: int | None = None,
         num_workers: int = 0,
         max_examples: int | None = None,
+        max_test_examples: int | None = None,
         labeled_fraction: float | None = None,
         labels_per_class: int | None = None,
         label_seed: int = 0,
@@ -160,6 +162,7 @@ class TextDataModule(LightningDataModule):
         self.token_budget = token_budget
         self.num_workers = num_workers
         self.max_examples = max_examples
+        self.max_test_examples = max_test_examples
         self.shown_labels = LabelOptions(labeled_fraction, labels_per_class, label_seed)
         self.unlabeled: Literal["train"] | TextDataModule | None = unlabeled
         self.unlabeled_batch_size = batch_size if unlabeled_batch_size is None else unlabeled_batch_size
@@ -374,8 +377,9 @@ class TextDataModule(LightningDataModule):
             "text": [self.lowercase, self.unknown],
             "max_examples": self.max_examples,
         }
-        if self.default_tokens:
-            content["default_tokens"] = self.default_tokens
+        # Newer options count only where they are used, so that what was prepared before stays valid.
+        newer = {"default_tokens": self.default_tokens, "max_test_examples": self.max_test_examples}
+        content |= {name: value for name, value in newer.items() if value}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def _load(self, folder: Path) -> None:
@@ -465,8 +469,9 @@ class TextDataModule(LightningDataModule):
             name: _within(splits[name], self.recipe, self._text_options) for name in SPLITS if name in splits
         }
         filtered = {name: len(splits[name]) - len(rows) for name, rows in kept.items()}
-        if self.max_examples is not None and self.max_examples < len(kept["train"]):
-            kept["train"] = cut(kept["train"], 1 - self.max_examples / len(kept["train"]), self.recipe.split_seed)[0]
+        for name, most in (("train", self.max_examples), ("test", self.max_test_examples)):
+            if most is not None and most < len(kept[name]):
+                kept[name] = cut(kept[name], 1 - most / len(kept[name]), self.recipe.split_seed)[0]
         return kept, filtered
 
     def _describe(
@@ -515,7 +520,7 @@ def _check_options(module: "TextDataModule") -> None:
     recipe = module.recipe
     counts = {"batch_size": module.batch_size, "eval_batch_size": module.eval_batch_size, "min_count": recipe.min_count}
     counts["unlabeled_batch_size"] = module.unlabeled_batch_size
-    optional = {"token_budget": module.token_budget, "max_examples": module.max_examples}
+    optional = {name: getattr(module, name) for name in ("token_budget", "max_examples", "max_test_examples")}
     counts |= {name: value for name, value in optional.items() if value is not None}
     lowest = {"min_length": recipe.min_length, "max_length": recipe.max_length, "num_workers": module.num_workers}
     lowest["default_tokens"] = module.default_tokens

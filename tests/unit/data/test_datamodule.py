@@ -163,6 +163,11 @@ def test_a_subset_for_quick_runs_keeps_the_shares(files):
     module = prepared(TextFiles(**files, max_examples=20))
     assert module.manifest["splits"]["train"]["classes"] == {"0": 10, "1": 10}
     assert len(module.dataset("test")) == 21
+    fewer = prepared(TextFiles(**files, max_test_examples=8))
+    assert fewer.manifest["splits"]["test"]["rows"] == len(fewer.dataset("test")) == 8
+    assert max(fewer.manifest["splits"]["test"]["classes"].values()) <= 5
+    assert len(fewer.dataset("train")) > 20
+    assert fewer.manifest["splits"]["test"] != prepared(TextFiles(**files)).manifest["splits"]["test"]
 
 
 @pytest.mark.parametrize("unknown", ["token", "drop"])
@@ -311,6 +316,7 @@ def test_before_setup_it_says_what_to_call(files):
         {"split_seed": -1},
         {"token_budget": 0},
         {"max_examples": 0},
+        {"max_test_examples": 0},
         {"num_workers": -1},
     ],
 )
