@@ -16,7 +16,7 @@ from attn_lightning.evaluation.subject import Evidence, Subject, no_progress
 class ProbeSet(Callback):
     """Logs measurements of attention on a fixed subset of the validation split after every epoch, as `val/...`.
 
-    Names: `val/faithfulness_comprehensiveness_aopc`, `val/plausibility_auprc`, ... : the family, the metric, and for
+    Names: `val/faithfulness_aopc_comprehensiveness`, `val/plausibility_auprc`, ... : the family, the metric, and for
     curves the setting, as `val/faithfulness_comprehensiveness_fraction_0.2`. Usable as `--run.monitor`, by Lightning's
     `EarlyStopping` and by sweeps. Attach it by `--trainer.callbacks+=ProbeSet`. Under DDP every process measures the
     same subset and gets the same numbers.
