@@ -57,8 +57,9 @@ class RunOptions:
         version: name of this run's own folder; the next free `version_<k>` by default. Never overwritten.
         test: test the best epoch after the training.
         control: measure a TF-IDF logistic regression on the same data beside it (text only).
-        suite: what is measured on the test split after the training, as `evaluate --suite` takes it, beside an
-            untrained model and uninformative explanations; `none` measures nothing more.
+        suite: what is measured on the test split after the training, as `evaluate --suite` takes it, beside
+            uninformative explanations; `none` measures nothing more.
+        suite_untrained: measure an untrained model beside it, which takes as long again.
         suite_examples: on a random subset of so many test examples; null takes all.
         suite_explainers: the explanations that are judged, as `evaluate --explainers` takes them.
         monitor: the validation metric that decides which epoch is kept.
@@ -73,6 +74,7 @@ class RunOptions:
     test: bool = True
     control: bool = True
     suite: str = "fast"
+    suite_untrained: bool = True
     suite_examples: int | None = 500
     suite_explainers: str = FAST_EXPLAINERS
     monitor: str = "val/accuracy"
@@ -337,7 +339,9 @@ class AttentionCLI(LightningCLI):
         summary, folder = examine(
             examinee,
             plan,
-            ExaminationOptions(max_examples=options.suite_examples, linear=options.control),
+            ExaminationOptions(
+                max_examples=options.suite_examples, linear=options.control, untrained=options.suite_untrained
+            ),
             self.folder / "evaluation",
             console,
         )

@@ -12,6 +12,10 @@ from attn_lightning.study.configuration import Study, Variant
 _LONGEST_NAME = 120
 
 
+_CONTROLS = ("run.control", "run.suite_untrained")
+"""They know nothing of the training: one run of a configuration measures them, unless the study says otherwise."""
+
+
 @dataclass(frozen=True)
 class Cell:
     """One run of a study.
@@ -24,7 +28,7 @@ class Cell:
         config: the experiment file.
         overrides: options of `fit` beyond it, as `(name, value)`.
         name: `run.name`: the cell without its seed.
-        control: measure the TF-IDF control in this run.
+        control: measure the controls in this run.
     """
 
     method: str
@@ -50,9 +54,8 @@ class Cell:
 
     def arguments(self, root: Path) -> list[str]:
         """The command line after `python -m attn_lightning`."""
-        # The control knows no seed: one run of a configuration measures it, unless the study says otherwise.
-        chosen = any(name == "run.control" for name, _ in self.overrides)
-        control = [] if chosen or self.control else ["--run.control=false"]
+        chosen = {name for name, _ in self.overrides}
+        left_out = [] if self.control else [option for option in _CONTROLS if option not in chosen]
         return [
             "fit",
             "--config",
@@ -61,7 +64,7 @@ class Cell:
             f"--run.root={root}",
             f"--run.name={self.name}",
             f"--run.version={self.version}",
-            *control,
+            *(f"--{option}=false" for option in left_out),
             *(f"--{name}={value}" for name, value in self.overrides),
         ]
 

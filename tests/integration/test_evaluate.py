@@ -56,6 +56,18 @@ def test_everything_at_once(cli, run):
     assert f"evaluation: {run / 'evaluation' / 'best-planted-test'}" in outcome.out
 
 
+@pytest.mark.parametrize("untrained", [True, False])
+def test_the_suite_of_a_training_has_an_untrained_model_unless_it_is_left_out(tiny_fit, tmp_path, untrained):
+    options = ["--run.suite=sparsity", "--run.control=false", f"--run.suite_untrained={untrained}"]
+    outcome = tiny_fit("--run.root", tmp_path, "--run.name=tiny", *options)
+    assert outcome.code == 0, outcome.err
+    (written,) = (tmp_path / "tiny" / "version_0" / "evaluation").glob("*/summary.json")
+    found = json.loads(written.read_text())
+    assert found["families"]["sparsity"]["rows"]
+    assert bool(found["families"]["sparsity"]["untrained"]) is untrained
+    assert ("untrained" in outcome.out) is untrained
+
+
 def test_a_second_call_measures_nothing_again_and_another_suite_adds_to_it(cli, run):
     first = cli("evaluate", "--ckpt_path", checkpoint(run), "--suite=sparsity", "--untrained=false")
     again = cli("evaluate", "--ckpt_path", checkpoint(run), "--suite=sparsity,calibration", "--untrained=false")

@@ -111,11 +111,13 @@ def test_what_is_required_of_a_run(folder):
         study(folder, text + "require: {train/accuracy: 0.9}\n")
 
 
-def test_only_the_first_seed_measures_the_control(folder):
+def test_only_the_first_seed_measures_the_controls(folder):
     cells = expand(study(folder, "methods: [vanilla]\ndata: [planted]\nseeds: 3\n"))
-    assert ["--run.control=false" in cell.arguments(Path()) for cell in cells] == [False, True, True]
+    for option in ("--run.control=false", "--run.suite_untrained=false"):
+        assert [option in cell.arguments(Path()) for cell in cells] == [False, True, True]
     cells = expand(study(folder, "methods: [vanilla]\ndata: [planted]\nseeds: 2\noptions: {run.control: true}\n"))
     assert all("--run.control=true" in cell.arguments(Path()) for cell in cells)
+    assert ["--run.suite_untrained=false" in cell.arguments(Path()) for cell in cells] == [False, True]
 
 
 def test_values_that_no_folder_can_be_named_after(folder):
