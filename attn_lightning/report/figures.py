@@ -5,6 +5,7 @@ never as formulas.
 """
 
 import math
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -380,7 +381,7 @@ def strips(panels: Mapping[str, Sequence[Strip]], metric: str, title: str) -> Fi
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.grid(axis="x", linewidth=0.4, alpha=0.6)
         axes.tick_params(axis="x", labelbottom=True)
-    grid[-1].set_xlabel(plain(metric, 100))
+    grid[-1].set_xlabel(textwrap.fill(plain(metric, 240), 88))
     figure.legend(
         handles=[
             _handle("one run", marker="o", color=COLORS[0], alpha=0.65),

@@ -77,7 +77,7 @@ def _shortcut_panels(study: Study, group: Results) -> dict[str, tuple[float, lis
 
 def _strips(study: Study, panels: dict[str, list[Strip]], metric: str, options: str) -> Figure:
     span, better = direction(metric)
-    title = ", ".join(part for part in (study.name, options, metric) if part)
+    title = ", ".join(part for part in (study.name, options) if part)
     return strips(panels, f"{metric} ({span}; better: {better})", title)
 
 
