@@ -191,7 +191,7 @@ def unknown_metrics(study: Study, results: Sequence[tuple[Cell, CellState]]) -> 
     records = [found.record for _, found in results if found.state == "complete"]
     known = sorted({key for record in records for key in _metric_names(record)})
     lines = []
-    for metric in study.metrics:
+    for metric in dict.fromkeys([*study.metrics, *study.require]):
         if records and metric not in known:
             near = difflib.get_close_matches(metric, known, n=3, cutoff=0.4)
             lines.append(f"No finished run has {metric!r}. Nearest: {', '.join(near) or ', '.join(known)}.")

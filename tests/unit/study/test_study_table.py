@@ -110,6 +110,8 @@ def test_a_metric_that_no_run_has_is_reported_with_the_nearest():
     assert "'test/acuracy'" in line
     assert "Nearest: test/accuracy" in line
     assert unknown_metrics(study(metrics=("test/acuracy",)), results([CellState("missing")], [])) == []
+    (line,) = unknown_metrics(study(require={"test/acuracy": 0.9}), found)
+    assert "'test/acuracy'" in line
 
 
 def test_the_same_numbers_in_all_three_forms():
