@@ -38,6 +38,13 @@ def _help() -> str:
 
 def _command(name: str) -> Callable[[Sequence[str]], int]:
     """Import a command only when it runs: help and errors must not wait for torch."""
+    if name == "study":
+        from attn_lightning.study.command import study_command
+
+        return study_command
+    from attn_lightning.numerics import flush_denormals
+
+    flush_denormals()
     if name == "predict":
         from attn_lightning.evaluation.predict import predict_command
 
@@ -46,10 +53,6 @@ def _command(name: str) -> Callable[[Sequence[str]], int]:
         from attn_lightning.evaluation.command import evaluate_command
 
         return evaluate_command
-    if name == "study":
-        from attn_lightning.study.command import study_command
-
-        return study_command
     if name == "figures":
         from attn_lightning.report.command import figures_command
 
