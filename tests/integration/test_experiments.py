@@ -78,8 +78,8 @@ def name_of(path: Path) -> str:
 def test_the_promised_experiments_are_there():
     names = {path.stem for path in EXPERIMENTS}
     assert {f"{method}_{data}" for method in METHODS for data in DATA} <= names
-    on_points = {f"sdc_{data}_{method}" for data in ("blobs", "ellipses") for method in SDC_METHODS + SDC_OBJECTIVES}
-    assert on_points | {f"sdc_cifar_{method}" for method in SDC_METHODS} <= names
+    mosaics = ("blobs", "ellipses", "cifar")
+    assert {f"sdc_{data}_{method}" for data in mosaics for method in SDC_METHODS + SDC_OBJECTIVES} <= names
     assert {f"sdc_em{number}_softmax" for number in (1, 2, 3)} <= names
 
 
