@@ -148,7 +148,7 @@ def flush_denormals() -> None:
     """Let the CPU round numbers nearer to 0 than its normal ones, below 1.2e-38 in float32, to 0.
 
     Weight decay drives weights that get no gradient, or one that underflows, into that range, and arithmetic there is
-    done in microcode: testing a model whose four default tokens share one vector took 49 seconds of CPU in place of 7.
+    done in microcode: every step of such a model is several times slower.
     Nothing here depends on such numbers: whatever divides by small ones scales first (`unit_vectors`). Holds for the
     thread that calls it and for those it starts afterwards; does nothing on a processor that cannot.
     """

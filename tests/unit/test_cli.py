@@ -57,7 +57,7 @@ def test_our_own_bugs_keep_their_traceback(monkeypatch):
 
 @pytest.mark.parametrize("command", ["fit", "test", "evaluate", "predict", "figures"])
 def test_commands_that_run_a_model_flush_denormals(command):
-    """Weights without a gradient decay into them, and an LSTM with such weights was seven times slower."""
+    """Weights without a gradient decay into them, and an LSTM with such weights is several times slower."""
     torch.set_flush_denormal(False)
     tiny = torch.tensor(1e-30)
     assert tiny * 1e-10 > 0
