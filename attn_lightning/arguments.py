@@ -1,16 +1,17 @@
 """What `fit`, `validate` and `test` do with the command line around jsonargparse: files, help and errors."""
 
+import argparse
 import difflib
 import inspect
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
-from jsonargparse import Namespace, _typehints
+from jsonargparse import ArgumentParser, Namespace, _typehints
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser
 
@@ -38,26 +39,66 @@ _PARTS: tuple[tuple[str, type], ...] = (
 
 
 class OneLineErrorParser(LightningArgumentParser):
-    """Prints the error and how to get help, without pages of usage before it."""
+    """Prints the error, the nearest option and how to get help, without pages of usage before it."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Exit with code 2."""
-        print(f"error: {_unknown_class(message) or message}\nrun with --help for all options", file=sys.stderr)
+        shown = _unknown_class(message) or message + _nearest_of_unrecognized(message, self)
+        print(f"error: {shown}\nrun with --help for all options", file=sys.stderr)
         raise SystemExit(2)
+
+    def validate(self, *arguments: Any, **options: Any) -> None:
+        """As jsonargparse does, but an unknown option comes with the nearest known one.
+
+        The arguments of a class are checked by a parser of their own, the only one that knows what they can be.
+
+        Raises:
+            KeyError: there is an unknown option.
+        """
+        try:
+            super().validate(*arguments, **options)
+        except KeyError as error:
+            unknown = re.search(r"option '([\w.]+)'", str(error), re.IGNORECASE)
+            if unknown and not hasattr(error, "has_hint"):
+                error.args = (str(error.args[0]) + _nearest(unknown[1], _options_of(self)),)
+                error.has_hint = True  # type: ignore[attr-defined]
+            raise
+
+
+def _options_of(parser: ArgumentParser) -> set[str]:
+    """Names of what a parser and its subcommands accept, without the command."""
+    names = {action.dest for action in parser._actions}
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            names.update(*(_options_of(below) for below in action.choices.values()))
+    return names
+
+
+def _nearest(unknown: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(unknown, sorted(known), n=1)
+    return f". Did you mean {near[0]}?" if near else ""
+
+
+def _nearest_of_unrecognized(message: str, parser: ArgumentParser) -> str:
+    """The nearest option for the first of those that argparse did not recognize; empty for another error."""
+    unknown = re.match(r"unrecognized arguments: --([\w.]+)", message)
+    return _nearest(unknown[1], _options_of(parser)) if unknown else ""
 
 
 def _unknown_class(message: str) -> str | None:
     """jsonargparse says "expected a dot import path" where a class name was misspelled: say which ones there are."""
     found = re.search(r'key "([\w.]+)".*Expected a dot import path string: (\w+)', message, re.DOTALL)
-    slots: dict[str, type] = {"method": Method, "data": LightningDataModule}
-    if found is None or found[1] not in slots:
+    slots: dict[str, tuple[str, type]] = {"method": ("--method", Method), "data": ("--data", LightningDataModule)}
+    for help_option, part in _PARTS:
+        option = help_option.removesuffix(".help")
+        slots[option.rsplit(".", 1)[-1]] = (option, part)  # jsonargparse names no more than the last part of most keys
+    if found is None or found[1].rsplit(".", 1)[-1] not in slots:
         return None
-    names = sorted(known.__name__ for known in _subclasses(slots[found[1]]))
-    near = difflib.get_close_matches(found[2], names, n=1)
-    hint = f" Did you mean {near[0]}?" if near else ""
+    option, base = slots[found[1].rsplit(".", 1)[-1]]
+    names = sorted(known.__name__ for known in _subclasses(base) if not inspect.isabstract(known))
     return (
-        f"Expected `--{found[1]}` to be a class, but there is no {found[2]!r}.{hint} Known: {', '.join(names)}; "
-        "one of your own is named with its module, `my_module.MyClass`."
+        f"Expected `{option}` to be a class, but there is no {found[2]!r}{_nearest(found[2], names) or '.'} "
+        f"Known: {', '.join(names)}; one of your own is named with its module, `my_module.MyClass`."
     )
 
 
