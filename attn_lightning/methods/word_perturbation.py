@@ -240,7 +240,7 @@ class WordIAT(_TowardNeighbors):
 
     Source:
         Sato et al. 2018, Interpretable Adversarial Perturbation in Input Embedding Space for Text
-        (https://arxiv.org/abs/1805.02917); with epsilon = 15 for IMDB in Kitada and Iyatomi 2021
+        (https://arxiv.org/abs/1805.02917), with epsilon = 15 for IMDB in Kitada and Iyatomi 2021
         (https://arxiv.org/abs/2009.12064).
 
     Own choices:
