@@ -1,11 +1,10 @@
 """What `fit`, `validate` and `test` do with the command line around jsonargparse: files, help and errors."""
 
 import argparse
-import difflib
 import inspect
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -23,7 +22,7 @@ from attn_lightning.backbone.scorers import Scorer
 from attn_lightning.backbone.segments import FocusNetwork, SegmentClassifier
 from attn_lightning.checkpoint import checkpoint_contents, read_checkpoint
 from attn_lightning.data.embeddings import Embeddings
-from attn_lightning.errors import ConfigurationError
+from attn_lightning.errors import ConfigurationError, did_you_mean
 from attn_lightning.methods.base import Method
 
 _PARTS: tuple[tuple[str, type], ...] = (
@@ -60,7 +59,7 @@ class OneLineErrorParser(LightningArgumentParser):
         except KeyError as error:
             unknown = re.search(r"option '([\w.]+)'", str(error), re.IGNORECASE)
             if unknown and not hasattr(error, "has_hint"):
-                error.args = (str(error.args[0]) + _nearest(unknown[1], _options_of(self)),)
+                error.args = (str(error.args[0]) + _nearest_option(unknown[1], self),)
                 error.has_hint = True  # type: ignore[attr-defined]
             raise
 
@@ -74,15 +73,15 @@ def _options_of(parser: ArgumentParser) -> set[str]:
     return names
 
 
-def _nearest(unknown: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(unknown, sorted(known), n=1)
-    return f". Did you mean {near[0]}?" if near else ""
-
-
 def _nearest_of_unrecognized(message: str, parser: ArgumentParser) -> str:
     """The nearest option for the first of those that argparse did not recognize; empty for another error."""
     unknown = re.match(r"unrecognized arguments: --([\w.]+)", message)
-    return _nearest(unknown[1], _options_of(parser)) if unknown else ""
+    return _nearest_option(unknown[1], parser) if unknown else ""
+
+
+def _nearest_option(unknown: str, parser: ArgumentParser) -> str:
+    hint = did_you_mean(unknown, _options_of(parser), most=1)
+    return f".{hint}" if hint else ""
 
 
 def _unknown_class(message: str) -> str | None:
@@ -97,7 +96,7 @@ def _unknown_class(message: str) -> str | None:
     option, base = slots[found[1].rsplit(".", 1)[-1]]
     names = sorted(known.__name__ for known in _subclasses(base) if not inspect.isabstract(known))
     return (
-        f"Expected `{option}` to be a class, but there is no {found[2]!r}{_nearest(found[2], names) or '.'} "
+        f"Expected `{option}` to be a class, but there is no {found[2]!r}.{did_you_mean(found[2], names, most=1)} "
         f"Known: {', '.join(names)}; one of your own is named with its module, `my_module.MyClass`."
     )
 
@@ -173,11 +172,9 @@ def check_config_files(arguments: Sequence[str]) -> None:
         names = sorted(found.stem for found in folder.glob("*.yaml") if not found.stem.startswith("base"))
         if not names:
             raise ConfigurationError(f"Expected a configuration file, but {path} does not exist.")
-        near = difflib.get_close_matches(path.stem, names, n=3, cutoff=0.4)
-        hint = f" Nearest: {', '.join(near)}." if near else ""
         raise ConfigurationError(
-            f"Expected the name of an experiment in {folder}, but there is no {path.stem!r}.{hint} "
-            f"All: {', '.join(names)}."
+            f"Expected the name of an experiment in {folder}, but there is no {path.stem!r}."
+            f"{did_you_mean(path.stem, names)} All: {', '.join(names)}."
         )
 
 

@@ -1,11 +1,10 @@
 """The command line: which command runs, and how an error of the user's is shown. Imports nothing heavy itself."""
 
-import difflib
 import sys
 from collections.abc import Callable, Sequence
 
 from attn_lightning import __version__
-from attn_lightning.errors import AttnLightningError
+from attn_lightning.errors import AttnLightningError, did_you_mean
 
 COMMANDS = {
     "fit": "train, keep the best epoch, test it and leave a complete run folder",
@@ -78,8 +77,7 @@ def main(arguments: Sequence[str]) -> int:
         print(__version__)
         return 0
     if arguments[0] not in COMMANDS:
-        near = difflib.get_close_matches(arguments[0], COMMANDS, n=1)
-        hint = f" Did you mean `{near[0]}`?" if near else ""
+        hint = did_you_mean(arguments[0], COMMANDS, most=1)
         print(f"error: Expected a command, but got {arguments[0]!r}.{hint}\n\n{_help()}", file=sys.stderr)
         return 2
     try:

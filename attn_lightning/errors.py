@@ -4,6 +4,9 @@ Every message says what was expected, what came and what to do. Programming erro
 `assert` or the built-in exceptions and come with a traceback.
 """
 
+import difflib
+from collections.abc import Iterable
+
 
 class AttnLightningError(Exception):
     """Base of every error that the user can mend; the command line prints it without a traceback."""
@@ -19,3 +22,20 @@ class DataFormatError(AttnLightningError):
 
 class NumericalError(AttnLightningError):
     """A loss or a metric became NaN or infinite; names the step and the term."""
+
+
+def did_you_mean(unknown: str, known: Iterable[str], most: int = 3) -> str:
+    """The part of a message that names what was probably meant.
+
+    Args:
+        unknown: what came.
+        known: what could have come, in any order.
+        most: names at the most.
+
+    Returns:
+        ` Did you mean a, b or c?` with the nearest first, or nothing if none is near.
+    """
+    near = difflib.get_close_matches(unknown, sorted(known), n=most, cutoff=0.5)
+    if not near:
+        return ""
+    return f" Did you mean {' or '.join(filter(None, [', '.join(near[:-1]), near[-1]]))}?"

@@ -103,10 +103,10 @@ class RunConfig(SaveConfigCallback):
         """Called on the first process only."""
         config = self.config.clone()
         config.pop("ckpt_path", None)
-        self.parser.save(config, self._free_path(), skip_none=False, multifile=False)
+        self.parser.save(config, self._free_path(), skip_unset=False, multifile=False)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
-                contents = yaml.safe_load(self.parser.dump(config, skip_none=False))
+                contents = yaml.safe_load(self.parser.dump(config, skip_unset=False))
                 logger.experiment.config.update(contents, allow_val_change=True)
 
     def _free_path(self) -> Path:

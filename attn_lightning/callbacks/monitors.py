@@ -1,13 +1,12 @@
 """Monitored metrics that nobody will log, found before the first step instead of after the first epoch."""
 
-import difflib
 from collections.abc import Iterable, Iterator
 
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from attn_lightning.callbacks.probe_set import ProbeSet
-from attn_lightning.errors import ConfigurationError
+from attn_lightning.errors import ConfigurationError, did_you_mean
 
 
 def check_monitors(callbacks: Iterable[Callback], known: Iterable[str]) -> None:
@@ -29,10 +28,9 @@ def check_monitors(callbacks: Iterable[Callback], known: Iterable[str]) -> None:
     for name in _monitored(callbacks):
         if name in known or name in ("epoch", "step") or name.startswith("train/"):
             continue
-        near = difflib.get_close_matches(name, known, n=3)
+        hint = did_you_mean(name, known) or f" Use one of {', '.join(known)}."
         raise ConfigurationError(
-            f"Expected a monitored metric of the validation split, but got {name!r}, which nothing logs here; use "
-            f"{' or '.join(near) if near else 'one of ' + ', '.join(known)}."
+            f"Expected a monitored metric of the validation split, but got {name!r}, which nothing logs here.{hint}"
         )
 
 

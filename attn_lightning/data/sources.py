@@ -371,6 +371,8 @@ class Labels:
                     f"Expected classes in column {column!r} of {split.name}, but got more than 1000 different values; "
                     "name another column."
                 )
+        if not seen:
+            raise _empty(split)
         return cls(sorted(seen, key=int) if all(map(_is_whole, seen)) else sorted(seen))
 
     def index(self, value: Any, split: Split, number: int) -> int | None:
@@ -436,7 +438,11 @@ def records(split: Split, columns: Columns, labels: Labels) -> Iterator[Row]:
                 record[name] = _annotation(row[column], column, words, split, number)
         yield record
     if not number:
-        raise DataFormatError(f"Expected examples in {split.name}, but got an empty file; name another file.")
+        raise _empty(split)
+
+
+def _empty(split: Split) -> DataFormatError:
+    return DataFormatError(f"Expected examples in {split.name}, but got an empty file; name another file.")
 
 
 def _text(row: Row, columns: Columns, split: Split, number: int) -> str:

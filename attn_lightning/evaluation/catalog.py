@@ -1,11 +1,10 @@
 """The families and explainers that can be asked for by name."""
 
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attn_lightning.backbone.protocol import Backbone
-from attn_lightning.errors import ConfigurationError
+from attn_lightning.errors import ConfigurationError, did_you_mean
 from attn_lightning.evaluation.explainer import Explainer
 from attn_lightning.evaluation.explainers.available import explainers as available_explainers
 from attn_lightning.evaluation.families.agreement import AgreementFamily
@@ -92,8 +91,7 @@ def _split(names: str) -> list[str]:
 
 def _check(name: str, known: Sequence[str], option: str) -> None:
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f" Did you mean {near[0]}?" if near else ""
         raise ConfigurationError(
-            f"Expected `{option}` to name some of {', '.join(known)}, but got {name!r}.{hint} Separate them by commas."
+            f"Expected `{option}` to name some of {', '.join(known)}, but got {name!r}."
+            f"{did_you_mean(name, known, most=1)} Separate them by commas."
         )

@@ -1,6 +1,5 @@
 """Reading a study file: every mistake in it is one clear error before anything runs."""
 
-import difflib
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from attn_lightning.errors import ConfigurationError
+from attn_lightning.errors import ConfigurationError, did_you_mean
 
 DEFAULT_METRICS = ("test/accuracy", "test/f1", "test/gradient_kendall_mean")
 
@@ -90,8 +89,8 @@ def find_study(name: str, folder: Path = Path("experiments/studies")) -> Path:
     if not names:
         raise ConfigurationError(f"Expected a study file, but {path} does not exist and {path.parent} has no other.")
     raise ConfigurationError(
-        f"Expected the name of a study in {path.parent}, but there is no {path.stem!r}.{_nearest(path.stem, names)} "
-        f"All: {', '.join(names)}."
+        f"Expected the name of a study in {path.parent}, but there is no {path.stem!r}."
+        f"{did_you_mean(path.stem, names)} All: {', '.join(names)}."
     )
 
 
@@ -104,8 +103,9 @@ def read_study(path: Path) -> Study:
             their number), `experiments` (folder of the experiment files, relative to the study file; `..` by default)
             and `experiment_name` (how their names are made, `"{method}_{data}"` by default). `methods` and `data` are
             lists of names or mappings from a label to options of `fit`, with `experiment` for the name if the label is
-            another one; `options` are shared by all cells. A list of values is crossed with all other lists. `seeds`
-            is a number n (0 to n - 1) or a list.
+            another one; `options` are shared by all cells. A list of values is crossed with all other lists. The
+            value `"{label}/FILE"` of an option of a method is that file of the run of the method `label` with the same
+            data, options and seed, which is then run first. `seeds` is a number n (0 to n - 1) or a list.
 
     Returns:
         The study, every axis expanded.
@@ -116,7 +116,8 @@ def read_study(path: Path) -> Study:
     contents = _load(path)
     for key in contents:
         if key not in _KEYS:
-            raise _error(path, f"the keys {', '.join(_KEYS)}", f"{key!r}.{_nearest(str(key), _KEYS)}", "rename it")
+            hint = did_you_mean(str(key), _KEYS)
+            raise _error(path, f"the keys {', '.join(_KEYS)}", repr(key), "rename it", hint)
     missing = [key for key in ("methods", "data", "seeds") if key not in contents]
     if missing:
         raise _error(path, "`methods`, `data` and `seeds`", f"no `{missing[0]}`", "add it")
@@ -145,13 +146,8 @@ def _load(path: Path) -> dict[Any, Any]:
     return contents
 
 
-def _error(path: Path, expected: str, got: str, advice: str) -> ConfigurationError:
-    return ConfigurationError(f"Expected {expected} in {path}, but got {got.rstrip('.')}; {advice}.")
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-    return f" Nearest: {', '.join(near)}." if near else ""
+def _error(path: Path, expected: str, got: str, advice: str, hint: str = "") -> ConfigurationError:
+    return ConfigurationError(f"Expected {expected} in {path}, but got {got}; {advice}.{hint}")
 
 
 def _experiments(path: Path, value: Any) -> Path:
@@ -292,6 +288,6 @@ def _baseline(path: Path, contents: Mapping[str, Any], methods: Sequence[Variant
     labels = [variant.label for variant in methods]
     value = contents.get("baseline", labels[0])
     if value is not None and value not in labels:
-        hint = _nearest(str(value), labels)
-        raise _error(path, "`baseline` to be one of the methods", f"{value!r}.{hint}", f"choose of {', '.join(labels)}")
+        hint, choice = did_you_mean(str(value), labels), f"choose of {', '.join(labels)}"
+        raise _error(path, "`baseline` to be one of the methods", repr(value), choice, hint)
     return None if value is None else str(value)

@@ -1,12 +1,12 @@
 """From a study to its cells: which `fit` command every one of them is, in an order that never changes."""
 
-import difflib
 import hashlib
 import re
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
-from attn_lightning.errors import ConfigurationError
+from attn_lightning.errors import ConfigurationError, did_you_mean
 from attn_lightning.study.configuration import Study, Variant
 
 _LONGEST_NAME = 120
@@ -29,6 +29,8 @@ class Cell:
         overrides: options of `fit` beyond it, as `(name, value)`.
         name: `run.name`: the cell without its seed.
         control: measure the controls in this run.
+        bases: runs of the same seed that this one begins from, as `(label of the method, run.name)`; an override
+            `{label}/FILE` is that file of the run.
     """
 
     method: str
@@ -39,6 +41,7 @@ class Cell:
     overrides: tuple[tuple[str, str], ...]
     name: str
     control: bool
+    bases: tuple[tuple[str, str], ...] = ()
 
     @property
     def version(self) -> str:
@@ -51,6 +54,18 @@ class Cell:
     def folder(self, root: Path) -> Path:
         """The run folder."""
         return root / self.name / self.version
+
+    def base_folders(self, root: Path) -> list[Path]:
+        """The run folders of the cells that have to be complete before this one starts."""
+        return [root / name / self.version for _, name in self.bases]
+
+    def base_files(self, root: Path) -> list[Path]:
+        """What this cell reads of them."""
+        return [Path(self._filled(value, root)) for _, value in self.overrides if based_on(value) is not None]
+
+    def _filled(self, value: str, root: Path) -> str:
+        label = based_on(value)
+        return value if label is None else str(root / dict(self.bases)[label] / self.version / value[len(label) + 3 :])
 
     def arguments(self, root: Path) -> list[str]:
         """The command line after `python -m attn_lightning`."""
@@ -65,7 +80,7 @@ class Cell:
             f"--run.name={self.name}",
             f"--run.version={self.version}",
             *(f"--{option}=false" for option in left_out),
-            *(f"--{name}={value}" for name, value in self.overrides),
+            *(f"--{name}={self._filled(value, root)}" for name, value in self.overrides),
         ]
 
 
@@ -73,8 +88,10 @@ def expand(study: Study) -> list[Cell]:
     """All cells of a study, seeds outermost, so that a study stopped early has something to compare.
 
     Raises:
-        ConfigurationError: an experiment file is missing, or two cells would share a run folder.
+        ConfigurationError: an experiment file is missing, two cells would share a run folder, or a method begins from
+            one that the study does not have or that begins from it in turn.
     """
+    _check_bases(study)
     cells = [
         _cell(study, method, data, options, seed)
         for seed in study.seeds
@@ -93,10 +110,47 @@ def expand(study: Study) -> list[Cell]:
     return cells
 
 
+def based_on(value: str) -> str | None:
+    """The label of the method whose run an override begins with, as in `{vanilla}/checkpoints/best.ckpt`."""
+    found = re.match(r"\{([^{}]+)\}/", value)
+    return found[1] if found else None
+
+
+def _bases(variant: Variant) -> list[str]:
+    return [label for _, value in variant.overrides if (label := based_on(value)) is not None]
+
+
+def _check_bases(study: Study) -> None:
+    for variant in (*study.data, *study.options):
+        for label in _bases(variant):
+            raise ConfigurationError(
+                f"Expected only `methods` of {study.name} to begin from the run of another, but got {{{label}}} in "
+                f"{variant.label or 'options'!r}; move that option to the methods."
+            )
+    bases = {method.label: _bases(method) for method in study.methods}
+    for method, above in bases.items():
+        for label in above:
+            if label not in bases:
+                raise ConfigurationError(
+                    f"Expected {method!r} in {study.name} to begin from another of its methods, but got {{{label}}}; "
+                    f"name one of {', '.join(bases)}.{did_you_mean(label, bases)}"
+                )
+    try:
+        TopologicalSorter(bases).prepare()
+    except CycleError as error:
+        raise ConfigurationError(
+            f"Expected the methods of {study.name} to begin from runs that can be first, but got a circle: "
+            f"{' before '.join(error.args[1])}; break it."
+        ) from None
+
+
+def _run_name(method: str, data: str, options: str) -> str:
+    return _safe("_".join(label for label in (method, data, options) if label))
+
+
 def _cell(study: Study, method: Variant, data: Variant, options: Variant, seed: int) -> Cell:
     # The more special ones win: what a method says of itself over what the data and all cells are given.
     overrides = {**dict(options.overrides), **dict(data.overrides), **dict(method.overrides)}
-    name = "_".join(label for label in (method.label, data.label, options.label) if label)
     return Cell(
         method=method.label,
         data=data.label,
@@ -106,8 +160,9 @@ def _cell(study: Study, method: Variant, data: Variant, options: Variant, seed: 
             study.experiments, study.experiment_name.format(method=method.experiment, data=data.experiment)
         ),
         overrides=tuple(overrides.items()),
-        name=_safe(name),
+        name=_run_name(method.label, data.label, options.label),
         control=seed == study.seeds[0],
+        bases=tuple((label, _run_name(label, data.label, options.label)) for label in dict.fromkeys(_bases(method))),
     )
 
 
@@ -116,10 +171,9 @@ def _experiment(folder: Path, name: str) -> Path:
     if path.is_file():
         return path
     names = sorted(found.stem for found in folder.glob("*.yaml") if found.stem != "base")
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
-    hint = f" Nearest: {', '.join(near)}." if near else ""
     raise ConfigurationError(
-        f"Expected an experiment {path} for this method and data, but there is none.{hint} All: {', '.join(names)}."
+        f"Expected an experiment {path} for this method and data, but there is none."
+        f"{did_you_mean(name, names)} All: {', '.join(names)}."
     )
 
 

@@ -39,7 +39,11 @@ class StudyRun:
 
     def states(self) -> list[tuple[Cell, CellState]]:
         """Every cell and what its run folder says."""
-        return [(cell, cell_state(cell.folder(self.root), config, self.validator.parse)) for cell, config in self.cells]
+        parse = self.validator.parse
+        return [
+            (cell, cell_state(cell.folder(self.root), config, parse, cell.base_files(self.root)))
+            for cell, config in self.cells
+        ]
 
     def run(self, jobs: int | None, retry_failed: bool) -> None:
         """Run what is not finished.
@@ -86,7 +90,11 @@ class StudyRun:
     def _failures(self, results: Sequence[tuple[Cell, CellState]]) -> list[str]:
         failed = [(cell, str(state.record.get("error", ""))) for cell, state in results if state.state == "failed"]
         never = [(cell, error) for cell, error in self.errors.items() if cell not in dict(failed)]
-        lines = [f"failed: {cell}: {error} [{log_path(self.root, cell)}]" for cell, error in [*failed, *never]]
+        logs = {cell: log_path(self.root, cell) for cell, _ in [*failed, *never]}
+        lines = [
+            f"failed: {cell}: {error}{f' [{logs[cell]}]' if logs[cell].exists() else ''}"
+            for cell, error in [*failed, *never]
+        ]
         return [*lines, "run failed cells again with `--retry-failed`"] if failed else lines
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from attn_lightning.study.claims import Claim, owner
 from attn_lightning.study.display import Display, duration, seconds_left
 from attn_lightning.study.expansion import Cell
-from attn_lightning.study.state import CellState, Parse, cell_state, resumable, set_aside
+from attn_lightning.study.state import CellState, Parse, cell_state, is_complete, resumable, set_aside
 
 _POLL_SECONDS = 0.2
 _CLAIMED_SECONDS = 2.0
@@ -51,7 +51,8 @@ class _Job:
 class Scheduler:
     """Runs planned cells and keeps what their processes print in `<root>/logs/`.
 
-    A cell that another study process holds is waited for; whatever that leaves undone is run here.
+    A cell that another study process holds is waited for; whatever that leaves undone is run here. A cell that begins
+    from the run of another waits for it, and is not started without it.
 
     Args:
         root: folder of the study.
@@ -97,8 +98,8 @@ class Scheduler:
     def _loop(self) -> None:
         asked = time.monotonic()
         while self._waiting or self._running or self._claimed:
-            while self._waiting and len(self._running) < self.jobs:
-                self._start(self._waiting.popleft())
+            while len(self._running) < self.jobs and (planned := self._next()) is not None:
+                self._start(planned)
             self._reap()
             self.display.tick([str(job.planned.cell) for job in self._running], self._left())
             if self._claimed and time.monotonic() - asked > _CLAIMED_SECONDS:
@@ -107,11 +108,26 @@ class Scheduler:
                 self._claimed.clear()
             time.sleep(_POLL_SECONDS)
 
+    def _next(self) -> Planned | None:
+        """Take the first waiting cell whose bases are not still to end."""
+        open_cells = [*self._waiting, *self._claimed.values(), *(job.planned for job in self._running)]
+        to_end = {planned.cell.folder(self.root) for planned in open_cells}
+        for planned in self._waiting:
+            if to_end.isdisjoint(planned.cell.base_folders(self.root)):
+                self._waiting.remove(planned)
+                return planned
+        return None
+
     def _state(self, planned: Planned) -> CellState:
-        return cell_state(planned.cell.folder(self.root), planned.config, self.parse)
+        cell = planned.cell
+        return cell_state(cell.folder(self.root), planned.config, self.parse, cell.base_files(self.root))
 
     def _start(self, planned: Planned) -> None:
         cell = planned.cell
+        without = [folder for folder in cell.base_folders(self.root) if not is_complete(folder)]
+        if without:
+            self._refuse(cell, f"it begins from {without[0]}, which is not complete")
+            return
         path = self.root / ".claims" / f"{cell.name}.{cell.version}.lock"
         try:
             claim = Claim(path)
@@ -188,6 +204,10 @@ class Scheduler:
         self.failed[cell] = error
         self.display.finished(f"FAILED   {cell} ({took}): {error} [{log_path(self.root, cell)}]", self._left())
 
+    def _refuse(self, cell: Cell, reason: str) -> None:
+        self.failed[cell] = reason
+        self.display.finished(f"FAILED   {cell} (not started): {reason}", self._left())
+
     def _left(self) -> float | None:
         now = time.monotonic()
         waiting = [planned.cell.data for planned in [*self._waiting, *self._claimed.values()]]
@@ -212,7 +232,7 @@ class Scheduler:
 _REASONS = {
     "unfinished": "interrupted before its first checkpoint, or cannot be resumed",
     "failed": "a failed run",
-    "different": "a run of another configuration",
+    "different": "a run of another configuration, or begun from a base that was made again",
 }
 
 

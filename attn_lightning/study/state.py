@@ -24,7 +24,8 @@ class CellState:
 
     Attributes:
         state: `missing` (no run folder), `complete` (trained, and tested if it was asked to), `unfinished` (running or
-            interrupted), `failed` (it ended with an error), `different` (a run of another configuration).
+            interrupted), `failed` (it ended with an error), `different` (a run of another configuration, or begun from
+            a base that was made again since).
         record: the run's `metrics.json`; empty if there is none.
     """
 
@@ -32,26 +33,33 @@ class CellState:
     record: dict[str, Any] = field(default_factory=dict)
 
 
-def cell_state(folder: Path, expected: Mapping[str, Any], parse: Parse) -> CellState:
+def cell_state(folder: Path, expected: Mapping[str, Any], parse: Parse, base_files: Sequence[Path] = ()) -> CellState:
     """Read the run folder of a cell.
 
     Args:
         folder: where the run would be.
         expected: the configuration the study asks for, from `validate`.
         parse: reads older configurations with today's defaults.
+        base_files: what the run reads of other runs of the study.
     """
     if not folder.is_dir():
         return CellState("missing")
     record = _record(folder)
-    if (folder / run_folder.CONFIG).exists() and not _same(folder / run_folder.CONFIG, expected, parse):
+    config = folder / run_folder.CONFIG
+    if config.exists() and not (_same(config, expected, parse) and _is_newest(config, base_files)):
         return CellState("different", record)
     status = record.get("status")
     if status == "failed":
         return CellState("failed", record)
     tested = "test" in record or not expected["run"]["test"]
     # A configuration is written before the first step, so that a complete run without one was tampered with.
-    complete = status == "complete" and tested and (folder / run_folder.CONFIG).exists()
+    complete = status == "complete" and tested and config.exists()
     return CellState("complete" if complete else "unfinished", record)
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether the run in a folder ended as it should, whatever its configuration."""
+    return _record(folder).get("status") == "complete"
 
 
 def _record(folder: Path) -> dict[str, Any]:
@@ -70,6 +78,11 @@ def _same(path: Path, expected: Mapping[str, Any], parse: Parse) -> bool:
         return comparable(parse(["fit", "--config", str(path)])) == expected
     except (yaml.YAMLError, AttributeError, ConfigurationError):
         return False
+
+
+def _is_newest(path: Path, others: Sequence[Path]) -> bool:
+    """Whether nothing else was written after it; what is gone cannot have been."""
+    return all(path.stat().st_mtime >= other.stat().st_mtime for other in others if other.exists())
 
 
 def comparable(config: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """The tables of a study as numbers, from its run folders alone; `writing` shows them."""
 
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from attn_lightning.errors import did_you_mean
 from attn_lightning.evaluation.catalog import FAMILIES
 from attn_lightning.evaluation.results import METRICS
 from attn_lightning.evaluation.summary import described
@@ -193,8 +193,8 @@ def unknown_metrics(study: Study, results: Sequence[tuple[Cell, CellState]]) -> 
     lines = []
     for metric in dict.fromkeys([*study.metrics, *study.require]):
         if records and metric not in known:
-            near = difflib.get_close_matches(metric, known, n=3, cutoff=0.4)
-            lines.append(f"No finished run has {metric!r}. Nearest: {', '.join(near) or ', '.join(known)}.")
+            hint = did_you_mean(metric, known) or f" Use one of {', '.join(known)}."
+            lines.append(f"No finished run has {metric!r}.{hint}")
     return lines
 
 

@@ -66,6 +66,8 @@ class Validator:
 def validate(cells: Sequence[Cell], root: Path, validator: Validator) -> list[dict[str, Any]]:
     """Parse the command of every cell; cells that differ in the seed only are parsed once.
 
+    A cell that begins from another run names a file of its seed, and is parsed for itself.
+
     Args:
         cells: all cells of a study.
         root: `run.root`.
@@ -80,13 +82,18 @@ def validate(cells: Sequence[Cell], root: Path, validator: Validator) -> list[di
     parsed: dict[str, dict[str, Any]] = {}
     errors: dict[str, str] = {}
     for cell in cells:
-        if cell.name in parsed or cell.name in errors:
+        name = _parsed_once(cell)
+        if name in parsed or cell.name in errors:
             continue
         try:
-            parsed[cell.name] = comparable(validator.parse(cell.arguments(root)))
+            parsed[name] = comparable(validator.parse(cell.arguments(root)))
         except ConfigurationError as error:
             errors[cell.name] = str(error)
     if errors:
         lines = "\n".join(f"  {name}: {message}" for name, message in errors.items())
         raise ConfigurationError(f"Expected commands that `fit` accepts, but got {len(errors)} it refuses:\n{lines}")
-    return [{**parsed[cell.name], "seed_everything": cell.seed} for cell in cells]
+    return [{**parsed[_parsed_once(cell)], "seed_everything": cell.seed} for cell in cells]
+
+
+def _parsed_once(cell: Cell) -> str:
+    return str(cell) if cell.bases else cell.name

@@ -27,7 +27,7 @@ def test_unknown_command(cli):
 
 def test_unknown_experiment_lists_the_nearest_and_all(cli):
     outcome = cli("fit", "--config", EXPERIMENTS / "ivat_plantd.yaml")
-    refused(outcome, "Nearest: ivat_planted")
+    refused(outcome, "Did you mean ivat_planted")
     for path in EXPERIMENTS.glob("*_*.yaml"):
         assert (path.stem in outcome.err) == (not path.stem.startswith("base")), path.stem
 

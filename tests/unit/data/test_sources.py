@@ -121,6 +121,13 @@ def test_a_column_that_is_not_a_class(tmp_path):
         Labels.scan(split, "label")
 
 
+def test_no_rows_are_no_classes(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("text,label\n")
+    with pytest.raises(DataFormatError, match=r"a\.csv, but got an empty file"):
+        Labels.scan(from_files({"train": path}).splits["train"], "label")
+
+
 @pytest.mark.parametrize("names", [("one",), ("a", "a")])
 def test_fewer_than_two_classes(names):
     with pytest.raises(DataFormatError, match="two different classes"):

@@ -136,7 +136,7 @@ VALID = "methods: [vanilla]\ndata: [planted]\nseeds: 1\n"
     ("text", "message"),
     [
         ("methods: [vanilla]\ndata: [planted]\n", "no `seeds`"),
-        (VALID + "sedes: 2\n", "'sedes'. Nearest: seeds"),
+        (VALID + "sedes: 2\n", "'sedes'; rename it. Did you mean seeds"),
         ("methods: []\ndata: [planted]\nseeds: 1\n", "`methods` to be a list of names"),
         ("methods: [3]\ndata: [planted]\nseeds: 1\n", "`methods` to be a list of names"),
         ("methods: [vanilla, vanilla]\ndata: [planted]\nseeds: 1\n", "'vanilla' twice"),
@@ -150,7 +150,7 @@ VALID = "methods: [vanilla]\ndata: [planted]\nseeds: 1\n"
         ("methods: [vanilla]\ndata: [planted]\nseeds: true\n", "`seeds`"),
         (VALID + "metrics: []\n", "`metrics`"),
         (VALID + "metrics: [train/loss]\n", "'train/loss'"),
-        (VALID + "baseline: vanila\n", "'vanila'. Nearest: vanilla"),
+        (VALID + "baseline: vanila\n", "'vanila'; choose of vanilla. Did you mean vanilla"),
         (VALID + "options: [a]\n", "`options` to be a mapping"),
         (VALID + "options: {run.root: x}\n", "'run.root', which a study sets"),
         (VALID + "options: {seed_everything: [1, 2]}\n", "'seed_everything', which a study sets"),
@@ -187,7 +187,7 @@ def test_other_patterns_are_refused(folder, pattern):
 
 
 def test_an_unknown_experiment_lists_the_nearest_and_all(folder):
-    with pytest.raises(ConfigurationError, match=r"Nearest: vanilla_planted.*All: .*relation_sst"):
+    with pytest.raises(ConfigurationError, match=r"Did you mean vanilla_planted.*All: .*relation_sst"):
         expand(study(folder, "methods: [vanila]\ndata: [planted]\nseeds: 1\n"))
 
 
@@ -199,12 +199,53 @@ def test_two_cells_of_one_name_are_refused(folder):
         expand(study(folder, text))
 
 
+BASED = """
+methods:
+  relation: {method.base: "{iat,epsilon=2}/checkpoints/best.ckpt"}
+  vanilla:
+  iat: {method.epsilon: [1, 2]}
+data: {planted: {}, small: {experiment: planted}}
+seeds: 2
+"""
+
+
+def test_a_method_begins_from_the_run_of_another_with_the_same_data_and_seed(folder):
+    cells = {str(cell): cell for cell in expand(study(folder, BASED))}
+    assert len(cells) == 16
+    cell, root = cells["relation_small/seed_1"], Path("runs/tried")
+    base = cells["iat,epsilon=2_small/seed_1"]
+    assert f"--method.base={base.folder(root)}/checkpoints/best.ckpt" in cell.arguments(root)
+    assert cell.base_folders(root) == [base.folder(root)]
+    assert cell.base_files(root) == [base.folder(root) / "checkpoints" / "best.ckpt"]
+    assert base.base_folders(root) == base.base_files(root) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("methods: {vanilla: {a: '{vanila}/x'}}\ndata: [sst]\n", r"\{vanila\}; name one of .* Did you mean vanilla"),
+        ("methods: {vanilla: {a: '{vanilla}/x'}}\ndata: [sst]\n", "a circle: vanilla before vanilla"),
+        ("methods: {vanilla: {a: '{iat}/x'}, iat: {a: '{vanilla}/x'}}\ndata: [sst]\n", "a circle: .* before .* before"),
+        ("methods: [vanilla]\ndata: {sst: {a: '{vanilla}/x'}}\n", r"\{vanilla\} in 'sst'; move"),
+        ("methods: [vanilla]\ndata: [sst]\noptions: {a: '{vanilla}/x'}\n", r"\{vanilla\} in 'options'; move"),
+    ],
+)
+def test_a_base_that_cannot_be_is_refused(folder, text, message):
+    with pytest.raises(ConfigurationError, match=message):
+        expand(study(folder, f"{text}seeds: 1\n"))
+
+
+def test_braces_that_name_no_file_are_values(folder):
+    (cell,) = expand(study(folder, "methods: {vanilla: {method: '{class_path: X}'}}\ndata: [sst]\nseeds: 1\n"))
+    assert cell.arguments(Path("runs"))[-1] == "--method={class_path: X}"
+
+
 def test_an_unknown_study_lists_the_nearest_and_all(folder):
     study(folder, VALID, "shortcut")
     study(folder, VALID, "relation")
     assert find_study("shortcut", folder) == folder / "shortcut.yaml"
     assert find_study(str(folder / "shortcut.yaml"), Path("elsewhere")) == folder / "shortcut.yaml"
-    with pytest.raises(ConfigurationError, match=r"Nearest: shortcut\. All: relation, shortcut"):
+    with pytest.raises(ConfigurationError, match=r"Did you mean shortcut\? All: relation, shortcut"):
         find_study("shortcuts", folder)
     with pytest.raises(ConfigurationError, match="has no other"):
         find_study("shortcuts", folder / "empty")

@@ -72,6 +72,13 @@ def planned(name, seed=0, retry=False, **options):
     return Planned(cell, comparable({"seed_everything": seed}), retry)
 
 
+def based(name, base, seed=0, **options):
+    """A cell that begins from the run `base` of its seed."""
+    values = (*options.items(), ("method.base", "{first}/checkpoints/last.ckpt"))
+    cell = Cell(name, "planted", "", seed, Path("x.yaml"), values, name, True, (("first", base),))
+    return Planned(cell, comparable({"seed_everything": seed}))
+
+
 def parse(arguments):
     return yaml.safe_load(Path(arguments[2]).read_text())
 
@@ -83,7 +90,8 @@ def scheduler(tmp_path, fake, jobs=2):
 
 
 def state(tmp_path, plan):
-    return cell_state(plan.cell.folder(tmp_path / "study"), plan.config, parse).state
+    root = tmp_path / "study"
+    return cell_state(plan.cell.folder(root), plan.config, parse, plan.cell.base_files(root)).state
 
 
 def starts(tmp_path, name, seed=0):
@@ -234,6 +242,46 @@ def study_process(tmp_path, fake, seconds):
 
 def checkpoints(tmp_path, count):
     return lambda: len(list((tmp_path / "study" / "a").glob("*/checkpoints/last.ckpt"))) >= count
+
+
+def test_what_begins_from_another_run_waits_for_it_while_others_go_on(tmp_path, fake, monkeypatch):
+    monkeypatch.setenv("FAKE_SECONDS", "0.5")
+    plan = [based("c", "b"), based("b", "a"), planned("a"), planned("d")]
+    runner, output = scheduler(tmp_path, fake)
+    runner.run(plan)
+    assert runner.failed == {}
+    assert [state(tmp_path, p) for p in plan] == ["complete"] * 4
+    started = [line.split()[1] for line in output.getvalue().splitlines() if line.startswith("started")]
+    assert started == ["a/seed_0", "d/seed_0", "b/seed_0", "c/seed_0"]
+    lines = output.getvalue()
+    assert lines.index("done     a/seed_0") < lines.index("started  b/seed_0")
+    assert lines.index("done     b/seed_0") < lines.index("started  c/seed_0")
+
+
+def test_without_its_base_a_cell_is_not_started(tmp_path, fake):
+    plan = [planned("a", behave="fails"), based("b", "a"), based("c", "gone"), planned("d")]
+    runner, output = scheduler(tmp_path, fake)
+    runner.run(plan)
+    assert [state(tmp_path, p) for p in plan] == ["failed", "missing", "missing", "complete"]
+    errors = {cell.name: error for cell, error in runner.failed.items()}
+    assert f"begins from {tmp_path / 'study' / 'a' / 'seed_0'}, which is not complete" in errors["b"]
+    assert "gone" in errors["c"]
+    assert "FAILED   b/seed_0 (not started)" in output.getvalue()
+    scheduler(tmp_path, fake)[0].run([planned("a", retry=True), based("b", "a")])
+    assert [state(tmp_path, p) for p in plan[:2]] == ["complete", "complete"]
+
+
+def test_a_base_made_again_makes_what_began_from_it_again(tmp_path, fake):
+    plan = [planned("a"), based("b", "a")]
+    scheduler(tmp_path, fake)[0].run(plan)
+    checkpoint = tmp_path / "study" / "a" / "seed_0" / "checkpoints" / "last.ckpt"
+    later = time.time() + 60
+    os.utime(checkpoint, (later, later))
+    assert [state(tmp_path, p) for p in plan] == ["complete", "different"]
+    os.utime(checkpoint, (1, 1))
+    assert [state(tmp_path, p) for p in plan] == ["complete", "complete"]
+    checkpoint.unlink()  # what is gone cannot be newer
+    assert state(tmp_path, plan[1]) == "complete"
 
 
 def test_a_killed_study_leaves_its_runs_to_the_next_one(tmp_path, fake, monkeypatch):

@@ -108,7 +108,7 @@ def test_a_metric_that_no_run_has_is_reported_with_the_nearest():
     found = results([complete(0.5)], [CellState("missing")])
     (line,) = unknown_metrics(study(metrics=("test/acuracy", "test/accuracy")), found)
     assert "'test/acuracy'" in line
-    assert "Nearest: test/accuracy" in line
+    assert "Did you mean test/accuracy" in line
     assert unknown_metrics(study(metrics=("test/acuracy",)), results([CellState("missing")], [])) == []
     (line,) = unknown_metrics(study(require={"test/acuracy": 0.9}), found)
     assert "'test/acuracy'" in line
