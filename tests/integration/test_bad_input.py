@@ -22,7 +22,7 @@ def refused(outcome, *texts: str) -> None:
 
 
 def test_unknown_command(cli):
-    refused(cli("fti"), "fti", "`fit`", "predict")
+    refused(cli("fti"), "fti", "Did you mean fit?", "predict")
 
 
 def test_unknown_experiment_lists_the_nearest_and_all(cli):

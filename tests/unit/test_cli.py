@@ -27,7 +27,7 @@ def test_no_command_is_an_error_with_help(capsys):
 @pytest.mark.parametrize(("given", "meant"), [("fitt", "fit"), ("predct", "predict"), ("tset", "test")])
 def test_a_misspelled_command(capsys, given, meant):
     assert cli.main([given]) == 2
-    assert f"`{meant}`" in capsys.readouterr().err
+    assert f"Did you mean {meant}?" in capsys.readouterr().err
 
 
 def raising(error: BaseException):
