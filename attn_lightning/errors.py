@@ -38,4 +38,5 @@ def did_you_mean(unknown: str, known: Iterable[str], most: int = 3) -> str:
     near = difflib.get_close_matches(unknown, sorted(known), n=most, cutoff=0.5)
     if not near:
         return ""
-    return f" Did you mean {' or '.join(filter(None, [', '.join(near[:-1]), near[-1]]))}?"
+    *others, last = near
+    return f" Did you mean {', '.join(others)}{' or ' if others else ''}{last}?"
