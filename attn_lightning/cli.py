@@ -38,25 +38,25 @@ def _help() -> str:
 def _command(name: str) -> Callable[[Sequence[str]], int]:
     """Import a command only when it runs: help and errors must not wait for torch."""
     if name == "study":
-        from attn_lightning.study.command import study_command
+        from attn_lightning.commands.study import study_command
 
         return study_command
     from attn_lightning.numerics import flush_denormals
 
     flush_denormals()
     if name == "predict":
-        from attn_lightning.evaluation.predict import predict_command
+        from attn_lightning.commands.predict import predict_command
 
         return predict_command
     if name == "evaluate":
-        from attn_lightning.evaluation.command import evaluate_command
+        from attn_lightning.commands.evaluate import evaluate_command
 
         return evaluate_command
     if name == "figures":
-        from attn_lightning.report.command import figures_command
+        from attn_lightning.commands.figures import figures_command
 
         return figures_command
-    from attn_lightning.training import training_command
+    from attn_lightning.commands.fit import training_command
 
     return lambda arguments: training_command([name, *arguments])
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from attn_lightning.backbone.classifier import AttentionClassifier
+from attn_lightning.backbone.importance import importances
 from attn_lightning.backbone.joint import joint_passes
 from attn_lightning.backbone.protocol import Backbone
-from attn_lightning.callbacks.monitors import check_monitors
 from attn_lightning.checkpoint import (
     add_checkpoint_contents,
     checkpoint_contents,
@@ -24,12 +24,13 @@ from attn_lightning.checkpoint import (
 )
 from attn_lightning.data.datamodule import TextDataModule
 from attn_lightning.errors import ConfigurationError, NumericalError
-from attn_lightning.evaluation.importance import importances
-from attn_lightning.methods.base import Method, TrainStep
+from attn_lightning.methods.base import Method
 from attn_lightning.methods.combined import check_methods, flatten
 from attn_lightning.metrics.agreement import agreement_metrics
 from attn_lightning.metrics.evidence import evidence_metrics, shortcut_metrics
 from attn_lightning.metrics.prediction import PredictionMetrics, prediction_metrics
+from attn_lightning.monitors import check_monitors
+from attn_lightning.step import TrainStep
 from attn_lightning.types import AttentionOutput, Batch, DataSpec, LossTerm
 
 

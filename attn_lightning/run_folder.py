@@ -6,7 +6,6 @@
 """
 
 import json
-import os
 import re
 import shutil
 from contextlib import suppress
@@ -131,10 +130,3 @@ def read_metrics(folder: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ConfigurationError(f"Expected {path} to be JSON, but got: {error}; remove the file.") from error
     return contents
-
-
-def write_json(path: Path, contents: dict[str, Any]) -> None:
-    """Replace the file in one step, so that a killed process leaves the old or the new one, never half of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(contents, indent=2, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.replace(path)

@@ -29,6 +29,9 @@ class ProbeSet(Callback):
         seed: of the subset and of what the families draw.
     """
 
+    logs_validation_metrics = True
+    """Its names depend on the suite, so that every monitored one passes the check before training."""
+
     def __init__(
         self, suite: str = "faithfulness", num_examples: int = 200, every_n_epochs: int = 1, seed: int = 0
     ) -> None:

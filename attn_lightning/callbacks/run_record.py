@@ -19,6 +19,7 @@ from attn_lightning import run_folder
 from attn_lightning.callbacks.cost import CostMeter
 from attn_lightning.data.datamodule import TextDataModule
 from attn_lightning.evaluation.control import control_metrics
+from attn_lightning.files import write_json
 from attn_lightning.methods.base import Method
 from attn_lightning.types import Batch
 
@@ -178,7 +179,7 @@ class RunRecord(CostMeter):
         if trainer.is_global_zero:
             if self._fit_start:
                 self.record["cost"] = self.cost(pl_module.device)
-            run_folder.write_json(self.folder / run_folder.METRICS, self.record)
+            write_json(self.folder / run_folder.METRICS, self.record)
         self._checkpoint_due, self._saved_at = False, time.monotonic()
 
 

@@ -11,8 +11,8 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from attn_lightning.data.datamodule import TextDataModule
+from attn_lightning.files import write_json
 from attn_lightning.metrics.prediction import prediction_metrics
-from attn_lightning.run_folder import write_json
 
 logger = logging.getLogger(__name__)
 

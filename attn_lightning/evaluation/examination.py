@@ -19,8 +19,8 @@ from attn_lightning.evaluation.progress import Progress
 from attn_lightning.evaluation.subject import Examples, Subject
 from attn_lightning.evaluation.suite import Findings, Plan, measure
 from attn_lightning.evaluation.summary import Summary
+from attn_lightning.files import write_json
 from attn_lightning.module import AttentionModule
-from attn_lightning.run_folder import write_json
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@
     summary.json            all rows, the controls, and what does not beat them
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,8 +19,8 @@ import numpy as np
 from attn_lightning.data.batching import Rows
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.evaluation.subject import Evidence, Ragged
-from attn_lightning.run_folder import write_json
-from attn_lightning.study.claims import Claim, owner
+from attn_lightning.files import replacing, write_json
+from attn_lightning.locks import Claim, owner
 
 FORMAT = 1
 """Raised whenever the same evaluation would give other numbers; parts of another format are measured again."""
@@ -48,10 +47,8 @@ class Parts:
 
     def keep_clean(self, probabilities: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> None:
         """Store the clean pass."""
-        temporary = self.folder / ".clean.npz"
-        with temporary.open("wb") as file:
+        with replacing(self.folder / "clean.npz") as file:
             np.savez(file, probabilities=probabilities, labels=labels)
-        temporary.replace(self.folder / "clean.npz")
 
     def explanation(self, name: str, lengths: Rows) -> Ragged | None:
         """The stored explanation, mapped into memory; None if it is not done."""
@@ -138,12 +135,6 @@ def _claim(folder: Path) -> Claim:
 def _read(path: Path) -> dict[str, Any]:
     contents: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.exists() else {}
     return contents
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def evidence_from(parts: Parts, keys: Mapping[str, str], lengths: Rows) -> Evidence:

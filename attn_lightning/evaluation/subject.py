@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.data.batching import LengthBatches, Rows
+from attn_lightning.files import replacing
 from attn_lightning.types import Batch
 
 FloatArray = NDArray[np.floating[Any]]
@@ -112,10 +113,8 @@ class Ragged:
 
     def save(self, path: Path) -> None:
         """Write the values as `.npy`, in one step."""
-        temporary = path.with_name(f".{path.name}")
-        with temporary.open("wb") as file:
+        with replacing(path) as file:
             np.save(file, self.values)
-        temporary.replace(path)
 
     @cached_property
     def starts(self) -> Rows:

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from attn_lightning.console import printable
 from attn_lightning.evaluation.family import MODEL, Family, Measure, Row
-from attn_lightning.evaluation.predict import printable
 from attn_lightning.evaluation.suite import Findings, row_to_json
 
 CONTROLS = ("random", "uniform", "inverted")

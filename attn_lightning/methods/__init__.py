@@ -8,7 +8,7 @@ from attn_lightning.methods.attention_perturbation import (
     AttentionRP,
     AttentionVAT,
 )
-from attn_lightning.methods.base import Differentiates, Method, TrainStep
+from attn_lightning.methods.base import Differentiates, Method
 from attn_lightning.methods.baselines import Diversity, RationaleSupervision
 from attn_lightning.methods.bottleneck import InformationBottleneck
 from attn_lightning.methods.combined import Combined, Scheduled
@@ -17,6 +17,7 @@ from attn_lightning.methods.selective import HardAttention, Hybrid, MarginalLike
 from attn_lightning.methods.shortcuts import InstanceWeighting, RandomAttentionPretraining
 from attn_lightning.methods.sparsity import EntropyPenalty, MaxPenalty, TsallisPenalty
 from attn_lightning.methods.word_perturbation import WordAT, WordIAT, WordIVAT, WordRP, WordVAT
+from attn_lightning.step import TrainStep
 
 __all__ = [
     "AttentionAT",

@@ -11,8 +11,9 @@ from torch import Tensor
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.checkpoint import checkpoint_contents, read_checkpoint
 from attn_lightning.errors import ConfigurationError
-from attn_lightning.methods.base import Method, TrainStep
+from attn_lightning.methods.base import Method
 from attn_lightning.numerics import kl_divergence, log_attention
+from attn_lightning.step import TrainStep
 from attn_lightning.types import AttentionOutput
 
 

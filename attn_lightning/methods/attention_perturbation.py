@@ -9,8 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from attn_lightning.methods.base import Differentiates, Method, TrainStep
-from attn_lightning.methods.perturbation import (
+from attn_lightning.methods.base import Differentiates, Method
+from attn_lightning.perturbation.objectives import (
     Normalization,
     Trial,
     check_normalization,
@@ -26,6 +26,7 @@ from attn_lightning.methods.perturbation import (
     virtual_perturbation,
     virtual_trials,
 )
+from attn_lightning.step import TrainStep
 from attn_lightning.types import LossTerm
 
 

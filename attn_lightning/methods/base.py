@@ -1,7 +1,5 @@
 """The contract of a training method: a Lightning callback that injects an extra loss term."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import ClassVar
 
@@ -11,7 +9,8 @@ from torch import Tensor
 
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.errors import ConfigurationError
-from attn_lightning.types import AttentionOutput, Batch, LossTerm
+from attn_lightning.step import TrainStep
+from attn_lightning.types import LossTerm
 
 
 class Differentiates(IntEnum):
@@ -22,29 +21,6 @@ class Differentiates(IntEnum):
     SCORES_TWICE = 2
     EMBEDDINGS = 3
     EMBEDDINGS_TWICE = 4
-
-
-@dataclass(frozen=True)
-class TrainStep:
-    """All that a method may see of one training step.
-
-    Attributes:
-        model: the backbone; a method may call `attend` freely, and `encode` only if it declares `encoder_passes`.
-        batch: the labelled examples.
-        output: the clean pass over `batch`, with its graph.
-        task_loss: `(logits, labels) -> (B,)`, the per-example task loss that the run uses (class weights included).
-        progress: share of the training that is done, in [0, 1].
-        unlabeled: examples without labels, or None in a supervised run.
-        unlabeled_output: the clean pass over `unlabeled`, or None with it.
-    """
-
-    model: Backbone
-    batch: Batch
-    output: AttentionOutput
-    task_loss: Callable[[Tensor, Tensor], Tensor]
-    progress: float
-    unlabeled: Batch | None = None
-    unlabeled_output: AttentionOutput | None = None
 
 
 class Method(Callback):

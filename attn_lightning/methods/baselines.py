@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from attn_lightning.errors import ConfigurationError
-from attn_lightning.methods.base import Method, TrainStep
+from attn_lightning.methods.base import Method
 from attn_lightning.numerics import at_least_float32, full_precision, kl_divergence, log_attention
+from attn_lightning.step import TrainStep
 from attn_lightning.types import LossTerm
 
 

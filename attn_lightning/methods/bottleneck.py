@@ -12,8 +12,9 @@ from attn_lightning.backbone.bottleneck import BottleneckClassifier
 from attn_lightning.backbone.normalizers import Softmax
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.errors import ConfigurationError
-from attn_lightning.methods.base import Method, TrainStep
+from attn_lightning.methods.base import Method
 from attn_lightning.numerics import full_precision, kl_divergence, masked_log_softmax
+from attn_lightning.step import TrainStep
 from attn_lightning.types import LossTerm
 
 Schedule = Literal["alternate", "compressor", "joint"]

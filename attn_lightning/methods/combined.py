@@ -10,8 +10,9 @@ from torch import Tensor
 
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.errors import ConfigurationError
-from attn_lightning.methods.base import Method, TrainStep, check_requirements
+from attn_lightning.methods.base import Method, check_requirements
 from attn_lightning.methods.schedules import Schedule, weight_factor
+from attn_lightning.step import TrainStep
 from attn_lightning.types import LossTerm
 
 _EXCLUSIVE = {"attention": "attention", "task_loss": "the task loss"}

@@ -12,7 +12,7 @@ from attn_lightning.backbone.normalizers import Softmax
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.backbone.scorers import AdditiveScorer, ScaledDotScorer, Scorer
 from attn_lightning.errors import ConfigurationError
-from attn_lightning.methods.base import Differentiates, Method, TrainStep
+from attn_lightning.methods.base import Differentiates, Method
 from attn_lightning.numerics import (
     at_least_float32,
     entropy,
@@ -21,6 +21,7 @@ from attn_lightning.numerics import (
     log_attention,
     masked_log_softmax,
 )
+from attn_lightning.step import TrainStep
 from attn_lightning.types import AttentionOutput, LossTerm
 
 Output = Literal["logit", "probability", "loss"]

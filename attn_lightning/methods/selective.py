@@ -7,8 +7,9 @@ from torch import Tensor
 
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.errors import ConfigurationError
-from attn_lightning.methods.base import Differentiates, Method, TrainStep
+from attn_lightning.methods.base import Differentiates, Method
 from attn_lightning.numerics import at_least_float32, full_precision, log_mixture
+from attn_lightning.step import TrainStep
 from attn_lightning.types import AttentionOutput
 
 

@@ -20,7 +20,8 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from attn_lightning.errors import ConfigurationError
-from attn_lightning.methods.base import Method, TrainStep
+from attn_lightning.methods.base import Method
+from attn_lightning.step import TrainStep
 from attn_lightning.types import Batch
 
 logger = logging.getLogger(__name__)

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from attn_lightning.errors import ConfigurationError
-from attn_lightning.methods.base import Differentiates, Method, TrainStep
+from attn_lightning.methods.base import Differentiates, Method
 from attn_lightning.numerics import at_least_float32, entropy
+from attn_lightning.step import TrainStep
 from attn_lightning.types import LossTerm
 
 EntropyForm = Literal["plain", "sdc"]

@@ -11,9 +11,9 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from attn_lightning.errors import ConfigurationError
-from attn_lightning.methods.base import Differentiates, Method, TrainStep
-from attn_lightning.methods.neighbors import NeighborCache, toward_neighbors, word_table
-from attn_lightning.methods.perturbation import (
+from attn_lightning.methods.base import Differentiates, Method
+from attn_lightning.perturbation.neighbors import NeighborCache, toward_neighbors, word_table
+from attn_lightning.perturbation.objectives import (
     Steer,
     Trial,
     check_positive,
@@ -27,6 +27,7 @@ from attn_lightning.methods.perturbation import (
     virtual_perturbation,
     virtual_trials,
 )
+from attn_lightning.step import TrainStep
 from attn_lightning.types import LossTerm
 
 

@@ -217,7 +217,7 @@ class Agreement(PerExampleMetric):
 
         Args:
             attention: (B, T).
-            importance: (B, T), for example from `attn_lightning.evaluation.importance`.
+            importance: (B, T), for example from `attn_lightning.backbone.importance`.
             mask: (B, T) bool.
             predicted: (B,) int64 predicted classes; needed if `num_classes` was given.
         """

@@ -20,7 +20,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from attn_lightning.metrics.selective import OUTCOMES
-from attn_lightning.report.statistics import summarize
+from attn_lightning.metrics.statistics import summarize
 from attn_lightning.report.style import BACKGROUND, COLORS, MAP, MARKERS, MISTAKE, house_style, plain
 
 FloatArray = NDArray[np.floating[Any]]

@@ -11,6 +11,7 @@ import matplotlib.style
 from matplotlib.figure import Figure
 
 from attn_lightning.errors import ConfigurationError
+from attn_lightning.files import replacing
 
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#882255", "#999933", "#332288")
 """Told apart with the common kinds of colour blindness (Okabe and Ito 2008; the last three are Paul Tol's)."""
@@ -96,9 +97,8 @@ def write(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
         _refuse_other_contents(files.items())
         folder.mkdir(parents=True, exist_ok=True)
         for path, contents in files.items():
-            temporary = path.with_name(f".{path.name}")
-            temporary.write_bytes(contents)
-            temporary.replace(path)
+            with replacing(path) as file:
+                file.write(contents)
     except OSError as error:
         raise ConfigurationError(
             f"Expected to be able to write figures to {folder}, but got: {error}; choose another `--output`."

@@ -1,20 +1,18 @@
 """A study from checked commands to tables."""
 
-import os
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
+from attn_lightning.console import stdout_console
+from attn_lightning.files import write_text
 from attn_lightning.study.configuration import Study
 from attn_lightning.study.display import Display
 from attn_lightning.study.expansion import Cell
 from attn_lightning.study.scheduler import Planned, Scheduler, cores, log_path
-from attn_lightning.study.state import CellState, cell_state
+from attn_lightning.study.state import CellState, Parse, cell_state
 from attn_lightning.study.table import tables, unknown_metrics
-from attn_lightning.study.validation import Validator, validate
+from attn_lightning.study.validation import validate
 from attn_lightning.study.writing import comma_separated, markdown, note, terminal
 
 _MOST_JOBS = 4
@@ -27,21 +25,21 @@ class StudyRun:
         study: the study.
         cells: its cells.
         root: the folder of the study.
+        parse: the parser of `fit`, which this room does not know.
 
     Raises:
         ConfigurationError: `fit` would refuse a command.
     """
 
-    def __init__(self, study: Study, cells: Sequence[Cell], root: Path) -> None:
-        self.study, self.root, self.validator = study, root, Validator()
-        self.cells = list(zip(cells, validate(cells, root, self.validator), strict=True))
+    def __init__(self, study: Study, cells: Sequence[Cell], root: Path, parse: Parse) -> None:
+        self.study, self.root, self.parse = study, root, parse
+        self.cells = list(zip(cells, validate(cells, root, parse), strict=True))
         self.errors: dict[Cell, str] = {}
 
     def states(self) -> list[tuple[Cell, CellState]]:
         """Every cell and what its run folder says."""
-        parse = self.validator.parse
         return [
-            (cell, cell_state(cell.folder(self.root), config, parse, cell.base_files(self.root)))
+            (cell, cell_state(cell.folder(self.root), config, self.parse, cell.base_files(self.root)))
             for cell, config in self.cells
         ]
 
@@ -62,7 +60,7 @@ class StudyRun:
         jobs = max(1, min(jobs or min(_MOST_JOBS, cores()), len(plan)))
         with Display(len(self.cells), len(self.cells) - len(plan)) as display:
             display.line(_overview(self.study, [found.state for found in states.values()], jobs))
-            scheduler = Scheduler(self.root, jobs, self.validator.parse, display, _durations(states))
+            scheduler = Scheduler(self.root, jobs, self.parse, display, _durations(states))
             try:
                 scheduler.run(plan)
             except KeyboardInterrupt:
@@ -77,9 +75,9 @@ class StudyRun:
         found = tables(self.study, results)
         notes = unknown_metrics(self.study, results)
         self.root.mkdir(parents=True, exist_ok=True)
-        _write(self.root / "table.md", markdown(self.study, found, notes))
-        _write(self.root / "table.csv", comma_separated(found))
-        console = Console(width=None if sys.stdout.isatty() else 160)
+        write_text(self.root / "table.md", markdown(self.study, found, notes))
+        write_text(self.root / "table.csv", comma_separated(found))
+        console = stdout_console()
         for table in found:
             console.print(terminal(table))
         for text in [note(self.study), *notes, *self._failures(results)]:
@@ -110,9 +108,3 @@ def _durations(states: dict[Cell, CellState]) -> dict[str, list[float]]:
         if state.state == "complete" and seconds is not None:
             found.setdefault(cell.data, []).append(seconds)
     return found
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

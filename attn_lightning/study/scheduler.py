@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from attn_lightning.study.claims import Claim, owner
+from attn_lightning.locks import Claim, owner
 from attn_lightning.study.display import Display, duration, seconds_left
 from attn_lightning.study.expansion import Cell
 from attn_lightning.study.state import CellState, Parse, cell_state, is_complete, resumable, set_aside

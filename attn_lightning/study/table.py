@@ -11,7 +11,7 @@ from attn_lightning.errors import did_you_mean
 from attn_lightning.evaluation.catalog import FAMILIES
 from attn_lightning.evaluation.results import METRICS
 from attn_lightning.evaluation.summary import described
-from attn_lightning.report.statistics import Comparison, Summary, compare, holm, summarize
+from attn_lightning.metrics.statistics import Comparison, Summary, compare, holm, summarize
 from attn_lightning.study.configuration import Study
 from attn_lightning.study.expansion import Cell
 from attn_lightning.study.state import CellState

@@ -18,11 +18,11 @@ from rich.console import Console
 from rich.table import Table
 
 from attn_lightning.backbone.classifier import AttentionClassifier
+from attn_lightning.backbone.importance import importances
 from attn_lightning.evaluation.erasure import inference
 from attn_lightning.evaluation.explainers.loo import LeaveOneOut
 from attn_lightning.evaluation.families.attention_tests import AttentionTests
 from attn_lightning.evaluation.families.faithfulness import Faithfulness
-from attn_lightning.evaluation.importance import importances
 from attn_lightning.evaluation.subject import Evidence, Ragged, Subject, no_progress
 from attn_lightning.metrics.agreement import agreement_metrics
 from attn_lightning.metrics.per_example import to_array

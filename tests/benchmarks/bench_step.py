@@ -44,8 +44,9 @@ from attn_lightning.methods import (
     ModelConsistentAdversary,
     Scheduled,
 )
-from attn_lightning.methods.base import Method, TrainStep
+from attn_lightning.methods.base import Method
 from attn_lightning.methods.bottleneck import Phase
+from attn_lightning.step import TrainStep
 from attn_lightning.types import Batch, DataSpec
 
 VOCABULARY_SIZE, EMBEDDING_SIZE, BATCH_SIZE = 15_000, 300, 32

@@ -28,9 +28,10 @@ from attn_lightning.backbone.classifier import AttentionClassifier
 from attn_lightning.backbone.normalizers import Uniform
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.errors import ConfigurationError
-from attn_lightning.methods.base import Differentiates, Method, TrainStep, check_requirements
+from attn_lightning.methods.base import Differentiates, Method, check_requirements
 from attn_lightning.methods.combined import Combined, Scheduled
 from attn_lightning.numerics import masked_softmax
+from attn_lightning.step import TrainStep
 from attn_lightning.types import AttentionOutput, Batch, DataSpec
 
 HEADINGS = ("Objective", "Source", "Own choices", "Cost", "Interactions")

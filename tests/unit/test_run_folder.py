@@ -8,6 +8,7 @@ import pytest
 
 from attn_lightning import run_folder
 from attn_lightning.errors import ConfigurationError
+from attn_lightning.files import write_json
 
 
 def test_versions_count_up_and_gaps_are_not_filled(tmp_path):
@@ -48,7 +49,7 @@ def test_a_root_that_is_a_file(tmp_path):
 
 def test_an_unused_folder_is_removed_and_a_used_one_kept(tmp_path):
     unused, used = (run_folder.create(tmp_path, "a", None) for _ in range(2))
-    run_folder.write_json(used / run_folder.METRICS, {})
+    write_json(used / run_folder.METRICS, {})
     run_folder.remove_unused(unused)
     run_folder.remove_unused(used)
     assert not unused.exists()
@@ -80,15 +81,15 @@ def test_the_newest_last_checkpoint_is_found(tmp_path):
 def test_metrics_are_read_back(tmp_path):
     assert run_folder.read_metrics(tmp_path) == {}
     contents = {"a": 1.5, "name": "ü", "none": None}
-    run_folder.write_json(tmp_path / run_folder.METRICS, contents)
+    write_json(tmp_path / run_folder.METRICS, contents)
     assert run_folder.read_metrics(tmp_path) == contents
     assert [path.name for path in tmp_path.iterdir()] == [run_folder.METRICS]
 
 
 def test_numbers_that_are_not_json_never_replace_the_file(tmp_path):
-    run_folder.write_json(tmp_path / run_folder.METRICS, {"a": 1})
+    write_json(tmp_path / run_folder.METRICS, {"a": 1})
     with pytest.raises(ValueError, match="JSON"):
-        run_folder.write_json(tmp_path / run_folder.METRICS, {"a": float("nan")})
+        write_json(tmp_path / run_folder.METRICS, {"a": float("nan")})
     assert json.loads((tmp_path / run_folder.METRICS).read_text()) == {"a": 1}
 
 

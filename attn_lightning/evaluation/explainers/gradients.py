@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from attn_lightning.backbone.importance import Importance, importances
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.evaluation.erasure import inference
 from attn_lightning.evaluation.explainer import Explainer
 from attn_lightning.evaluation.explainers.controls import inverted
-from attn_lightning.evaluation.importance import Importance, importances
 from attn_lightning.evaluation.subject import Advance, Ragged, Subject
 from attn_lightning.metrics.per_example import to_array
 from attn_lightning.types import AttentionOutput, Batch
@@ -36,7 +36,7 @@ class Attention(Explainer):
 
 
 class _Differentiated(Explainer):
-    """One kind of `attn_lightning.evaluation.importance.importances`."""
+    """One kind of `attn_lightning.backbone.importance.importances`."""
 
     def scores(self, subject: Subject, batch: Batch) -> Tensor:
         """See `Explainer.scores`."""

@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attn_lightning.backbone.importance import differentiable, recurrent_kernels
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.evaluation.erasure import inference
 from attn_lightning.evaluation.explainer import Explainer
-from attn_lightning.evaluation.importance import differentiable, recurrent_kernels
 from attn_lightning.evaluation.subject import Subject
 from attn_lightning.types import Batch
 

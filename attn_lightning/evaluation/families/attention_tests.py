@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from attn_lightning.backbone.importance import differentiable
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.evaluation.attention_tests import (
@@ -31,7 +32,6 @@ from attn_lightning.evaluation.diagnostic import (
     uniform_weights,
 )
 from attn_lightning.evaluation.family import MODEL, Family, Measure, Row
-from attn_lightning.evaluation.importance import differentiable
 from attn_lightning.evaluation.subject import Advance, Evidence, Subject
 from attn_lightning.metrics.agreement import jensen_shannon
 from attn_lightning.metrics.per_example import to_array

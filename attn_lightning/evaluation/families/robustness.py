@@ -11,8 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from attn_lightning.backbone.importance import differentiable
 from attn_lightning.errors import ConfigurationError
-from attn_lightning.evaluation.attacks import (
+from attn_lightning.evaluation.family import MODEL, Family, Measure, Row
+from attn_lightning.evaluation.subject import Advance, Evidence, Subject
+from attn_lightning.metrics.agreement import jensen_shannon
+from attn_lightning.metrics.per_example import to_array
+from attn_lightning.metrics.robustness import area_under_curve, correct, unchanged
+from attn_lightning.perturbation.attacks import (
     NUM_STEPS,
     Place,
     clean_pass,
@@ -24,14 +30,8 @@ from attn_lightning.evaluation.attacks import (
     score_place,
     select_rows,
 )
-from attn_lightning.evaluation.family import MODEL, Family, Measure, Row
-from attn_lightning.evaluation.importance import differentiable
-from attn_lightning.evaluation.subject import Advance, Evidence, Subject
-from attn_lightning.evaluation.substitution import NUM_TRIALS, Vocabulary, substitute_words
-from attn_lightning.methods.neighbors import NeighborCache, word_table
-from attn_lightning.metrics.agreement import jensen_shannon
-from attn_lightning.metrics.per_example import to_array
-from attn_lightning.metrics.robustness import area_under_curve, correct, unchanged
+from attn_lightning.perturbation.neighbors import NeighborCache, word_table
+from attn_lightning.perturbation.substitution import NUM_TRIALS, Vocabulary, substitute_words
 from attn_lightning.types import UNLABELED, AttentionOutput, Batch
 
 logger = logging.getLogger(__name__)
@@ -185,8 +185,8 @@ class Robustness(Family):
     """Accuracy, share of unchanged predictions and shift of attention under attack, over the strength of the attack.
 
     `scores` and `embeddings` are attacked by noise of at most epsilon (L2, per example, over its real tokens; see
-    `attn_lightning.evaluation.attacks`), `words` by replacing some of them by near ones (see
-    `attn_lightning.evaluation.substitution`). An attack leads away from the `prediction` of the unperturbed model or
+    `attn_lightning.perturbation.attacks`), `words` by replacing some of them by near ones (see
+    `attn_lightning.perturbation.substitution`). An attack leads away from the `prediction` of the unperturbed model or
     from the gold `label`; random noise has no target ("none"). Every curve starts with the clean model at 0, and each
     metric has the mean height of its curve as a row `..._area`.
 

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from attn_lightning.backbone.importance import differentiable
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.evaluation.diagnostic import attention_of, random_weights
 from attn_lightning.evaluation.family import MODEL, Family, Measure, Row
-from attn_lightning.evaluation.importance import differentiable
 from attn_lightning.evaluation.shortcut_probe import PROBES, Probe, features_of, probe_predictions
 from attn_lightning.evaluation.subject import Advance, Evidence, Ragged, Subject, no_progress
 from attn_lightning.types import UNLABELED

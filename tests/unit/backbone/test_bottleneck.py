@@ -17,8 +17,9 @@ from attn_lightning.backbone.bottleneck import (
     merged_moments,
     open_gates,
 )
-from attn_lightning.evaluation.importance import importances
-from attn_lightning.methods import AttentionIVAT, TrainStep
+from attn_lightning.backbone.importance import importances
+from attn_lightning.methods import AttentionIVAT
+from attn_lightning.step import TrainStep
 from attn_lightning.types import Batch, DataSpec
 
 SPEC = DataSpec(3, 20, 5, ("a", "b", "c"))

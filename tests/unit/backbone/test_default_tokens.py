@@ -15,15 +15,16 @@ from torch.nn import functional as F
 from attn_lightning.backbone.classifier import AttentionClassifier
 from attn_lightning.backbone.default_tokens import DefaultTokens, restricted_attention
 from attn_lightning.backbone.encoders import CNN, Average, BiLSTM
+from attn_lightning.backbone.importance import importances
 from attn_lightning.backbone.normalizers import Normalizer, Softmax, Sparsemax, TopK
 from attn_lightning.checkpoint import add_checkpoint_contents, checkpoint_spec
 from attn_lightning.data.embeddings import RandomEmbeddings
 from attn_lightning.data.planted import Planted
 from attn_lightning.data.text import TextOptions, TextTokenizer
 from attn_lightning.errors import ConfigurationError, DataFormatError
-from attn_lightning.evaluation.importance import importances
-from attn_lightning.methods import AttentionIVAT, TrainStep
+from attn_lightning.methods import AttentionIVAT
 from attn_lightning.methods.relation import Relation
+from attn_lightning.step import TrainStep
 from attn_lightning.types import Batch, DataSpec
 
 K = 3

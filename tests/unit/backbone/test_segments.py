@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from attn_lightning.backbone.bottleneck import BottleneckClassifier, NoiseGate
 from attn_lightning.backbone.classifier import AttentionClassifier
 from attn_lightning.backbone.encoders import Average
+from attn_lightning.backbone.importance import importances
 from attn_lightning.backbone.normalizers import Softmax, Sparsemax, Uniform
 from attn_lightning.backbone.segments import (
     ConvolutionalClassifier,
@@ -18,12 +19,11 @@ from attn_lightning.backbone.segments import (
     FullyConnectedFocus,
 )
 from attn_lightning.errors import ConfigurationError
-from attn_lightning.evaluation.importance import importances
 from attn_lightning.methods.attention_perturbation import AttentionIVAT
-from attn_lightning.methods.base import TrainStep
 from attn_lightning.methods.relation import Relation
 from attn_lightning.methods.word_perturbation import WordVAT
 from attn_lightning.module import cross_entropy
+from attn_lightning.step import TrainStep
 from attn_lightning.types import Batch, DataSpec
 
 POINTS = DataSpec(3, 0, 5, ("a", "b", "c"), segment_shape=(5,))

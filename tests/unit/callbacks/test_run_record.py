@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch import Trainer
 
 from attn_lightning import run_folder
+from attn_lightning.callbacks import run_record
 from attn_lightning.callbacks.run_record import RunRecord, _numbers, environment, prediction_table
 from attn_lightning.data import Planted, RandomEmbeddings
 from attn_lightning.module import AttentionModule
@@ -70,13 +71,13 @@ def fit(tmp_path):
 
 def test_short_epochs_without_validation_are_written_together(tmp_path, fit, monkeypatch):
     """Writing a growing file after each of many epochs took a third of the time of a training on points."""
-    writes, write = [], run_folder.write_json
+    writes, write = [], run_record.write_json
 
     def counted(path, contents):
         writes.append(len(contents["history"]))
         write(path, contents)
 
-    monkeypatch.setattr(run_folder, "write_json", counted)
+    monkeypatch.setattr(run_record, "write_json", counted)
     monkeypatch.setattr("attn_lightning.callbacks.run_record.SECONDS_BETWEEN_WRITES", math.inf)
     fit(RunRecord(tmp_path), AttentionModule(), max_epochs=8, check_val_every_n_epoch=3)
     # At the start, with each validation, at the end: no checkpoint is ahead of the record.

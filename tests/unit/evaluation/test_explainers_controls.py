@@ -7,12 +7,12 @@ from torch import nn
 
 from attn_lightning.backbone.classifier import AttentionClassifier
 from attn_lightning.backbone.encoders import CNN, Average, BiLSTM
+from attn_lightning.backbone.importance import importances
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.evaluation.explainer import Explainer
 from attn_lightning.evaluation.explainers.available import explainers
 from attn_lightning.evaluation.explainers.controls import Inverted, Random, Rationale, Uniform
 from attn_lightning.evaluation.explainers.gradients import NATIVE, Attention, native_explanations
-from attn_lightning.evaluation.importance import importances
 from attn_lightning.evaluation.subject import Subject, no_progress
 from attn_lightning.types import Batch, DataSpec
 

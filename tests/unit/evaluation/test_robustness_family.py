@@ -12,14 +12,14 @@ from torch import nn
 
 from attn_lightning.backbone.classifier import AttentionClassifier
 from attn_lightning.backbone.encoders import BiLSTM
+from attn_lightning.backbone.importance import differentiable
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.errors import ConfigurationError
-from attn_lightning.evaluation.attacks import clean_pass, embedding_place, one_step, pgd, score_place
 from attn_lightning.evaluation.families.robustness import Robustness
 from attn_lightning.evaluation.family import MODEL
-from attn_lightning.evaluation.importance import differentiable
 from attn_lightning.evaluation.subject import Evidence, Subject, no_progress
 from attn_lightning.numerics import masked_softmax
+from attn_lightning.perturbation.attacks import clean_pass, embedding_place, one_step, pgd, score_place
 from attn_lightning.types import AttentionOutput, Batch, DataSpec
 
 NOTHING = Evidence(np.zeros((0, 2)), np.zeros(0, np.int64), {})

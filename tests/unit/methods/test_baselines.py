@@ -12,10 +12,10 @@ from attn_lightning.backbone.classifier import AttentionClassifier
 from attn_lightning.data.planted import Planted
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.methods import Diversity, RationaleSupervision
-from attn_lightning.methods.base import TrainStep
 from attn_lightning.methods.baselines import conicity, rationale_divergence, shuffle_rationale
 from attn_lightning.module import AttentionModule
 from attn_lightning.numerics import masked_softmax
+from attn_lightning.step import TrainStep
 from attn_lightning.types import Batch, DataSpec
 
 MASK = torch.arange(6) < torch.tensor([6, 4, 1])[:, None]

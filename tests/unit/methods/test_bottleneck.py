@@ -17,7 +17,6 @@ from attn_lightning.backbone.classifier import AttentionClassifier
 from attn_lightning.backbone.encoders import Average
 from attn_lightning.backbone.normalizers import Uniform
 from attn_lightning.errors import ConfigurationError
-from attn_lightning.methods.base import TrainStep
 from attn_lightning.methods.bottleneck import (
     InformationBottleneck,
     Phase,
@@ -27,6 +26,7 @@ from attn_lightning.methods.bottleneck import (
     phase_of,
 )
 from attn_lightning.module import AttentionModule
+from attn_lightning.step import TrainStep
 from attn_lightning.types import Batch, DataSpec
 
 SPEC = DataSpec(2, 12, 4, ("a", "b"))

@@ -19,9 +19,10 @@ from attn_lightning.backbone.encoders import Average
 from attn_lightning.backbone.normalizers import Uniform
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.methods import AttentionAT, AttentionIVAT, AttentionVAT, Combined, Relation, Scheduled
-from attn_lightning.methods.base import Differentiates, Method, TrainStep
+from attn_lightning.methods.base import Differentiates, Method
 from attn_lightning.methods.combined import check_exclusive, check_methods, flatten
 from attn_lightning.module import AttentionModule
+from attn_lightning.step import TrainStep
 from attn_lightning.types import Batch, DataSpec, LossTerm
 
 SPEC = DataSpec(2, 12, 5, ("a", "b"))

@@ -12,7 +12,6 @@ from attn_lightning.backbone.classifier import AttentionClassifier
 from attn_lightning.backbone.normalizers import Sparsemax
 from attn_lightning.backbone.segments import FullyConnectedClassifier, FullyConnectedFocus
 from attn_lightning.errors import ConfigurationError
-from attn_lightning.methods.base import TrainStep
 from attn_lightning.methods.combined import Combined
 from attn_lightning.methods.selective import (
     HardAttention,
@@ -23,6 +22,7 @@ from attn_lightning.methods.selective import (
 )
 from attn_lightning.module import cross_entropy
 from attn_lightning.numerics import log_mixture
+from attn_lightning.step import TrainStep
 from attn_lightning.types import Batch, DataSpec
 
 SPEC = DataSpec(3, 0, 2, ("a", "b", "c"), segment_shape=(2,))

@@ -20,7 +20,7 @@ from attn_lightning.data.embeddings import RandomEmbeddings
 from attn_lightning.data.planted import Planted
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.methods import InstanceWeighting, RandomAttentionPretraining
-from attn_lightning.methods.base import Method, TrainStep
+from attn_lightning.methods.base import Method
 from attn_lightning.methods.shortcuts import (
     effective_sample_size,
     mask_features,
@@ -31,6 +31,7 @@ from attn_lightning.methods.shortcuts import (
     random_subset_attention,
 )
 from attn_lightning.module import AttentionModule
+from attn_lightning.step import TrainStep
 from attn_lightning.types import Batch, DataSpec
 
 MASK = torch.arange(6) < torch.tensor([6, 4, 1])[:, None]

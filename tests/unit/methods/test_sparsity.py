@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from attn_lightning.backbone.classifier import AttentionClassifier
 from attn_lightning.backbone.normalizers import Entmax15, Normalizer, Softmax, Sparsemax, TopK, Uniform
 from attn_lightning.errors import ConfigurationError
-from attn_lightning.methods.base import Method, TrainStep, check_requirements
+from attn_lightning.methods.base import Method, check_requirements
 from attn_lightning.methods.sparsity import (
     EntropyPenalty,
     MaxPenalty,
@@ -20,6 +20,7 @@ from attn_lightning.methods.sparsity import (
     largest_weight,
     sum_of_squares,
 )
+from attn_lightning.step import TrainStep
 from attn_lightning.types import Batch, DataSpec
 
 MASK = torch.arange(5) < torch.tensor([5, 1, 3])[:, None]

@@ -14,6 +14,7 @@ from attn_lightning.data.segments import MosaicExamples, Mosaics, Points
 from attn_lightning.errors import ConfigurationError, NumericalError
 from attn_lightning.evaluation.subject import Subject
 from attn_lightning.metrics.selective import OUTCOMES
+from attn_lightning.metrics.statistics import bootstrap_interval
 from attn_lightning.report import model_figures as measured
 from attn_lightning.report.figures import (
     Curve,
@@ -27,7 +28,6 @@ from attn_lightning.report.figures import (
     shortcuts,
     strips,
 )
-from attn_lightning.report.statistics import bootstrap_interval
 from attn_lightning.report.study_figures import curves_of, shortcuts_of, strips_of
 from attn_lightning.report.style import file_name, plain, render, write
 from attn_lightning.study.expansion import Cell

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from attn_lightning.study.claims import Claim, owner
+from attn_lightning.locks import Claim, owner
 from attn_lightning.study.display import Display
 from attn_lightning.study.expansion import Cell
 from attn_lightning.study.scheduler import Planned, Scheduler

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.errors import ConfigurationError
-from attn_lightning.methods.base import TrainStep
 from attn_lightning.numerics import at_least_float32, full_precision, kl_divergence, unit_vectors
+from attn_lightning.step import TrainStep
 from attn_lightning.types import AttentionOutput, Batch, LossTerm
 
 Harm = Callable[[Tensor], Tensor]

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
-from attn_lightning.callbacks.probe_set import ProbeSet
 from attn_lightning.errors import ConfigurationError, did_you_mean
 
 
@@ -43,4 +42,4 @@ def _monitored(callbacks: Iterable[Callback]) -> Iterator[str]:
 def _may_log(callback: Callback) -> bool:
     """Whether the callback may log names that do not begin with `train/`: of ours and Lightning's only one does."""
     package = type(callback).__module__.partition(".")[0]
-    return isinstance(callback, ProbeSet) or package not in ("attn_lightning", "lightning")
+    return getattr(callback, "logs_validation_metrics", False) or package not in ("attn_lightning", "lightning")

@@ -16,7 +16,7 @@ must not pass for robust because its gradient is hidden. Where the place has no 
 attention, nothing is gained and the noise stays 0.
 
 Shapes: noise has the shape of what it is added to, (B, T) for scores or (B, T, E) for embeddings, (B, T, ...) below.
-Everything here runs inside `attn_lightning.evaluation.importance.differentiable`.
+Everything here runs inside `attn_lightning.backbone.importance.differentiable`.
 """
 
 from collections.abc import Callable
@@ -25,9 +25,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from attn_lightning.backbone.importance import recurrent_kernels
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.errors import NumericalError
-from attn_lightning.evaluation.importance import recurrent_kernels
 from attn_lightning.numerics import at_least_float32, full_precision, unit_vectors
 from attn_lightning.types import AttentionOutput
 

@@ -11,10 +11,13 @@ from torch import nn
 
 from attn_lightning.backbone.classifier import AttentionClassifier
 from attn_lightning.backbone.encoders import CNN, Average, BiLSTM
+from attn_lightning.backbone.importance import differentiable
 from attn_lightning.backbone.normalizers import Softmax, Sparsemax, TopK, Uniform
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.errors import NumericalError
-from attn_lightning.evaluation.attacks import (
+from attn_lightning.evaluation.families.robustness import word_budgets
+from attn_lightning.numerics import masked_softmax
+from attn_lightning.perturbation.attacks import (
     clean_pass,
     embedding_place,
     harm_gradient,
@@ -25,11 +28,8 @@ from attn_lightning.evaluation.attacks import (
     score_place,
     select_rows,
 )
-from attn_lightning.evaluation.families.robustness import word_budgets
-from attn_lightning.evaluation.importance import differentiable
-from attn_lightning.evaluation.substitution import Task, Vocabulary, estimated_gains, substitute_words
-from attn_lightning.methods.neighbors import NeighborCache
-from attn_lightning.numerics import masked_softmax
+from attn_lightning.perturbation.neighbors import NeighborCache
+from attn_lightning.perturbation.substitution import Task, Vocabulary, estimated_gains, substitute_words
 from attn_lightning.types import AttentionOutput, DataSpec
 
 PLACES = {"scores": score_place, "embeddings": embedding_place}

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from attn_lightning.backbone.encoders import Average
+from attn_lightning.console import printable
 from attn_lightning.data.text import TextTokenizer
-from attn_lightning.evaluation import predict
-from attn_lightning.evaluation.predict import Prediction, Predictor, prediction_table, printable
+from attn_lightning.evaluation import prediction
+from attn_lightning.evaluation.prediction import Prediction, Predictor, prediction_table
 from attn_lightning.module import AttentionModule
 from attn_lightning.types import DataSpec
 
@@ -86,8 +87,8 @@ def test_order_is_kept_and_batches_change_nothing(predictor):
 
 
 def test_batches_are_bounded_in_tokens(monkeypatch):
-    monkeypatch.setattr(predict, "_TOKENS", 10)
-    batches = list(predict._batches([4, 30, 2, 3, 5, 2], 3))
+    monkeypatch.setattr(prediction, "_TOKENS", 10)
+    batches = list(prediction._batches([4, 30, 2, 3, 5, 2], 3))
     assert batches == [[2, 5, 3], [0, 4], [1]]
 
 
@@ -150,7 +151,8 @@ def store(path, texts):
 
 
 def test_more_rows_than_are_read_at_a_time(cli, checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setattr(predict, "_CHUNK", 7)
+    monkeypatch.setattr("attn_lightning.commands.predict.CHUNK", 7)
+    monkeypatch.setattr(prediction, "CHUNK", 7)
     texts = [f"film {'good ' * (number % 5)}{number}" for number in range(20)]
     store(tmp_path / "in.jsonl", texts)
     common = ("predict", "--ckpt_path", checkpoint, "--input", tmp_path / "in.jsonl", "--text_column=review")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from attn_lightning.report.statistics import (
+from attn_lightning.metrics.statistics import (
     bootstrap_interval,
     compare,
     effect_size,

@@ -9,11 +9,12 @@ from lightning.pytorch import LightningDataModule
 from matplotlib.figure import Figure
 
 from attn_lightning import run_folder
-from attn_lightning.arguments import OneLineErrorParser, class_change_resets_arguments
+from attn_lightning.commands.evaluate import load, parse_with_run_data, prepared_data
+from attn_lightning.commands.parsing import OneLineErrorParser, class_change_resets_arguments
+from attn_lightning.commands.validation import Validator
+from attn_lightning.console import printable
 from attn_lightning.errors import ConfigurationError
-from attn_lightning.evaluation.command import load, parse_with_run_data, prepared_data
 from attn_lightning.evaluation.examination import ExaminationOptions, Examinee, subject_of
-from attn_lightning.evaluation.predict import printable
 from attn_lightning.report.model_figures import model_figures
 from attn_lightning.report.study_figures import study_figures
 from attn_lightning.report.style import write
@@ -114,7 +115,7 @@ def _of_checkpoint(parser: OneLineErrorParser, options: Namespace) -> Drawn:
 
 def _of_study(options: Namespace) -> Drawn:
     study = read_study(find_study(options.study))
-    run = StudyRun(study, expand(study), options.root / study.name)
+    run = StudyRun(study, expand(study), options.root / study.name, Validator().parse)
     results = run.states()
     if not any(found.state == "complete" for _, found in results):
         raise ConfigurationError(

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.data.text import UNKNOWN_ID
 from attn_lightning.errors import ConfigurationError
-from attn_lightning.methods.perturbation import Steer
 from attn_lightning.numerics import at_least_float32, unit_vectors
+from attn_lightning.perturbation.objectives import Steer
 
 logger = logging.getLogger(__name__)
 

@@ -19,27 +19,27 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
-from rich.console import Console
 
 from attn_lightning import run_folder
-from attn_lightning.arguments import (
+from attn_lightning.callbacks.epoch_seed import EpochSeed
+from attn_lightning.callbacks.run_record import EpochSummary, RunRecord
+from attn_lightning.checkpoint import read_checkpoint
+from attn_lightning.commands.parsing import (
     OneLineErrorParser,
     check_config_files,
     class_change_resets_arguments,
     print_cards,
     with_checkpoint_config,
 )
-from attn_lightning.callbacks.epoch_seed import EpochSeed
-from attn_lightning.callbacks.run_record import EpochSummary, RunRecord
-from attn_lightning.checkpoint import read_checkpoint
+from attn_lightning.console import show_messages, stdout_console
 from attn_lightning.data.datamodule import TextDataModule
 from attn_lightning.errors import AttnLightningError, ConfigurationError
 from attn_lightning.evaluation.catalog import FAST_EXPLAINERS, chosen_explainers, chosen_families
 from attn_lightning.evaluation.examination import ExaminationOptions, Examinee, examine
-from attn_lightning.evaluation.folder import file_digest
 from attn_lightning.evaluation.results import print_results
 from attn_lightning.evaluation.suite import Plan
 from attn_lightning.evaluation.summary import print_summary
+from attn_lightning.files import file_digest
 from attn_lightning.methods.base import Method
 from attn_lightning.module import AttentionModule
 
@@ -335,7 +335,7 @@ class AttentionCLI(LightningCLI):
         plan = Plan(chosen_families(options.suite), chosen_explainers(options.suite_explainers))
         module = self.model.to(self.trainer.strategy.root_device)
         examinee = Examinee(module, self.datamodule, file_digest(Path(best)), Path(best).stem)
-        console = Console(width=None if sys.stdout.isatty() else 160)
+        console = stdout_console()
         summary, folder = examine(
             examinee,
             plan,
@@ -421,7 +421,9 @@ def training_command(arguments: Sequence[str]) -> int:
     """
     os.environ.pop(_FOLDER_VARIABLE, None) if "LOCAL_RANK" not in os.environ else None
     _quiet_libraries()
-    show_progress()
+    show_messages(logging.INFO if _rank() == 0 else logging.WARNING)
+    if not sys.stderr.isatty():
+        datasets.disable_progress_bars()
     print_cards(arguments)
     arguments = with_checkpoint_config(list(arguments))
     check_config_files(arguments)
@@ -448,16 +450,3 @@ def _quiet_libraries() -> None:
     warnings.filterwarnings(
         "ignore", message=".*The number of training batches .* is smaller than the logging interval.*"
     )
-
-
-def show_progress() -> None:
-    """Print what the package reports of long preparations and of data it had to change."""
-    package = logging.getLogger("attn_lightning")
-    if not package.handlers:
-        handler = logging.StreamHandler(sys.stdout)
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        package.addHandler(handler)
-        package.propagate = False
-    package.setLevel(logging.INFO if _rank() == 0 else logging.WARNING)
-    if not sys.stderr.isatty():
-        datasets.disable_progress_bars()

@@ -10,8 +10,7 @@ from torch.nn import functional as F
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.methods import AttentionAT, AttentionIAT, AttentionIVAT, AttentionRP, AttentionVAT, Method
-from attn_lightning.methods.base import TrainStep
-from attn_lightning.methods.perturbation import (
+from attn_lightning.perturbation.objectives import (
     Site,
     Steer,
     Trial,
@@ -24,6 +23,7 @@ from attn_lightning.methods.perturbation import (
     unsteered,
     virtual_perturbation,
 )
+from attn_lightning.step import TrainStep
 from attn_lightning.types import AttentionOutput, Batch
 
 B, T, D, C = 5, 6, 4, 3

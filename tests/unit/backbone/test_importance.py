@@ -10,15 +10,15 @@ from torch.utils.data import DataLoader
 
 from attn_lightning.backbone.classifier import AttentionClassifier
 from attn_lightning.backbone.encoders import CNN, Average, BiLSTM
-from attn_lightning.backbone.normalizers import Uniform
-from attn_lightning.backbone.protocol import Backbone
-from attn_lightning.errors import ConfigurationError
-from attn_lightning.evaluation.importance import (
+from attn_lightning.backbone.importance import (
     confidence,
     gradient_importance,
     hidden_importance,
     importances,
 )
+from attn_lightning.backbone.normalizers import Uniform
+from attn_lightning.backbone.protocol import Backbone
+from attn_lightning.errors import ConfigurationError
 from attn_lightning.types import Batch, DataSpec
 
 KINDS = ("gradient", "gradient_full", "hidden")

@@ -4,11 +4,11 @@ import pytest
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
-from attn_lightning.callbacks.monitors import check_monitors
 from attn_lightning.data import Planted, RandomEmbeddings
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.methods import AttentionAT
 from attn_lightning.module import AttentionModule
+from attn_lightning.monitors import check_monitors
 
 KNOWN = ["val/accuracy", "val/auroc", "val/log_loss"]
 

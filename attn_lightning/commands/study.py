@@ -48,9 +48,10 @@ def study_command(arguments: Sequence[str]) -> int:
     study = read_study(find_study(options.study))
     cells = expand(study)
     # This loads torch, which a mistake in the study file should not have to wait for.
+    from attn_lightning.commands.validation import Validator
     from attn_lightning.study.running import StudyRun
 
-    run = StudyRun(study, cells, options.root / study.name)
+    run = StudyRun(study, cells, options.root / study.name, Validator().parse)
     if options.dry_run:
         _print_commands(cells, run.root)
         return 0

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.data.text import UNKNOWN_ID
-from attn_lightning.evaluation.attacks import clean_pass, from_embeddings, margin, margin_gradient
-from attn_lightning.methods.neighbors import NeighborCache
 from attn_lightning.numerics import at_least_float32
+from attn_lightning.perturbation.attacks import clean_pass, from_embeddings, margin, margin_gradient
+from attn_lightning.perturbation.neighbors import NeighborCache
 from attn_lightning.types import AttentionOutput
 
 NUM_TRIALS = 8
@@ -104,7 +104,7 @@ def substitute_words(
 ) -> list[Substituted]:
     """Raise `max_{c != y} z_c - z_y` by replacing at most some words of every text.
 
-    Runs inside `attn_lightning.evaluation.importance.differentiable`.
+    Runs inside `attn_lightning.backbone.importance.differentiable`.
 
     Args:
         model: the backbone.

@@ -1,6 +1,5 @@
 """`evaluate`: every measurement of a checkpoint, on its own test split or on other data."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,12 +8,12 @@ import torch
 import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule
-from rich.console import Console
 
 from attn_lightning import run_folder
-from attn_lightning.arguments import OneLineErrorParser, class_change_resets_arguments
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.checkpoint import checkpoint_contents, read_checkpoint
+from attn_lightning.commands.parsing import OneLineErrorParser, class_change_resets_arguments
+from attn_lightning.console import show_messages, stdout_console
 from attn_lightning.data.datamodule import TextDataModule
 from attn_lightning.errors import AttnLightningError, ConfigurationError
 from attn_lightning.evaluation.catalog import (
@@ -26,11 +25,10 @@ from attn_lightning.evaluation.catalog import (
 )
 from attn_lightning.evaluation.examination import ExaminationOptions, Examinee, examine
 from attn_lightning.evaluation.explainers.available import explainers as available_explainers
-from attn_lightning.evaluation.folder import file_digest
 from attn_lightning.evaluation.suite import Plan
 from attn_lightning.evaluation.summary import print_summary
+from attn_lightning.files import file_digest
 from attn_lightning.module import AttentionModule
-from attn_lightning.training import show_progress
 
 
 def _parser() -> OneLineErrorParser:
@@ -76,7 +74,7 @@ def evaluate_command(arguments: Sequence[str]) -> int:
     Returns:
         0; errors are exceptions.
     """
-    show_progress()
+    show_messages()
     parser = _parser()
     with class_change_resets_arguments():
         options, own = parse_with_run_data(parser, list(arguments))
@@ -88,7 +86,7 @@ def evaluate_command(arguments: Sequence[str]) -> int:
     examination = ExaminationOptions(**{name: options[name] for name in vars(ExaminationOptions())})
     digest = "+".join(file_digest(Path(path)) for path in (checkpoint, *options.compare))
     examinee = Examinee(module, prepared_data(parser, options), digest, checkpoint.stem, own)
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    console = stdout_console()
     parent = run_folder.of_checkpoint(checkpoint) / "evaluation"
     summary, folder = examine(examinee, plan, examination, parent, console)
     print_summary(summary, console)

@@ -6,9 +6,9 @@ import pytest
 import torch
 import yaml
 
-from attn_lightning.arguments import class_change_resets_arguments, with_checkpoint_config
+from attn_lightning.commands.fit import _csv_logger
+from attn_lightning.commands.parsing import class_change_resets_arguments, with_checkpoint_config
 from attn_lightning.errors import ConfigurationError
-from attn_lightning.training import _csv_logger
 
 
 def printed(outcome) -> dict:

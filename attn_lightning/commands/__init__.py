@@ -1,0 +1,1 @@
+"""The commands of `python -m attn_lightning`, a file each: options, checks, and calls of the rooms below."""

@@ -1,0 +1,34 @@
+"""What every command shares of the terminal: untrusted text made safe, a width for logs, messages of the package."""
+
+import logging
+import sys
+
+from rich.console import Console
+
+LOG_WIDTH = 160
+"""Columns of a table where the output is a file, which has no width of its own."""
+
+
+def printable(text: str) -> str:
+    """Text from data made safe for a terminal: control characters (escape sequences among them) become a space."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
+def stdout_console() -> Console:
+    """A console on the standard output, as wide as the terminal, or `LOG_WIDTH` in a log file."""
+    return Console(width=None if sys.stdout.isatty() else LOG_WIDTH)
+
+
+def show_messages(level: int = logging.INFO) -> None:
+    """Print what the package reports of long preparations and of data it had to change.
+
+    Args:
+        level: the least important messages that are shown.
+    """
+    package = logging.getLogger("attn_lightning")
+    if not package.handlers:
+        handler = logging.StreamHandler(sys.stdout)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        package.addHandler(handler)
+        package.propagate = False
+    package.setLevel(level)

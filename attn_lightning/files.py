@@ -1,0 +1,58 @@
+"""Files that are whole or not there: everything a run leaves behind is written through this module."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """Write a file in one step: a killed process or a full disk leaves the old one or the new one, never half of it.
+
+    The block writes to a temporary file *beside* the target, because a rename is atomic within one file system only.
+    It is flushed to the disk before it takes the name, or a power cut could leave an empty file under that name.
+
+    Args:
+        path: the target; its folder must exist.
+
+    Yields:
+        The temporary file, open for writing bytes.
+
+    Raises:
+        OSError: the file cannot be written; the target is as it was.
+    """
+    # The number of the process keeps two that write the same file apart.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace the file by this text in UTF-8; see `replacing`."""
+    with replacing(path) as file:
+        file.write(text.encode("utf-8"))
+
+
+def write_json(path: Path, contents: Any) -> None:
+    """Replace the file by these contents as JSON; see `replacing`.
+
+    Raises:
+        ValueError: a number is not finite, which JSON cannot say.
+    """
+    write_text(path, json.dumps(contents, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

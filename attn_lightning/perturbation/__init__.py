@@ -1,0 +1,1 @@
+"""Perturbations of scores, word vectors and words: what training withstands and what attacks a finished model."""
