@@ -9,8 +9,8 @@ from attn_lightning.errors import ConfigurationError
 from attn_lightning.evaluation.catalog import chosen_families
 from attn_lightning.evaluation.explainers.gradients import native_explanations
 from attn_lightning.evaluation.family import MODEL
-from attn_lightning.evaluation.foreign import subset
-from attn_lightning.evaluation.subject import Evidence, Subject, no_progress
+from attn_lightning.evaluation.out_of_domain import subset
+from attn_lightning.evaluation.subject import Explained, Subject, no_progress
 
 
 class ProbeSet(Callback):
@@ -64,14 +64,14 @@ class ProbeSet(Callback):
             device=module.device,
         )
         probabilities, labels, explanations = native_explanations(subject, ["attention"], no_progress)
-        evidence = Evidence(probabilities, labels, explanations)
+        explained = Explained(probabilities, labels, explanations)
         for family in chosen_families(self.suite):
             if (reason := family.unavailable(subject)) is not None:
                 raise ConfigurationError(
                     f"Expected a family that can be measured on this data for ProbeSet, but {family.name} cannot: "
                     f"{reason}; choose another `suite`."
                 )
-            for row in family.run(subject, evidence, no_progress):
+            for row in family.run(subject, explained, no_progress):
                 if row.explainer in ("attention", MODEL):
                     setting = "".join(f"_{key}_{value}" for key, value in row.setting.items())
                     value = np.nan if row.value is None else row.value

@@ -23,8 +23,8 @@ from attn_lightning.evaluation.catalog import (
     chosen_explainers,
     chosen_families,
 )
-from attn_lightning.evaluation.examination import ExaminationOptions, Examinee, examine
 from attn_lightning.evaluation.explainers.available import explainers as available_explainers
+from attn_lightning.evaluation.runner import EvaluatedModel, EvaluationOptions, evaluate
 from attn_lightning.evaluation.suite import Plan
 from attn_lightning.evaluation.summary import print_summary
 from attn_lightning.files import file_digest
@@ -50,7 +50,7 @@ def _parser() -> OneLineErrorParser:
         default=DEFAULT_EXPLAINERS,
         help=f"the explanations to judge, separated by commas: all, {', '.join(available_explainers())}",
     )
-    parser.add_class_arguments(ExaminationOptions, None)
+    parser.add_class_arguments(EvaluationOptions, None)
     parser.add_argument("--device", type=str, default="cpu", help="where the model runs: cpu, cuda")
     parser.add_argument(
         "--compare",
@@ -83,12 +83,12 @@ def evaluate_command(arguments: Sequence[str]) -> int:
     others = {_label(path): _other(Path(path), options.device, module) for path in options.compare}
     family_options = {name: dict(options[name].items()) for name in FAMILIES if options.get(name) is not None}
     plan = Plan(chosen_families(options.suite, family_options, others), chosen_explainers(options.explainers))
-    examination = ExaminationOptions(**{name: options[name] for name in vars(ExaminationOptions())})
+    evaluation = EvaluationOptions(**{name: options[name] for name in vars(EvaluationOptions())})
     digest = "+".join(file_digest(Path(path)) for path in (checkpoint, *options.compare))
-    examinee = Examinee(module, prepared_data(parser, options), digest, checkpoint.stem, own)
+    evaluated = EvaluatedModel(module, prepared_data(parser, options), digest, checkpoint.stem, own)
     console = stdout_console()
     parent = run_folder.of_checkpoint(checkpoint) / "evaluation"
-    summary, folder = examine(examinee, plan, examination, parent, console)
+    summary, folder = evaluate(evaluated, plan, evaluation, parent, console)
     print_summary(summary, console)
     print(f"evaluation: {folder}", flush=True)
     return 0

@@ -14,7 +14,7 @@ from attn_lightning.commands.parsing import OneLineErrorParser, class_change_res
 from attn_lightning.commands.validation import Validator
 from attn_lightning.console import printable
 from attn_lightning.errors import ConfigurationError
-from attn_lightning.evaluation.examination import ExaminationOptions, Examinee, subject_of
+from attn_lightning.evaluation.runner import EvaluatedModel, EvaluationOptions, subject_of
 from attn_lightning.report.model_figures import model_figures
 from attn_lightning.report.study_figures import study_figures
 from attn_lightning.report.style import write
@@ -101,8 +101,8 @@ def _of_checkpoint(parser: OneLineErrorParser, options: Namespace) -> Drawn:
     checkpoint = Path(options.ckpt_path)
     module = load(checkpoint, options.device)
     data: Any = prepared_data(parser, options)
-    examination = ExaminationOptions(split=options.split, max_examples=options.max_examples, seed=options.seed)
-    subject, notes = subject_of(Examinee(module, data, "", checkpoint.stem, own=False), examination)
+    evaluation = EvaluationOptions(split=options.split, max_examples=options.max_examples, seed=options.seed)
+    subject, notes = subject_of(EvaluatedModel(module, data, "", checkpoint.stem, own=False), evaluation)
     for note in notes:
         print(f"note: {printable(note)}")
     run, corpus = run_folder.of_checkpoint(checkpoint), data.manifest["name"]

@@ -35,8 +35,8 @@ from attn_lightning.console import show_messages, stdout_console
 from attn_lightning.data.datamodule import TextDataModule
 from attn_lightning.errors import AttnLightningError, ConfigurationError
 from attn_lightning.evaluation.catalog import FAST_EXPLAINERS, chosen_explainers, chosen_families
-from attn_lightning.evaluation.examination import ExaminationOptions, Examinee, examine
 from attn_lightning.evaluation.results import print_results
+from attn_lightning.evaluation.runner import EvaluatedModel, EvaluationOptions, evaluate
 from attn_lightning.evaluation.suite import Plan
 from attn_lightning.evaluation.summary import print_summary
 from attn_lightning.files import file_digest
@@ -334,12 +334,12 @@ class AttentionCLI(LightningCLI):
             return
         plan = Plan(chosen_families(options.suite), chosen_explainers(options.suite_explainers))
         module = self.model.to(self.trainer.strategy.root_device)
-        examinee = Examinee(module, self.datamodule, file_digest(Path(best)), Path(best).stem)
+        evaluated = EvaluatedModel(module, self.datamodule, file_digest(Path(best)), Path(best).stem)
         console = stdout_console()
-        summary, folder = examine(
-            examinee,
+        summary, folder = evaluate(
+            evaluated,
             plan,
-            ExaminationOptions(
+            EvaluationOptions(
                 max_examples=options.suite_examples, linear=options.control, untrained=options.suite_untrained
             ),
             self.folder / "evaluation",

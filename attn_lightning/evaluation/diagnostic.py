@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.backbone.scorers import AdditiveScorer
 from attn_lightning.data.batching import LengthBatches, Rows
-from attn_lightning.evaluation.subject import Advance, Examples, Ragged, Subject, on_device
+from attn_lightning.evaluation.subject import Examples, ProgressCallback, Ragged, Subject, on_device
 from attn_lightning.metrics.per_example import to_array
 from attn_lightning.metrics.prediction import prediction_metrics
 from attn_lightning.numerics import masked_softmax
@@ -62,7 +62,9 @@ class Split:
     largest_id: int
 
 
-def attention_of(subject: Subject, examples: Examples, models: Mapping[str, Backbone], advance: Advance) -> Split:
+def attention_of(
+    subject: Subject, examples: Examples, models: Mapping[str, Backbone], advance: ProgressCallback
+) -> Split:
     """The attention of some models on a split, by one pass of each; 4 bytes per token and model are kept.
 
     Args:
@@ -147,7 +149,7 @@ def steps_of(examples: Examples, recipe: Recipe) -> int:
 
 
 def guided_metrics(
-    subject: Subject, train: Split, test: Split, guide: str | None, recipe: Recipe, advance: Advance
+    subject: Subject, train: Split, test: Split, guide: str | None, recipe: Recipe, advance: ProgressCallback
 ) -> dict[str, float]:
     """Train a guided model on one split and measure it on another.
 
@@ -187,7 +189,13 @@ def guided_metrics(
 
 
 def _fit(
-    model: GuidedModel, subject: Subject, train: Split, rows: Rows, guide: str | None, recipe: Recipe, advance: Advance
+    model: GuidedModel,
+    subject: Subject,
+    train: Split,
+    rows: Rows,
+    guide: str | None,
+    recipe: Recipe,
+    advance: ProgressCallback,
 ) -> None:
     lengths = np.asarray(train.examples.lengths)
     plan = LengthBatches(lengths[rows], recipe.batch_size, shuffle=True, seed=subject.seed)

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from attn_lightning.evaluation.subject import Advance, Ragged, Subject
+from attn_lightning.evaluation.subject import ProgressCallback, Ragged, Subject
 from attn_lightning.metrics.per_example import to_array
 from attn_lightning.types import Batch
 
@@ -25,7 +25,7 @@ class Explainer:
         """Why it cannot be had here, "the data has no rationales" for example; None if it can."""
         return None
 
-    def explain(self, subject: Subject, advance: Advance) -> Ragged:
+    def explain(self, subject: Subject, advance: ProgressCallback) -> Ragged:
         """Scores of every token of the split; every number finite or NaN, never set by the batch an example is in.
 
         Args:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from attn_lightning.evaluation.subject import Advance, Evidence, Subject
+from attn_lightning.evaluation.subject import Explained, ProgressCallback, Subject
 
 MODEL = "model"
 """Stands in the place of the explainer in rows that are about the model itself."""
@@ -93,12 +93,12 @@ class Family:
         """Why the family cannot be measured here, "the data has no rationales" for example; None if it can."""
         return None
 
-    def run(self, subject: Subject, evidence: Evidence, advance: Advance) -> list[Row]:
+    def run(self, subject: Subject, explained: Explained, advance: ProgressCallback) -> list[Row]:
         """Measure everything.
 
         Args:
             subject: model and examples.
-            evidence: predictions of the clean pass and the explanations to judge.
+            explained: predictions of the clean pass and the explanations to judge.
             advance: to be called with the number of examples finished since the last call, `len(subject.examples)`
                 in all.
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from attn_lightning.data.batching import Rows
 from attn_lightning.errors import ConfigurationError
-from attn_lightning.evaluation.subject import Evidence, Ragged
+from attn_lightning.evaluation.subject import Explained, Ragged
 from attn_lightning.files import replacing, write_json
 from attn_lightning.locks import Claim, owner
 
@@ -137,8 +137,8 @@ def _read(path: Path) -> dict[str, Any]:
     return contents
 
 
-def evidence_from(parts: Parts, keys: Mapping[str, str], lengths: Rows) -> Evidence:
-    """The stored evidence.
+def explained_from(parts: Parts, keys: Mapping[str, str], lengths: Rows) -> Explained:
+    """The stored explained.
 
     Args:
         parts: with a clean pass and the explanations.
@@ -149,4 +149,4 @@ def evidence_from(parts: Parts, keys: Mapping[str, str], lengths: Rows) -> Evide
     found = {name: parts.explanation(key, lengths) for name, key in keys.items()}
     assert clean is not None
     assert None not in found.values(), "explained before"
-    return Evidence(clean[0], clean[1], {name: scores for name, scores in found.items() if scores is not None})
+    return Explained(clean[0], clean[1], {name: scores for name, scores in found.items() if scores is not None})

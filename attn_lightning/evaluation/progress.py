@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from attn_lightning.evaluation.subject import Advance, no_progress
+from attn_lightning.evaluation.subject import ProgressCallback, no_progress
 
 
 class Progress:
@@ -29,7 +29,7 @@ class Progress:
         return Progress(self._console, prefix)
 
     @contextmanager
-    def part(self, name: str, total: int) -> Iterator[Advance]:
+    def part(self, name: str, total: int) -> Iterator[ProgressCallback]:
         """Show a part while the block runs; gives the function that moves its bar."""
         start = time.perf_counter()
         with self._bar(name, total) as advance:
@@ -50,7 +50,7 @@ class Progress:
             self._console.print(escape(self._prefix + text), highlight=False, soft_wrap=True)
 
     @contextmanager
-    def _bar(self, name: str, total: int) -> Iterator[Advance]:
+    def _bar(self, name: str, total: int) -> Iterator[ProgressCallback]:
         if self._console is None or not self._console.is_terminal:
             yield no_progress
             return

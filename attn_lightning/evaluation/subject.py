@@ -17,7 +17,7 @@ from attn_lightning.types import Batch
 
 FloatArray = NDArray[np.floating[Any]]
 
-Advance = Callable[[int], None]
+ProgressCallback = Callable[[int], None]
 """Called with the number of examples that were finished since the last call; moves the progress bar."""
 
 
@@ -43,7 +43,7 @@ class Examples(Protocol):
 
 @dataclass(frozen=True)
 class Subject:
-    """A trained model and the examples on which it is examined.
+    """A trained model and the examples on which it is evaluated.
 
     Attributes:
         model: on `device`. Whoever differentiates it does so inside `evaluation.importance.differentiable`.
@@ -148,7 +148,7 @@ class Ragged:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class Explained:
     """What is known of the examples before a family of measurements runs.
 
     Attributes:

@@ -15,7 +15,7 @@ from attn_lightning.errors import NumericalError
 from attn_lightning.evaluation.explainer import Explainer
 from attn_lightning.evaluation.explainers.gradients import NATIVE, native_explanations
 from attn_lightning.evaluation.family import Family, Row
-from attn_lightning.evaluation.folder import Parts, evidence_from
+from attn_lightning.evaluation.folder import Parts, explained_from
 from attn_lightning.evaluation.progress import Progress
 from attn_lightning.evaluation.subject import Subject
 
@@ -66,13 +66,13 @@ def measure(subject: Subject, plan: Plan, parts: Parts, progress: Progress) -> F
     families = [family for family in plan.families if not _skip(family.name, family.unavailable(subject), findings)]
     _explain(subject, explainers, parts, progress)
     keys = {name: _key(explainer) for name, explainer in explainers.items()}
-    evidence = evidence_from(parts, keys, np.asarray(subject.examples.lengths))
+    explained = explained_from(parts, keys, np.asarray(subject.examples.lengths))
     for family in families:
         settings = {"options": options_of(family), "explainers": options_of_all(explainers)}
         stored = parts.family(family.name, settings)
         if stored is None:
             with progress.part(family.name, len(subject.examples)) as advance, _repeatable(subject):
-                rows = family.run(subject, evidence, advance)
+                rows = family.run(subject, explained, advance)
             parts.keep_family(family.name, settings, [row_to_json(row) for row in rows])
             stored = {"rows": [row_to_json(row) for row in rows]}
         else:

@@ -26,9 +26,9 @@ from attn_lightning.report.style import BACKGROUND, COLORS, MAP, MARKERS, MISTAK
 FloatArray = NDArray[np.floating[Any]]
 
 OUTCOME_TEXTS = {
-    "ftpt": "attention on the evidence, prediction right",
+    "ftpt": "attention on the explained, prediction right",
     "ffpt": "attention elsewhere, prediction right",
-    "ftpf": "attention on the evidence, prediction wrong",
+    "ftpf": "attention on the explained, prediction wrong",
     "ffpf": "attention elsewhere, prediction wrong",
 }
 _BACKGROUND_DOT: dict[str, Any] = {
@@ -164,10 +164,10 @@ def _scatter_segments(axes: Axes, mosaics: PlaneMosaics) -> None:
     background = mosaics.points[~mosaics.foreground]
     # Light with a dark edge, to be seen on every colour of the score.
     axes.plot(*background.T, **_BACKGROUND_DOT, markersize=2.6, rasterized=True, gid="background")
-    evidence, labels = mosaics.points[mosaics.foreground], mosaics.labels[mosaics.foreground.nonzero()[0]]
+    explained, labels = mosaics.points[mosaics.foreground], mosaics.labels[mosaics.foreground.nonzero()[0]]
     for label in np.unique(labels):
         axes.plot(
-            *evidence[labels == label].T,
+            *explained[labels == label].T,
             marker(label),
             color=color(label),
             markeredgecolor="white",
@@ -284,7 +284,7 @@ def evidence_density(weights: FloatArray, probabilities: FloatArray, outcomes: F
     """How attention on the evidence and the probability of the true class go together.
 
     Args:
-        weights: (N,) attention on the evidence, `a_{z*}`, in [0, 1]; the sum over it where it is several tokens.
+        weights: (N,) attention on the explained, `a_{z*}`, in [0, 1]; the sum over it where it is several tokens.
         probabilities: (N,) probability of the true class, `p_y`.
         outcomes: (N, 4) as `metrics.selective.outcomes` gives them; rows of NaN, and rows that are NaN in one of the
             other two, are left out and counted.
@@ -303,7 +303,7 @@ def evidence_density(weights: FloatArray, probabilities: FloatArray, outcomes: F
     bar = figure.colorbar(mesh, ax=axes, label="examples per cell (logarithmic)", ticks=ticks, format="%d")
     bar.minorticks_off()
     axes.set(
-        xlabel="attention on the evidence, a_z* (share)",
+        xlabel="attention on the explained, a_z* (share)",
         ylabel="probability of the true class, p_y",
         xlim=(-0.02, 1.02),
         ylim=(-0.02, 1.02),

@@ -42,7 +42,7 @@ class Readings:
     """What every example of a split says about dependence on the evidence; NaN where undefined.
 
     Attributes:
-        weights: (N,) attention on the evidence.
+        weights: (N,) attention on the explained.
         probabilities: (N,) of the true class.
         outcomes: (N, 4) as `metrics.selective.outcomes`.
     """

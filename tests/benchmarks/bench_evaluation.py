@@ -23,7 +23,7 @@ from attn_lightning.evaluation.erasure import inference
 from attn_lightning.evaluation.explainers.loo import LeaveOneOut
 from attn_lightning.evaluation.families.attention_tests import AttentionTests
 from attn_lightning.evaluation.families.faithfulness import Faithfulness
-from attn_lightning.evaluation.subject import Evidence, Ragged, Subject, no_progress
+from attn_lightning.evaluation.subject import Explained, Ragged, Subject, no_progress
 from attn_lightning.metrics.agreement import agreement_metrics
 from attn_lightning.metrics.per_example import to_array
 from attn_lightning.types import Batch, DataSpec
@@ -66,7 +66,7 @@ def make_subject(documents: int, device: str) -> Subject:
     )
 
 
-def clean_pass(subject: Subject) -> Evidence:
+def clean_pass(subject: Subject) -> Explained:
     """Predictions, with attention as the one explanation."""
     count = len(subject.examples)
     probabilities, labels = np.zeros((count, subject.num_classes)), np.arange(count) % 2
@@ -76,7 +76,7 @@ def clean_pass(subject: Subject) -> Evidence:
             output, rows = subject.model(batch.tokens, batch.mask), to_array(batch.rows)
             probabilities[rows] = to_array(output.logits.softmax(-1))
             attention.put(rows, to_array(output.attention), to_array(batch.mask))
-    return Evidence(probabilities, labels, {"attention": attention})
+    return Explained(probabilities, labels, {"attention": attention})
 
 
 def agreement(subject: Subject) -> None:
@@ -88,7 +88,7 @@ def agreement(subject: Subject) -> None:
             measure.update(output.attention, found[kind], batch.mask)
 
 
-def all_measurements(subject: Subject, evidence: Evidence) -> dict[str, Callable[[], object]]:
+def all_measurements(subject: Subject, explained: Explained) -> dict[str, Callable[[], object]]:
     """What is timed, by name."""
     permutation = AttentionTests(adversarial=False, diagnostic=False)
     adversarial = AttentionTests(num_permutations=1, num_candidates=5, num_steps=500, diagnostic=False)
@@ -96,9 +96,9 @@ def all_measurements(subject: Subject, evidence: Evidence) -> dict[str, Callable
         "clean pass": lambda: clean_pass(subject),
         "agreement with gradients": lambda: agreement(subject),
         "leave-one-out": lambda: LeaveOneOut().explain(subject, no_progress),
-        "100 permutations": lambda: permutation.run(subject, evidence, no_progress),
-        "adversarial attention, 5 x 500": lambda: adversarial.run(subject, evidence, no_progress),
-        "ERASER, 5 bins": lambda: Faithfulness().run(subject, evidence, no_progress),
+        "100 permutations": lambda: permutation.run(subject, explained, no_progress),
+        "adversarial attention, 5 x 500": lambda: adversarial.run(subject, explained, no_progress),
+        "ERASER, 5 bins": lambda: Faithfulness().run(subject, explained, no_progress),
     }
 
 
@@ -113,7 +113,7 @@ def seconds(measure: Callable[[], object], device: str) -> tuple[float, float]:
 
 def main() -> None:
     """Print one table."""
-    names = list(all_measurements(make_subject(2, "cpu"), Evidence(np.zeros((2, 2)), np.zeros(2, np.int64), {})))
+    names = list(all_measurements(make_subject(2, "cpu"), Explained(np.zeros((2, 2)), np.zeros(2, np.int64), {})))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--documents", type=int, default=1821)
     parser.add_argument("--rounds", type=int, default=3)

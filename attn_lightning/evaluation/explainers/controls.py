@@ -9,7 +9,7 @@ from torch import Tensor
 
 from attn_lightning.evaluation.erasure import inference
 from attn_lightning.evaluation.explainer import Explainer
-from attn_lightning.evaluation.subject import Advance, Ragged, Subject
+from attn_lightning.evaluation.subject import ProgressCallback, Ragged, Subject
 from attn_lightning.types import Batch
 
 _RANDOM_STREAM = zlib.crc32(b"random")
@@ -25,7 +25,7 @@ class Random(Explainer):
     name: ClassVar[str] = "random"
     is_control: ClassVar[bool] = True
 
-    def explain(self, subject: Subject, advance: Advance) -> Ragged:
+    def explain(self, subject: Subject, advance: ProgressCallback) -> Ragged:
         """See `Explainer.explain`; one draw for the whole split."""
         lengths = subject.examples.lengths
         drawn = torch.rand(int(np.sum(lengths)), generator=subject.generator(_RANDOM_STREAM))
@@ -39,7 +39,7 @@ class Uniform(Explainer):
     name: ClassVar[str] = "uniform"
     is_control: ClassVar[bool] = True
 
-    def explain(self, subject: Subject, advance: Advance) -> Ragged:
+    def explain(self, subject: Subject, advance: ProgressCallback) -> Ragged:
         """See `Explainer.explain`."""
         lengths = np.asarray(subject.examples.lengths)
         advance(len(lengths))

@@ -12,7 +12,7 @@ from attn_lightning.errors import ConfigurationError
 from attn_lightning.evaluation.erasure import inference
 from attn_lightning.evaluation.explainer import Explainer
 from attn_lightning.evaluation.explainers.controls import inverted
-from attn_lightning.evaluation.subject import Advance, Ragged, Subject
+from attn_lightning.evaluation.subject import ProgressCallback, Ragged, Subject
 from attn_lightning.metrics.per_example import to_array
 from attn_lightning.types import AttentionOutput, Batch
 
@@ -63,7 +63,7 @@ class Hidden(_Differentiated):
 
 
 def native_explanations(
-    subject: Subject, names: Collection[str], advance: Advance
+    subject: Subject, names: Collection[str], advance: ProgressCallback
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], dict[str, Ragged]]:
     """The clean predictions and the explanations that come with them, in one pass over the examples.
 

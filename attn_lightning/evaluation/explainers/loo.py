@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from attn_lightning.evaluation.erasure import erased_probabilities
 from attn_lightning.evaluation.explainer import Explainer
-from attn_lightning.evaluation.subject import Advance, Ragged, Subject
+from attn_lightning.evaluation.subject import ProgressCallback, Ragged, Subject
 from attn_lightning.metrics.faithfulness import total_variation
 from attn_lightning.metrics.per_example import to_array
 from attn_lightning.types import Batch
@@ -26,7 +26,7 @@ class LeaveOneOut(Explainer):
 
     name: ClassVar[str] = "loo"
 
-    def explain(self, subject: Subject, advance: Advance) -> Ragged:
+    def explain(self, subject: Subject, advance: ProgressCallback) -> Ragged:
         """See `Explainer.explain`."""
         scores = Ragged.empty(subject.examples.lengths)
         for batch in subject.batches():

@@ -14,7 +14,7 @@ from scipy import special
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.evaluation.erasure import Replacement, check_replacement, erased_probabilities
 from attn_lightning.evaluation.explainer import Explainer
-from attn_lightning.evaluation.subject import Advance, Ragged, Subject
+from attn_lightning.evaluation.subject import ProgressCallback, Ragged, Subject
 from attn_lightning.metrics.per_example import BoolArray, to_array
 from attn_lightning.types import Batch
 
@@ -40,7 +40,7 @@ class _Perturbation(Explainer):
         self.samples = samples
         self.replacement = replacement
 
-    def explain(self, subject: Subject, advance: Advance) -> Ragged:
+    def explain(self, subject: Subject, advance: ProgressCallback) -> Ragged:
         """See `Explainer.explain`."""
         scores = Ragged.empty(subject.examples.lengths)
         for batch in subject.batches():
@@ -55,7 +55,7 @@ class _Perturbation(Explainer):
         """(n,) signed weights of the tokens from the (S, n) subsets and the (S,) probability that each gives."""
         raise NotImplementedError
 
-    def _explain_batch(self, subject: Subject, batch: Batch, scores: Ragged, advance: Advance) -> None:
+    def _explain_batch(self, subject: Subject, batch: Batch, scores: Ragged, advance: ProgressCallback) -> None:
         """Document after document until their subsets fill the chunk; then all of them run together."""
         mask, rows = to_array(batch.mask), to_array(batch.rows)
         lengths = mask.sum(1)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from attn_lightning.data.batching import LengthBatches
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.evaluation.family import Family, Measure, Row
-from attn_lightning.evaluation.subject import Advance, Evidence, Subject
+from attn_lightning.evaluation.subject import Explained, ProgressCallback, Subject
 from attn_lightning.metrics.agreement import jensen_shannon, kendall, pearson, spearman, top_k_overlap
 from attn_lightning.metrics.per_example import BoolArray, FloatArray
 
@@ -66,21 +66,21 @@ class AgreementFamily(Family):
         self.level = level
         self.by_class = by_class
 
-    def run(self, subject: Subject, evidence: Evidence, advance: Advance) -> list[Row]:
+    def run(self, subject: Subject, explained: Explained, advance: ProgressCallback) -> list[Row]:
         """See `Family.run`."""
         lengths = np.asarray(subject.examples.lengths)
-        pairs = self._pairs(list(evidence.explanations))
+        pairs = self._pairs(list(explained.explanations))
         needed = dict.fromkeys(name for pair in pairs for name in pair)
         values = np.full((len(pairs), len(self.measures), len(lengths)), np.nan)
         # Nothing here runs the model, so a chunk may have as many rows as the budget has tokens.
         for plan in LengthBatches(lengths, len(lengths), token_budget=subject.token_budget):
             rows = np.asarray(plan, np.int64)
             mask = np.arange(lengths[rows].max()) < lengths[rows][:, None]
-            scores = {name: evidence.explanations[name].pad(rows) for name in needed}
+            scores = {name: explained.explanations[name].pad(rows) for name in needed}
             for place, (first, second) in enumerate(pairs):
                 values[place, :, rows] = self._measured(scores[first], scores[second], mask).T
             advance(len(rows))
-        return list(self._rows(pairs, values, evidence.predicted, subject.num_classes))
+        return list(self._rows(pairs, values, explained.predicted, subject.num_classes))
 
     def _pairs(self, names: list[str]) -> list[Pair]:
         """All comparisons, in the order in which they are shown."""

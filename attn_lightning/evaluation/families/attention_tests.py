@@ -32,7 +32,7 @@ from attn_lightning.evaluation.diagnostic import (
     uniform_weights,
 )
 from attn_lightning.evaluation.family import MODEL, Family, Measure, Row
-from attn_lightning.evaluation.subject import Advance, Evidence, Subject
+from attn_lightning.evaluation.subject import Explained, ProgressCallback, Subject
 from attn_lightning.metrics.agreement import jensen_shannon
 from attn_lightning.metrics.per_example import to_array
 from attn_lightning.types import UNLABELED, AttentionOutput, Batch
@@ -127,7 +127,7 @@ class AttentionTests(Family):
         # Public, so that stored results are not taken for those of other models of the same names.
         self.others = {name: [_fingerprint(model) for model in models] for name, models in self._others.items()}
 
-    def run(self, subject: Subject, evidence: Evidence, advance: Advance) -> list[Row]:
+    def run(self, subject: Subject, explained: Explained, advance: ProgressCallback) -> list[Row]:
         """See `Family.run`.
 
         Raises:
@@ -140,19 +140,19 @@ class AttentionTests(Family):
             for model in [subject.model, *(m for models in self._others.values() for m in models)]:
                 stack.enter_context(differentiable(model))
             stack.enter_context(torch.no_grad())
-            values = self._examine(subject, evidence, progress)
+            values = self._measure(subject, explained, progress)
             rows = self._rows(values)
             if self.diagnostic:
                 rows += self._diagnose(subject, progress)
         progress.finish()
         return rows
 
-    def _examine(self, subject: Subject, evidence: Evidence, advance: Advance) -> Values:
+    def _measure(self, subject: Subject, explained: Explained, advance: ProgressCallback) -> Values:
         """(N,) numbers by metric, or by metric and name of other models."""
         values: Values = {}
         for batch in subject.batches():
             output = subject.model(batch.tokens, batch.mask)
-            labels = evidence.labels[to_array(batch.rows)]
+            labels = explained.labels[to_array(batch.rows)]
             found = self._head_tests(subject, batch, output, labels) | self._compare(batch, output, labels)
             for name, numbers in found.items():
                 values.setdefault(name, np.full(len(subject.examples), np.nan))[to_array(batch.rows)] = numbers
@@ -227,7 +227,7 @@ class AttentionTests(Family):
             rows.append(Row.of("accuracy", MODEL, values[f"other_accuracy/{name}"], other=name))
         return rows
 
-    def _diagnose(self, subject: Subject, advance: Advance) -> list[Row]:
+    def _diagnose(self, subject: Subject, advance: ProgressCallback) -> list[Row]:
         count = len(subject.examples)
         if subject.training is None:
             reason = {"weights": "model", "missing": "no training split"}
@@ -271,7 +271,7 @@ class _Progress:
         units: how many examples will be reported to this object in all, about.
     """
 
-    def __init__(self, advance: Advance, shown: int, units: int) -> None:
+    def __init__(self, advance: ProgressCallback, shown: int, units: int) -> None:
         self._advance = advance
         self._shown = shown
         self._units = units

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from attn_lightning.evaluation.family import MODEL, Family, Measure, Row
-from attn_lightning.evaluation.subject import Advance, Evidence, Subject
+from attn_lightning.evaluation.subject import Explained, ProgressCallback, Subject
 from attn_lightning.metrics.calibration import brier, log_loss
 from attn_lightning.metrics.prediction import PredictionMetrics
 from attn_lightning.types import UNLABELED
@@ -36,12 +36,12 @@ class Calibration(Family):
         "ece": Measure(higher_is_better=False),
     }
 
-    def run(self, subject: Subject, evidence: Evidence, advance: Advance) -> list[Row]:
+    def run(self, subject: Subject, explained: Explained, advance: ProgressCallback) -> list[Row]:
         """See `Family.run`."""
-        labeled = evidence.labels != UNLABELED
-        labels, probabilities = evidence.labels[labeled], evidence.probabilities[labeled]
+        labeled = explained.labels != UNLABELED
+        labels, probabilities = explained.labels[labeled], explained.probabilities[labeled]
         each = {
-            "accuracy": (evidence.predicted[labeled] == labels).astype(np.float64),
+            "accuracy": (explained.predicted[labeled] == labels).astype(np.float64),
             "log_loss": log_loss(probabilities, labels),
             "brier": brier(probabilities, labels),
         }

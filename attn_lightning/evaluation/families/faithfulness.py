@@ -17,7 +17,7 @@ from attn_lightning.evaluation.erasure import (
     scaled_probabilities,
 )
 from attn_lightning.evaluation.family import Family, Measure, Row
-from attn_lightning.evaluation.subject import Advance, Evidence, Subject
+from attn_lightning.evaluation.subject import Explained, ProgressCallback, Subject
 from attn_lightning.metrics.faithfulness import (
     BINS,
     area_over_perturbation_curve,
@@ -88,19 +88,19 @@ class Faithfulness(Family):
         self.replacement = replacement
         self.include_zero = include_zero
 
-    def run(self, subject: Subject, evidence: Evidence, advance: Advance) -> list[Row]:
+    def run(self, subject: Subject, explained: Explained, advance: ProgressCallback) -> list[Row]:
         """See `Family.run`."""
-        if not evidence.explanations:
+        if not explained.explanations:
             advance(len(subject.examples))
             return []
-        shape = (len(evidence.explanations), len(subject.examples))
+        shape = (len(explained.explanations), len(subject.examples))
         results = {key: np.full(shape, np.nan) for key in self._keys()}
         for batch in subject.batches():
             rows = to_array(batch.rows)
-            for key, values in self._measured(subject, _Chunk.of(subject, evidence, batch)).items():
+            for key, values in self._measured(subject, _Chunk.of(subject, explained, batch)).items():
                 results[key][:, rows] = values
             advance(len(rows))
-        names = list(evidence.explanations)
+        names = list(explained.explanations)
         return [self._row(key, name, results[key][place]) for place, name in enumerate(names) for key in results]
 
     def _keys(self) -> list[_Key]:
@@ -175,18 +175,18 @@ class _Chunk:
     whole: FloatArray
 
     @classmethod
-    def of(cls, subject: Subject, evidence: Evidence, batch: Batch) -> "_Chunk":
+    def of(cls, subject: Subject, explained: Explained, batch: Batch) -> "_Chunk":
         rows, mask = to_array(batch.rows), to_array(batch.mask)
-        scores = np.zeros((len(evidence.explanations), *mask.shape))
-        for padded, ragged in zip(scores, evidence.explanations.values(), strict=True):
+        scores = np.zeros((len(explained.explanations), *mask.shape))
+        for padded, ragged in zip(scores, explained.explanations.values(), strict=True):
             found = ragged.pad(rows)
             padded[:, : found.shape[1]] = found
         known: NDArray[np.bool_] = np.logical_and.reduce(np.isfinite(scores), axis=2)
         scores[~known] = 0.0
-        predicted = evidence.predicted[rows]
+        predicted = explained.predicted[rows]
         with inference(subject.model):
             output = subject.model(batch.tokens, batch.mask)
-        return cls(batch, output, mask, scores, known, predicted, evidence.probabilities[rows, predicted])
+        return cls(batch, output, mask, scores, known, predicted, explained.probabilities[rows, predicted])
 
     def probabilities(self, subject: Subject, keep: NDArray[np.bool_], replacement: Replacement) -> FloatArray:
         """(M, E, B, C) for (M, E, B, T) tokens to keep; NaN where the explanation is not known."""

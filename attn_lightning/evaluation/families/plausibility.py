@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from attn_lightning.errors import ConfigurationError, DataFormatError
 from attn_lightning.evaluation.family import Family, Measure, Row
-from attn_lightning.evaluation.subject import Advance, Evidence, Subject
+from attn_lightning.evaluation.subject import Explained, ProgressCallback, Subject
 from attn_lightning.metrics.per_example import BoolArray, FloatArray, to_array
 from attn_lightning.metrics.plausibility import (
     Matches,
@@ -88,7 +88,7 @@ class Plausibility(Family):
         """Data without rationales has no plausibility."""
         return lacks_rationales(subject)
 
-    def run(self, subject: Subject, evidence: Evidence, advance: Advance) -> list[Row]:
+    def run(self, subject: Subject, explained: Explained, advance: ProgressCallback) -> list[Row]:
         """See `Family.run`.
 
         Raises:
@@ -96,10 +96,10 @@ class Plausibility(Family):
         """
         k = mean_rationale_length(subject) if self.k is None else self.k
         shape = (len(_PER_EXAMPLE) + len(_TOKENS) + len(_SPANS), len(subject.examples))
-        found = {name: np.full(shape, np.nan) for name in evidence.explanations}
+        found = {name: np.full(shape, np.nan) for name in explained.explanations}
         for batch in small_batches(subject):
             rows, marked, mask = to_array(batch.rows), marked_tokens(batch), to_array(batch.mask)
-            for name, scores in evidence.explanations.items():
+            for name, scores in explained.explanations.items():
                 found[name][:, rows] = self._measured(scores.pad(rows), marked, mask, k)
             advance(len(rows))
         return [row for name, values in found.items() for row in _rows(name, values, k)]

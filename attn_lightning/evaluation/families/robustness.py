@@ -14,7 +14,7 @@ from torch import Tensor
 from attn_lightning.backbone.importance import differentiable
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.evaluation.family import MODEL, Family, Measure, Row
-from attn_lightning.evaluation.subject import Advance, Evidence, Subject
+from attn_lightning.evaluation.subject import Explained, ProgressCallback, Subject
 from attn_lightning.metrics.agreement import jensen_shannon
 from attn_lightning.metrics.per_example import to_array
 from attn_lightning.metrics.robustness import area_under_curve, correct, unchanged
@@ -256,7 +256,7 @@ class Robustness(Family):
         self.num_neighbors = num_neighbors
         self.num_trials = num_trials
 
-    def run(self, subject: Subject, evidence: Evidence, advance: Advance) -> list[Row]:
+    def run(self, subject: Subject, explained: Explained, advance: ProgressCallback) -> list[Row]:
         """See `Family.run`."""
         curves = self._curves(len(subject.examples))
         with differentiable(subject.model):

@@ -7,7 +7,7 @@ import numpy as np
 
 from attn_lightning.evaluation.families.plausibility import lacks_rationales, marked_tokens, small_batches
 from attn_lightning.evaluation.family import Family, Measure, Row
-from attn_lightning.evaluation.subject import Advance, Evidence, Subject
+from attn_lightning.evaluation.subject import Explained, ProgressCallback, Subject
 from attn_lightning.metrics.per_example import FloatArray, to_array
 from attn_lightning.metrics.plausibility import rationale_mass
 from attn_lightning.metrics.selective import OUTCOMES, interpretability, is_dominant, outcomes
@@ -17,7 +17,7 @@ class Selective(Family):
     """The SDC rates of every explanation; see `metrics.selective`.
 
     They are meant for data whose rationale marks exactly one segment, z*, that carries the label (mosaics, planted
-    evidence). A phrase of several tokens counts as one segment: the focus z, the token with the highest score, is true
+    explained). A phrase of several tokens counts as one segment: the focus z, the token with the highest score, is true
     if it lies anywhere in the phrase. Examples without a rationale or without a label count in no row.
 
     - `ftpt`, `ffpt`, `ftpf`, `ffpf`: shares of focus true or false, prediction true or false; they sum to 1.
@@ -46,18 +46,18 @@ class Selective(Family):
         """Data without rationales has no segment to look for."""
         return lacks_rationales(subject)
 
-    def run(self, subject: Subject, evidence: Evidence, advance: Advance) -> list[Row]:
+    def run(self, subject: Subject, explained: Explained, advance: ProgressCallback) -> list[Row]:
         """See `Family.run`.
 
         Raises:
             DataFormatError: a rationale has another length than its text; names the row.
         """
-        found = {name: np.full((len(subject.examples), len(OUTCOMES) + 2), np.nan) for name in evidence.explanations}
+        found = {name: np.full((len(subject.examples), len(OUTCOMES) + 2), np.nan) for name in explained.explanations}
         for batch in small_batches(subject):
             rows, marked, mask = to_array(batch.rows), marked_tokens(batch), to_array(batch.mask)
-            for name, explanation in evidence.explanations.items():
+            for name, explanation in explained.explanations.items():
                 scores = explanation.pad(rows)
-                each = outcomes(scores, marked, mask, evidence.predicted[rows], evidence.labels[rows])
+                each = outcomes(scores, marked, mask, explained.predicted[rows], explained.labels[rows])
                 others = np.stack([rationale_mass(scores, marked, mask), is_dominant(scores, mask)], axis=1)
                 found[name][rows] = np.concatenate([each, others + 0 * each[:, :1]], axis=1)
             advance(len(rows))

@@ -12,7 +12,7 @@ from attn_lightning.errors import ConfigurationError
 from attn_lightning.evaluation.diagnostic import attention_of, random_weights
 from attn_lightning.evaluation.family import MODEL, Family, Measure, Row
 from attn_lightning.evaluation.shortcut_probe import PROBES, Probe, features_of, probe_predictions
-from attn_lightning.evaluation.subject import Advance, Evidence, Ragged, Subject, no_progress
+from attn_lightning.evaluation.subject import Explained, ProgressCallback, Ragged, Subject, no_progress
 from attn_lightning.types import UNLABELED
 
 _TEST_MASKS, _TRAINING_MASKS = 4, 5
@@ -59,7 +59,7 @@ class ShortcutProbe(Family):
         """Without a training split there is nothing to fit the probe on."""
         return None if subject.training is not None else "there is no training split to fit the probe on"
 
-    def run(self, subject: Subject, evidence: Evidence, advance: Advance) -> list[Row]:
+    def run(self, subject: Subject, explained: Explained, advance: ProgressCallback) -> list[Row]:
         """See `Family.run`."""
         assert subject.training is not None
         with differentiable(subject.model), torch.no_grad():
@@ -73,7 +73,7 @@ class ShortcutProbe(Family):
                 random_weights(test.examples.lengths, subject.generator(_TEST_MASKS)),
             ),
         }
-        labels = evidence.labels
+        labels = explained.labels
         majority = _right(_majority(train.labels, len(labels)), labels)
         rows = [Row.of("majority_rate", MODEL, majority)]
         for selection, k in ((f"top {self.k}", self.k), ("profile", None)):

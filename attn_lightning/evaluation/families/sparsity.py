@@ -9,7 +9,7 @@ from attn_lightning.data.batching import LengthBatches
 from attn_lightning.evaluation.erasure import inference
 from attn_lightning.evaluation.families.plausibility import CACHED_TOKENS
 from attn_lightning.evaluation.family import MODEL, Family, Measure, Row
-from attn_lightning.evaluation.subject import Advance, Evidence, Subject
+from attn_lightning.evaluation.subject import Explained, ProgressCallback, Subject
 from attn_lightning.metrics.conicity import conicity
 from attn_lightning.metrics.per_example import BoolArray, FloatArray, to_array
 from attn_lightning.metrics.sparsity import (
@@ -54,15 +54,15 @@ class Sparsity(Family):
         "gini": Measure(higher_is_better=None, controlled=False),
     }
 
-    def run(self, subject: Subject, evidence: Evidence, advance: Advance) -> list[Row]:
+    def run(self, subject: Subject, explained: Explained, advance: ProgressCallback) -> list[Row]:
         """See `Family.run`."""
         lengths = np.asarray(subject.examples.lengths)
-        found = {name: np.full((len(_MEASURES), len(lengths)), np.nan) for name in evidence.explanations}
+        found = {name: np.full((len(_MEASURES), len(lengths)), np.nan) for name in explained.explanations}
         budget = min(subject.token_budget, CACHED_TOKENS)
         for plan in LengthBatches(lengths, subject.batch_size, token_budget=budget):
             rows = np.asarray(plan, np.int64)
             mask = np.arange(lengths[rows].max()) < lengths[rows][:, None]
-            for name, explanation in evidence.explanations.items():
+            for name, explanation in explained.explanations.items():
                 scores = explanation.pad(rows)
                 found[name][:, rows] = np.stack([measure(scores, mask) for measure in _MEASURES.values()])
             advance(len(rows))
@@ -88,7 +88,7 @@ class Geometry(Family):
         "absolute_conicity": Measure(higher_is_better=False, controlled=False),
     }
 
-    def run(self, subject: Subject, evidence: Evidence, advance: Advance) -> list[Row]:
+    def run(self, subject: Subject, explained: Explained, advance: ProgressCallback) -> list[Row]:
         """See `Family.run`."""
         values = np.full((2, len(subject.examples)), np.nan)
         with inference(subject.model):

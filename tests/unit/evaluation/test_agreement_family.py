@@ -8,7 +8,7 @@ from scipy.spatial.distance import jensenshannon
 
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.evaluation.families.agreement import AgreementFamily
-from attn_lightning.evaluation.subject import Evidence, Ragged, Subject, no_progress
+from attn_lightning.evaluation.subject import Explained, Ragged, Subject, no_progress
 from attn_lightning.types import Batch
 
 LENGTHS = np.array([1, 2, 9, 4, 12, 7, 7, 3, 30, 6])
@@ -31,7 +31,7 @@ def subject(lengths=LENGTHS, **options):
     return Subject(torch.nn.Identity(), Lengths(lengths), 2, **options)
 
 
-def evidence(*names, lengths=LENGTHS, order=None):
+def explained(*names, lengths=LENGTHS, order=None):
     rng = np.random.default_rng(0)
     order = np.arange(len(lengths)) if order is None else order
     probabilities = rng.random((len(lengths), 2))
@@ -42,7 +42,7 @@ def evidence(*names, lengths=LENGTHS, order=None):
         if name == "rationale":
             values[5][:] = np.nan
         explanations[name] = Ragged(np.concatenate([values[row] for row in order]), lengths[order])
-    return Evidence(probabilities[order], np.zeros(len(lengths), np.int64), explanations)
+    return Explained(probabilities[order], np.zeros(len(lengths), np.int64), explanations)
 
 
 def row_of(rows, metric, explainer, **setting):
@@ -85,7 +85,7 @@ REFERENCES = {
     ],
 )
 def test_rows_equal_scipy_over_all_examples_and_by_predicted_class(metric, first, second, setting):
-    given = evidence("attention", "gradient", "loo", "rationale")
+    given = explained("attention", "gradient", "loo", "rationale")
     rows = AgreementFamily().run(subject(), given, no_progress)
     groups = [({}, np.arange(10))] + [({"class": c}, np.flatnonzero(given.predicted == c)) for c in (0, 1)]
     for group, members in groups:
@@ -97,7 +97,7 @@ def test_rows_equal_scipy_over_all_examples_and_by_predicted_class(metric, first
 
 
 def test_divergence_and_overlap_equal_a_loop():
-    given = evidence("attention", "loo")
+    given = explained("attention", "loo")
     rows = AgreementFamily(k=3).run(subject(), given, no_progress)
     first, second = given.explanations["attention"], given.explanations["loo"]
     divergences = by_loop(lambda a, b: jensenshannon(a, b) ** 2, first, second, range(10))
@@ -111,10 +111,10 @@ def test_divergence_and_overlap_equal_a_loop():
 @pytest.mark.parametrize("token_budget", [1, 30, 2**16])
 def test_neither_batches_nor_the_order_of_examples_change_anything(token_budget):
     names, order = ("attention", "gradient", "loo"), np.random.default_rng(1).permutation(10)
-    expected = AgreementFamily().run(subject(), evidence(*names), no_progress)
+    expected = AgreementFamily().run(subject(), explained(*names), no_progress)
     shuffled = subject(LENGTHS[order], token_budget=token_budget, batch_size=2)
     finished = []
-    found = AgreementFamily().run(shuffled, evidence(*names, order=order), finished.append)
+    found = AgreementFamily().run(shuffled, explained(*names, order=order), finished.append)
     assert sum(finished) == 10
     assert [(r.metric, r.explainer, r.setting, r.n_valid, r.n) for r in found] == [
         (r.metric, r.explainer, r.setting, r.n_valid, r.n) for r in expected
@@ -123,7 +123,7 @@ def test_neither_batches_nor_the_order_of_examples_change_anything(token_budget)
 
 
 def test_rows_are_within_what_their_measures_declare():
-    rows = AgreementFamily().run(subject(), evidence("attention", "gradient", "loo"), no_progress)
+    rows = AgreementFamily().run(subject(), explained("attention", "gradient", "loo"), no_progress)
     for row in rows:
         measure = AgreementFamily.measures[row.metric]
         assert row.value is None or measure.minimum <= row.value <= measure.maximum
@@ -131,8 +131,8 @@ def test_rows_are_within_what_their_measures_declare():
 
 
 def test_an_explanation_agrees_with_itself():
-    given = evidence("attention")
-    twin = Evidence(given.probabilities, given.labels, {**given.explanations, "same": given.explanations["attention"]})
+    given = explained("attention")
+    twin = Explained(given.probabilities, given.labels, {**given.explanations, "same": given.explanations["attention"]})
     rows = AgreementFamily(by_class=False).run(subject(), twin, no_progress)
     for metric in ("kendall", "spearman", "pearson"):
         assert row_of(rows, metric, "same").value == pytest.approx(1.0)
@@ -144,7 +144,7 @@ def test_random_explanations_score_what_is_declared():
     lengths = np.full(3000, 12)
     rng = np.random.default_rng(0)
     explanations = {name: Ragged(rng.random(36000, dtype=np.float32), lengths) for name in ("attention", "random")}
-    given = Evidence(rng.random((3000, 2)), np.zeros(3000, np.int64), explanations)
+    given = Explained(rng.random((3000, 2)), np.zeros(3000, np.int64), explanations)
     rows = AgreementFamily(by_class=False).run(subject(lengths), given, no_progress)
     for row in rows:
         declared = AgreementFamily.measures[row.metric].uninformative
@@ -153,25 +153,25 @@ def test_random_explanations_score_what_is_declared():
 
 def test_nothing_defined_gives_rows_without_a_value():
     lengths = np.array([1, 1])
-    given = evidence("attention", "loo", lengths=np.array([1, 1, 1, 1]))
+    given = explained("attention", "loo", lengths=np.array([1, 1, 1, 1]))
     alone = {name: Ragged(each.values[:2], lengths) for name, each in given.explanations.items()}
     rows = AgreementFamily().run(
-        subject(lengths), Evidence(given.probabilities[:2], given.labels[:2], alone), no_progress
+        subject(lengths), Explained(given.probabilities[:2], given.labels[:2], alone), no_progress
     )
     assert all(row.value is None and row.std is None and row.n_valid == 0 for row in rows)
 
 
 def test_only_attention_gives_no_rows():
-    assert AgreementFamily().run(subject(), evidence("attention"), no_progress) == []
+    assert AgreementFamily().run(subject(), explained("attention"), no_progress) == []
 
 
 def test_pairs_can_be_chosen():
     rows = AgreementFamily(pairs=[("loo", "hidden")]).run(
-        subject(), evidence("attention", "loo", "hidden"), no_progress
+        subject(), explained("attention", "loo", "hidden"), no_progress
     )
     assert row_of(rows, "kendall", "hidden", **{"with": "loo"}).n == 10
     with pytest.raises(ConfigurationError, match="'ig'"):
-        AgreementFamily(pairs=[("loo", "ig")]).run(subject(), evidence("attention", "loo"), no_progress)
+        AgreementFamily(pairs=[("loo", "ig")]).run(subject(), explained("attention", "loo"), no_progress)
 
 
 @pytest.mark.parametrize(("options", "named"), [({"k": 0}, "k"), ({"level": 0.0}, "level"), ({"level": 1.0}, "level")])

@@ -35,7 +35,7 @@ from attn_lightning.evaluation.diagnostic import (
     uniform_weights,
 )
 from attn_lightning.evaluation.families.attention_tests import BINS, AttentionTests
-from attn_lightning.evaluation.subject import Evidence, Ragged, Subject, no_progress
+from attn_lightning.evaluation.subject import Explained, Ragged, Subject, no_progress
 from attn_lightning.evaluation.suite import options_of
 from attn_lightning.types import AttentionOutput, Batch, DataSpec
 
@@ -137,8 +137,8 @@ def subject_of(model, examples=None, **options):
 def measured(subject, **options):
     options = {"num_permutations": 7, "num_steps": 5, "diagnostic": False} | options
     count = len(subject.examples)
-    evidence = Evidence(np.zeros((count, subject.num_classes)), subject.examples.labels, {})
-    rows = AttentionTests(**options).run(subject, evidence, no_progress)
+    explained = Explained(np.zeros((count, subject.num_classes)), subject.examples.labels, {})
+    rows = AttentionTests(**options).run(subject, explained, no_progress)
     return {(row.metric, *row.setting.items()): row for row in rows}
 
 
@@ -573,8 +573,8 @@ def test_without_a_training_split_the_diagnostic_says_so():
 @pytest.mark.parametrize("training", [None, Documents((3, 4, 2) * 30, seed=1)])
 def test_progress_tells_of_every_example_once(training):
     subject, told = subject_of(small_model(), training=training), []
-    evidence = Evidence(np.zeros((9, 2)), subject.examples.labels, {})
-    AttentionTests(3, num_steps=2).run(subject, evidence, told.append)
+    explained = Explained(np.zeros((9, 2)), subject.examples.labels, {})
+    AttentionTests(3, num_steps=2).run(subject, explained, told.append)
     assert sum(told) == len(LENGTHS)
     assert min(told) >= 0
 

@@ -11,7 +11,7 @@ from attn_lightning.backbone.classifier import AttentionClassifier
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.evaluation.families.faithfulness import Faithfulness
-from attn_lightning.evaluation.subject import Evidence, Ragged, Subject, no_progress
+from attn_lightning.evaluation.subject import Explained, Ragged, Subject, no_progress
 from attn_lightning.types import AttentionOutput, Batch, DataSpec
 
 UNKNOWN = 1
@@ -69,7 +69,7 @@ def evidence_of(subject, **explanations):
         name: Ragged(np.concatenate(scores).astype(np.float32), subject.examples.lengths)
         for name, scores in explanations.items()
     }
-    return Evidence(torch.stack(probabilities).numpy(), np.zeros(len(texts), np.int64), ragged)
+    return Explained(torch.stack(probabilities).numpy(), np.zeros(len(texts), np.int64), ragged)
 
 
 def by_key(rows):
@@ -168,7 +168,7 @@ def small_case(order=None, **options):
     return subject, evidence_of(subject, **{name: [values[r] for r in order] for name, values in pick.items()})
 
 
-def loop(subject, evidence, name, bins, tops, replacement):
+def loop(subject, explained, name, bins, tops, replacement):
     """Every metric of one explanation, one text at a time."""
     model, found = subject.model, {}
 
@@ -188,8 +188,8 @@ def loop(subject, evidence, name, bins, tops, replacement):
         return output.logits[0].detach().double().softmax(-1).numpy()
 
     for row, text in enumerate(subject.examples.texts):
-        scores, predicted = evidence.explanations[name][row], int(evidence.predicted[row])
-        known, n, whole = np.isfinite(scores).all(), len(text), evidence.probabilities[row, predicted]
+        scores, predicted = explained.explanations[name][row], int(explained.predicted[row])
+        known, n, whole = np.isfinite(scores).all(), len(text), explained.probabilities[row, predicted]
         order = sorted(range(n), key=lambda t: (-scores[t], t)) if known else list(range(n))
         for fraction in bins:
             k = ceil(fraction * n)
@@ -205,12 +205,12 @@ def loop(subject, evidence, name, bins, tops, replacement):
 
 @pytest.mark.parametrize("replacement", ["delete", "unknown", "attention"])
 def test_equals_a_loop_over_single_texts(replacement):
-    subject, evidence = small_case()
+    subject, explained = small_case()
     bins, tops = (0.01, 0.1, 0.3, 0.5, 1.0), (1, 3, 10)
-    rows = Faithfulness(bins, tops, replacement).run(subject, evidence, no_progress)
+    rows = Faithfulness(bins, tops, replacement).run(subject, explained, no_progress)
     found = {(row.metric, row.explainer, *list(row.setting.values())[:1]): row for row in rows}
-    for name in evidence.explanations:
-        for key, values in loop(subject, evidence, name, bins, tops, replacement).items():
+    for name in explained.explanations:
+        for key, values in loop(subject, explained, name, bins, tops, replacement).items():
             row, known = found[key], np.array(values)[~np.isnan(values)]
             assert row.value == pytest.approx(known.mean(), abs=1e-6), key
             assert row.std == pytest.approx(known.std(), abs=1e-6), key
@@ -247,13 +247,13 @@ def test_every_row_is_declared_and_in_range():
 
 
 def test_an_explanation_that_is_known_nowhere_has_no_value():
-    subject, evidence = small_case()
+    subject, explained = small_case()
     nothing = Ragged.empty(subject.examples.lengths)
     rows = Faithfulness().run(
-        subject, Evidence(evidence.probabilities, evidence.labels, {"none": nothing}), no_progress
+        subject, Explained(explained.probabilities, explained.labels, {"none": nothing}), no_progress
     )
     assert all((row.value, row.std, row.n_valid, row.n) == (None, None, 0, 8) for row in rows)
-    assert Faithfulness().run(subject, Evidence(evidence.probabilities, evidence.labels, {}), no_progress) == []
+    assert Faithfulness().run(subject, Explained(explained.probabilities, explained.labels, {}), no_progress) == []
 
 
 @pytest.mark.parametrize(

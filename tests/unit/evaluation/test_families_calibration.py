@@ -7,7 +7,7 @@ from torch import nn
 
 from attn_lightning.evaluation.families.calibration import Calibration
 from attn_lightning.evaluation.family import MODEL
-from attn_lightning.evaluation.subject import Evidence, Subject, no_progress
+from attn_lightning.evaluation.subject import Explained, Subject, no_progress
 
 
 def question(num_classes, size=200, unlabeled=20, seed=0):
@@ -16,19 +16,19 @@ def question(num_classes, size=200, unlabeled=20, seed=0):
     probabilities = rng.dirichlet(np.ones(num_classes), size)
     probabilities = (probabilities + np.eye(num_classes)[labels]) / 2
     labels[:unlabeled] = -1
-    evidence = Evidence(probabilities, labels, {})
-    return Subject(nn.Identity(), range(size), num_classes), evidence
+    explained = Explained(probabilities, labels, {})
+    return Subject(nn.Identity(), range(size), num_classes), explained
 
 
-def run(subject, evidence, advance=no_progress):
-    return {row.metric: row for row in Calibration().run(subject, evidence, advance)}
+def run(subject, explained, advance=no_progress):
+    return {row.metric: row for row in Calibration().run(subject, explained, advance)}
 
 
 @pytest.mark.parametrize("num_classes", [2, 3])
 def test_equals_scikit_learn(num_classes):
-    subject, evidence = question(num_classes)
-    rows = run(subject, evidence)
-    y, p = evidence.labels[20:], evidence.probabilities[20:]
+    subject, explained = question(num_classes)
+    rows = run(subject, explained)
+    y, p = explained.labels[20:], explained.probabilities[20:]
     one_hot, predicted = np.eye(num_classes)[y], p.argmax(1)
     scores = p[:, 1] if num_classes == 2 else p
     expected = {
@@ -52,13 +52,13 @@ def test_equals_scikit_learn(num_classes):
 
 def test_calibration_error_of_a_model_that_is_always_sure_and_right_half_the_time():
     subject, _ = question(2, size=4, unlabeled=0)
-    rows = run(subject, Evidence(np.array([[0.9, 0.1]] * 4), np.array([0, 0, 1, 1]), {}))
+    rows = run(subject, Explained(np.array([[0.9, 0.1]] * 4), np.array([0, 0, 1, 1]), {}))
     assert rows["ece"].value == pytest.approx(0.4)
 
 
 def test_what_the_split_leaves_undefined_has_no_value():
     subject, _ = question(2, size=3, unlabeled=0)
-    rows = run(subject, Evidence(np.array([[0.9, 0.1]] * 3), np.array([0, 0, 0]), {}))
+    rows = run(subject, Explained(np.array([[0.9, 0.1]] * 3), np.array([0, 0, 0]), {}))
     for metric in ("auroc", "average_precision", "f1"):
         assert (rows[metric].value, rows[metric].n_valid, rows[metric].n) == (None, 0, 3)
     assert rows["accuracy"].value == 1
@@ -66,14 +66,14 @@ def test_what_the_split_leaves_undefined_has_no_value():
 
 def test_a_split_without_labels_has_rows_without_values():
     finished = []
-    subject, evidence = question(2, size=5, unlabeled=5)
-    for row in run(subject, evidence, finished.append).values():
+    subject, explained = question(2, size=5, unlabeled=5)
+    for row in run(subject, explained, finished.append).values():
         assert (row.value, row.n_valid, row.n) == (None, 0, 5)
     assert sum(finished) == 5
 
 
 def test_a_certain_mistake_is_infinitely_bad_without_a_warning():
     subject, _ = question(2, size=2, unlabeled=0)
-    rows = run(subject, Evidence(np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([1, 1]), {}))
+    rows = run(subject, Explained(np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([1, 1]), {}))
     assert rows["log_loss"].value == np.inf
     assert rows["brier"].value == 0.5

@@ -13,7 +13,7 @@ from attn_lightning.errors import ConfigurationError, DataFormatError
 from attn_lightning.evaluation.families.plausibility import Plausibility
 from attn_lightning.evaluation.families.selective import Selective
 from attn_lightning.evaluation.family import Family
-from attn_lightning.evaluation.subject import Evidence, Ragged, Subject, no_progress
+from attn_lightning.evaluation.subject import Explained, Ragged, Subject, no_progress
 from attn_lightning.types import Batch
 
 FAMILIES = (Plausibility, Selective)
@@ -61,7 +61,7 @@ def ragged(rows):
 
 
 def question(documents=None, seed=0, **options):
-    """A subject and evidence with attention (ties, row 5 not finite), signed scores and the gold rationale."""
+    """a subject and explanations with attention (ties, row 5 not finite), signed scores and the gold rationale."""
     documents = documents or Documents()
     rng = np.random.default_rng(seed)
     attention = [rng.dirichlet(np.full(n, 0.3)).round(2) + 0.01 for n in documents.lengths]
@@ -72,18 +72,18 @@ def question(documents=None, seed=0, **options):
         "rationale": ragged(documents.rationales),
     }
     probabilities = rng.dirichlet(np.ones(2), len(documents))
-    evidence = Evidence(probabilities, documents.labels, explanations)
-    return Subject(nn.Identity(), documents, num_classes=2, **options), evidence
+    explained = Explained(probabilities, documents.labels, explanations)
+    return Subject(nn.Identity(), documents, num_classes=2, **options), explained
 
 
-def run(family, subject, evidence, advance=no_progress):
-    return {(row.explainer, row.metric): row for row in family.run(subject, evidence, advance)}
+def run(family, subject, explained, advance=no_progress):
+    return {(row.explainer, row.metric): row for row in family.run(subject, explained, advance)}
 
 
-def judged(documents, evidence, name):
+def judged(documents, explained, name):
     """(row, scores, rationale) of the documents that count."""
     for row, rationale in enumerate(documents.rationales):
-        scores = evidence.explanations[name][row]
+        scores = explained.explanations[name][row]
         if rationale.any() and np.isfinite(scores).all():
             yield row, scores, rationale
 
@@ -95,12 +95,12 @@ def best(scores, k):
 
 @pytest.mark.parametrize("name", ["attention", "signed", "rationale"])
 def test_plausibility_equals_a_loop(name):
-    subject, evidence = question()
+    subject, explained = question()
     documents = subject.examples
-    rows = run(Plausibility(), subject, evidence)
+    rows = run(Plausibility(), subject, explained)
     k = round(np.mean([r.sum() for r in documents.rationales if r.any()]))
     counted, two_classes, token_f1, hits = 0, [], [], []
-    for _, scores, rationale in judged(documents, evidence, name):
+    for _, scores, rationale in judged(documents, explained, name):
         marked, chosen = set(np.flatnonzero(rationale)), best(scores, k)
         token_f1.append(2 * len(marked & chosen) / (len(marked) + len(chosen)))
         hits.append(rationale[scores.argmax()])
@@ -129,8 +129,8 @@ def test_the_gold_rationale_is_perfect_at_its_own_length():
     for rationale in documents.rationales[3:]:
         rationale[:] = np.arange(len(rationale)) < 2
     documents.lengths[3:] = [len(rationale) for rationale in documents.rationales[3:]]
-    subject, evidence = question(documents)
-    rows = run(Plausibility(k=2), subject, replace(evidence, labels=documents.labels))
+    subject, explained = question(documents)
+    rows = run(Plausibility(k=2), subject, replace(explained, labels=documents.labels))
     kept = [rationale for rationale in documents.rationales if rationale.any()]
     for metric in ("auprc", "average_precision", "roc_auc", "rationale_mass", "top_1_hit"):
         assert rows["rationale", metric].value == 1
@@ -145,24 +145,24 @@ def test_signed_scores_have_ranks_but_no_mass():
     assert rows["signed", "rationale_mass"].n_valid < rows["signed", "top_1_hit"].n_valid
     only_negative = question()[1].explanations["signed"]
     only_negative.values[:] = -np.abs(only_negative.values)
-    subject, evidence = question()
-    rows = run(Plausibility(), subject, replace(evidence, explanations={"signed": only_negative}))
+    subject, explained = question()
+    rows = run(Plausibility(), subject, replace(explained, explanations={"signed": only_negative}))
     mass = rows["signed", "rationale_mass"]
     assert (mass.value, mass.std, mass.n_valid) == (None, None, 0)
 
 
 @pytest.mark.parametrize("name", ["attention", "signed", "rationale"])
 def test_selective_equals_a_loop(name):
-    subject, evidence = question()
+    subject, explained = question()
     documents = subject.examples
-    rows = run(Selective(), subject, evidence)
+    rows = run(Selective(), subject, explained)
     counts = dict.fromkeys(("ftpt", "ffpt", "ftpf", "ffpf"), 0)
     dominant, weights = 0, []
-    for row, scores, rationale in judged(documents, evidence, name):
+    for row, scores, rationale in judged(documents, explained, name):
         if documents.labels[row] == -1:
             continue
         focus = "ft" if rationale[scores.argmax()] else "ff"
-        counts[focus + ("pt" if evidence.probabilities[row].argmax() == documents.labels[row] else "pf")] += 1
+        counts[focus + ("pt" if explained.probabilities[row].argmax() == documents.labels[row] else "pf")] += 1
         if (scores >= 0).all():
             dominant += scores.max() >= 0.5 * scores.sum()
             weights.append(scores[rationale].sum() / scores.sum())
@@ -180,9 +180,9 @@ def test_selective_equals_a_loop(name):
 
 
 def test_interpretability_of_a_model_that_is_never_right_has_no_value():
-    subject, evidence = question()
-    wrong = np.eye(2)[1 - evidence.labels.clip(0)]
-    row = run(Selective(), subject, replace(evidence, probabilities=wrong))["attention", "interpretability"]
+    subject, explained = question()
+    wrong = np.eye(2)[1 - explained.labels.clip(0)]
+    row = run(Selective(), subject, replace(explained, probabilities=wrong))["attention", "interpretability"]
     assert (row.value, row.n_valid) == (None, 0)
 
 
@@ -200,8 +200,8 @@ def test_the_batch_size_changes_nothing(family: type[Family]):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_rows_are_described_in_range_and_the_progress_is_complete(family: type[Family]):
     finished: list[int] = []
-    subject, evidence = question()
-    rows = family().run(subject, evidence, finished.append)
+    subject, explained = question()
+    rows = family().run(subject, explained, finished.append)
     assert sum(finished) == len(subject.examples)
     assert {row.metric for row in rows} == set(family.measures)
     for row in rows:

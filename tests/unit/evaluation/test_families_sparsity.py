@@ -9,7 +9,7 @@ from attn_lightning.backbone.classifier import AttentionClassifier
 from attn_lightning.backbone.encoders import BiLSTM
 from attn_lightning.evaluation.families.sparsity import Geometry, Sparsity
 from attn_lightning.evaluation.family import MODEL
-from attn_lightning.evaluation.subject import Evidence, Ragged, Subject, no_progress
+from attn_lightning.evaluation.subject import Explained, Ragged, Subject, no_progress
 from attn_lightning.types import Batch, DataSpec
 
 LENGTHS = np.array([1, 4, 9, 2, 9, 6, 3, 12, 5, 7])
@@ -42,15 +42,15 @@ def question(**options):
         "gradient": Ragged(rng.exponential(size=LENGTHS.sum()).astype(np.float32), LENGTHS),
         "signed": Ragged(-np.ones(LENGTHS.sum(), np.float32), LENGTHS),
     }
-    evidence = Evidence(np.full((len(LENGTHS), 2), 0.5), np.zeros(len(LENGTHS), np.int64), explanations)
-    return Subject(model, Texts(), num_classes=2, **options), evidence
+    explained = Explained(np.full((len(LENGTHS), 2), 0.5), np.zeros(len(LENGTHS), np.int64), explanations)
+    return Subject(model, Texts(), num_classes=2, **options), explained
 
 
 def test_sparsity_equals_a_loop():
-    subject, evidence = question()
-    rows = {(row.explainer, row.metric): row for row in Sparsity().run(subject, evidence, no_progress)}
+    subject, explained = question()
+    rows = {(row.explainer, row.metric): row for row in Sparsity().run(subject, explained, no_progress)}
     for name, skipped in (("attention", {3}), ("gradient", set())):
-        shares = [evidence.explanations[name][i].astype(float) for i in range(len(LENGTHS)) if i not in skipped]
+        shares = [explained.explanations[name][i].astype(float) for i in range(len(LENGTHS)) if i not in skipped]
         shares = [row / row.sum() for row in shares]
         entropies = [stats.entropy(row, base=2) for row in shares]
         assert rows[name, "entropy"].value == pytest.approx(np.mean(entropies))
@@ -63,9 +63,9 @@ def test_sparsity_equals_a_loop():
 
 
 def test_geometry_equals_a_loop_and_leaves_the_mode_alone():
-    subject, evidence = question()
+    subject, explained = question()
     subject.model.train()
-    rows = Geometry().run(subject, evidence, no_progress)
+    rows = Geometry().run(subject, explained, no_progress)
     assert subject.model.training
     subject.model.eval()
     found = []

@@ -17,12 +17,12 @@ from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.evaluation.families.robustness import Robustness
 from attn_lightning.evaluation.family import MODEL
-from attn_lightning.evaluation.subject import Evidence, Subject, no_progress
+from attn_lightning.evaluation.subject import Explained, Subject, no_progress
 from attn_lightning.numerics import masked_softmax
 from attn_lightning.perturbation.attacks import clean_pass, embedding_place, one_step, pgd, score_place
 from attn_lightning.types import AttentionOutput, Batch, DataSpec
 
-NOTHING = Evidence(np.zeros((0, 2)), np.zeros(0, np.int64), {})
+NOTHING = Explained(np.zeros((0, 2)), np.zeros(0, np.int64), {})
 SMALL = {"score_epsilons": (1.0, 3.0), "embedding_epsilons": (0.3,), "substitutions": (1, 2), "num_steps": 3}
 
 

@@ -18,7 +18,7 @@ from attn_lightning.evaluation.shortcut_probe import (
     probe_predictions,
     selection_features,
 )
-from attn_lightning.evaluation.subject import Evidence, Ragged, Subject, no_progress
+from attn_lightning.evaluation.subject import Explained, Ragged, Subject, no_progress
 from attn_lightning.methods.shortcuts import NUM_EDGE_POSITIONS, NUM_PARTS
 from attn_lightning.types import AttentionOutput, Batch
 
@@ -78,8 +78,8 @@ def subject_of(tells=True, train=None, test=None, **options):
 
 def measured(subject, **options):
     count = len(subject.examples)
-    evidence = Evidence(np.zeros((count, 2)), subject.examples.labels, {})
-    rows = ShortcutProbe(**{"probe": "logistic", **options}).run(subject, evidence, no_progress)
+    explained = Explained(np.zeros((count, 2)), subject.examples.labels, {})
+    rows = ShortcutProbe(**{"probe": "logistic", **options}).run(subject, explained, no_progress)
     return {(row.metric, row.explainer, *row.setting.values()): row for row in rows}
 
 
@@ -223,7 +223,7 @@ def test_without_a_training_split_it_is_unavailable():
 
 def test_progress_tells_of_every_example_once():
     subject, told = subject_of(), []
-    ShortcutProbe(2, "logistic").run(subject, Evidence(np.zeros((200, 2)), subject.examples.labels, {}), told.append)
+    ShortcutProbe(2, "logistic").run(subject, Explained(np.zeros((200, 2)), subject.examples.labels, {}), told.append)
     assert sum(told) == 200
 
 

@@ -68,14 +68,14 @@ class Mass(Family):
         self._fails = fails
         self._calls = 0
 
-    def run(self, subject, evidence, advance):
+    def run(self, subject, explained, advance):
         if self._fails:
             raise KeyboardInterrupt
         self._calls += 1
         advance(len(subject.examples))
         rows = [
             Row.of("mean", name, np.array([scores[row].mean() * self.scale for row in range(len(scores))]))
-            for name, scores in evidence.explanations.items()
+            for name, scores in explained.explanations.items()
         ]
         return [*rows, Row("draw", MODEL, float(torch.rand(())), None, 5, 5)]
 

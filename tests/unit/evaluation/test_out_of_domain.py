@@ -8,7 +8,7 @@ from attn_lightning.data.corpora import TextFiles
 from attn_lightning.data.planted import Planted
 from attn_lightning.data.text import UNKNOWN_ID, TextTokenizer
 from attn_lightning.errors import ConfigurationError, DataFormatError
-from attn_lightning.evaluation.foreign import Subset, check_rationales, examples_for, subset
+from attn_lightning.evaluation.out_of_domain import Subset, check_rationales, examples_for, subset
 from attn_lightning.types import Batch
 
 

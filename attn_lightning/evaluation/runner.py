@@ -14,7 +14,7 @@ from attn_lightning.data.text import UNKNOWN_ID
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.evaluation.control import control_metrics, tfidf_logistic_regression
 from attn_lightning.evaluation.folder import EvaluationFolder
-from attn_lightning.evaluation.foreign import Subset, check_rationales, examples_for, subset
+from attn_lightning.evaluation.out_of_domain import Subset, check_rationales, examples_for, subset
 from attn_lightning.evaluation.progress import Progress
 from attn_lightning.evaluation.subject import Examples, Subject
 from attn_lightning.evaluation.suite import Findings, Plan, measure
@@ -24,8 +24,8 @@ from attn_lightning.module import AttentionModule
 
 
 @dataclass(frozen=True)
-class ExaminationOptions:
-    """How a model is examined.
+class EvaluationOptions:
+    """How a model is evaluated.
 
     Args:
         split: of the data: test or validation.
@@ -55,8 +55,8 @@ class ExaminationOptions:
 
 
 @dataclass(frozen=True)
-class Examinee:
-    """What is examined.
+class EvaluatedModel:
+    """What is evaluated.
 
     Attributes:
         module: with its weights, on the device where it is to run.
@@ -73,13 +73,13 @@ class Examinee:
     own: bool = True
 
 
-def examine(
-    examinee: Examinee, plan: Plan, options: ExaminationOptions, parent: Path, console: Console | None
+def evaluate(
+    evaluated: EvaluatedModel, plan: Plan, options: EvaluationOptions, parent: Path, console: Console | None
 ) -> tuple[Summary, Path]:
     """Measure a model on a split and keep everything in a folder below `parent`; goes on where an earlier call stopped.
 
     Args:
-        examinee: model and data.
+        evaluated: model and data.
         plan: what to measure.
         options: how.
         parent: `<run folder>/evaluation`.
@@ -93,14 +93,14 @@ def examine(
         DataFormatError: a rationale does not fit its text.
         NumericalError: the model predicts NaN.
     """
-    subject, notes = subject_of(examinee, options)
-    corpus = getattr(examinee.data, "corpus", type(examinee.data).__name__.lower())
-    name = f"{examinee.name}-{corpus}-{options.split}"
+    subject, notes = subject_of(evaluated, options)
+    corpus = getattr(evaluated.data, "corpus", type(evaluated.data).__name__.lower())
+    name = f"{evaluated.name}-{corpus}-{options.split}"
     if options.max_examples is not None:
         name += f"-{len(subject.examples)}"
-    content = examinee.data.manifest["splits"][options.split]["sha256"]
+    content = evaluated.data.manifest["splits"][options.split]["sha256"]
     identity = {
-        "checkpoint": examinee.checkpoint,
+        "checkpoint": evaluated.checkpoint,
         "corpus": corpus,
         "split": options.split,
         "sha256": content,
@@ -114,22 +114,22 @@ def examine(
         trained = measure(subject, plan, folder.model, progress)
         untrained = Findings()
         if options.untrained:
-            other = replace(subject, model=_fresh(examinee.module, options.seed))
+            other = replace(subject, model=_fresh(evaluated.module, options.seed))
             untrained = measure(other, plan, folder.untrained, progress.about("untrained model: "))
-        linear = _linear(examinee, subject, options, folder.path) if options.linear else {}
+        linear = _linear(evaluated, subject, options, folder.path) if options.linear else {}
         summary = Summary(plan.families, trained, untrained, linear)
         write_json(folder.path / "summary.json", {**identity, "notes": notes, **summary.to_json()})
     return summary, folder.path
 
 
-def subject_of(examinee: Examinee, options: ExaminationOptions) -> tuple[Subject, list[str]]:
+def subject_of(evaluated: EvaluatedModel, options: EvaluationOptions) -> tuple[Subject, list[str]]:
     """What is measured, and sentences that a reader of the results must know.
 
     Raises:
         ConfigurationError: the data has no such split, or is no data for this model.
         DataFormatError: a rationale marks a token that does not exist.
     """
-    module, data = examinee.module, examinee.data
+    module, data = evaluated.module, evaluated.data
     assert module.spec is not None
     assert module.backbone is not None
     splits = data.manifest["splits"]
@@ -142,7 +142,7 @@ def subject_of(examinee: Examinee, options: ExaminationOptions) -> tuple[Subject
     examples = subset(every, options.max_examples, options.seed)
     check_rationales(examples)
     training: Examples | None = None
-    if examinee.own and "train" in splits:
+    if evaluated.own and "train" in splits:
         training = examples_for(data, "train", module.tokenizer_state, names)[0]
     return Subject(
         model=module.backbone,
@@ -165,10 +165,12 @@ def _fresh(module: AttentionModule, seed: int) -> Any:
     return backbone.to(module.device).eval()
 
 
-def _linear(examinee: Examinee, subject: Subject, options: ExaminationOptions, folder: Path) -> dict[str, float | None]:
+def _linear(
+    evaluated: EvaluatedModel, subject: Subject, options: EvaluationOptions, folder: Path
+) -> dict[str, float | None]:
     """Metrics of the linear control on exactly the examples that were evaluated; none for segments or foreign data."""
-    data = examinee.data
-    if not (isinstance(data, TextDataModule) and examinee.own):
+    data = evaluated.data
+    if not (isinstance(data, TextDataModule) and evaluated.own):
         return {}
     rows = subject.examples.rows if isinstance(subject.examples, Subset) else None
     if rows is None and options.split == "test":
@@ -179,8 +181,8 @@ def _linear(examinee: Examinee, subject: Subject, options: ExaminationOptions, f
         return stored
     texts, labels = data.texts(options.split), list(data.dataset(options.split)["label"])
     chosen = range(len(texts)) if rows is None else rows.tolist()
-    evaluated = [texts[row] for row in chosen], [labels[row] for row in chosen]
-    found = tfidf_logistic_regression(data.training_examples(), evaluated, subject.num_classes)
+    measured = [texts[row] for row in chosen], [labels[row] for row in chosen]
+    found = tfidf_logistic_regression(data.training_examples(), measured, subject.num_classes)
     metrics = {name: value if np.isfinite(value) else None for name, value in found.items()}
     write_json(path, metrics)
     return metrics
