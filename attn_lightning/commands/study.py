@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from attn_lightning.errors import ConfigurationError
-from attn_lightning.study.configuration import find_study, read_study
+from attn_lightning.study.configuration import STUDIES, find_study, read_study
 from attn_lightning.study.expansion import Cell, expand
+from attn_lightning.study.publishing import read
 
 
 class _Parser(argparse.ArgumentParser):
@@ -28,8 +29,17 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--root", type=Path, default=Path("runs"), help="folder of all runs (default: runs)")
     parser.add_argument("--dry-run", action="store_true", help="check every command and print them; run nothing")
     parser.add_argument("--table", action="store_true", help="only show the tables of what is finished; run nothing")
+    parser.add_argument(
+        "--publish",
+        type=Path,
+        metavar="FILE",
+        help="put the overview, with command and version, into a Markdown file: between `<!-- study NAME -->` and "
+        "`<!-- end -->`, or at its end where these are missing",
+    )
     parser.add_argument("--retry-failed", action="store_true", help="run failed cells again; their folders are kept")
     options = parser.parse_args(arguments)
+    if options.dry_run and options.publish:
+        raise ConfigurationError("Expected `--publish` without `--dry-run`, which measures nothing; leave one out.")
     if options.jobs is not None and options.jobs < 1:
         raise ConfigurationError(f"Expected `--jobs` to be 1 or more, but got {options.jobs}; leave it out.")
     return options
@@ -46,6 +56,8 @@ def study_command(arguments: Sequence[str]) -> int:
     """
     options = _options(arguments)
     study = read_study(find_study(options.study))
+    if options.publish is not None:
+        read(options.publish, study.name)  # A mistake in the file should not wait until all cells have run.
     cells = expand(study)
     # This loads torch, which a mistake in the study file should not have to wait for.
     from attn_lightning.commands.validation import Validator
@@ -57,7 +69,13 @@ def study_command(arguments: Sequence[str]) -> int:
         return 0
     if not options.table:
         run.run(options.jobs, options.retry_failed)
-    return run.show()
+    return run.show(_command(options.study), options.publish)
+
+
+def _command(study: str) -> str:
+    """The shortest command that runs a study; `make` knows those in `experiments/studies`."""
+    path = find_study(study)
+    return f"make study STUDY={path.stem}" if path.parent == STUDIES else f"python -m attn_lightning study {study}"
 
 
 def _print_commands(cells: Sequence[Cell], root: Path) -> None:

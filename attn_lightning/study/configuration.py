@@ -14,6 +14,9 @@ from attn_lightning.errors import ConfigurationError, did_you_mean
 
 DEFAULT_METRICS = ("test/accuracy", "test/f1", "test/gradient_kendall_mean")
 
+STUDIES = Path("experiments/studies")
+"""Where a study is looked for that is given by its name alone."""
+
 EXPERIMENT_NAME = "{method}_{data}"
 """How the name of an experiment is made where a study says nothing."""
 
@@ -74,7 +77,7 @@ class Study:
         return " and ".join(f"{metric} >= {least:g}" for metric, least in self.require.items())
 
 
-def find_study(name: str, folder: Path = Path("experiments/studies")) -> Path:
+def find_study(name: str, folder: Path = STUDIES) -> Path:
     """The file of a study, given by path or by its name in `experiments/studies`.
 
     Raises:

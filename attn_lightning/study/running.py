@@ -9,6 +9,7 @@ from attn_lightning.files import write_text
 from attn_lightning.study.configuration import Study
 from attn_lightning.study.display import Display
 from attn_lightning.study.expansion import Cell
+from attn_lightning.study.publishing import block, publish
 from attn_lightning.study.scheduler import Planned, Scheduler, cores, log_path
 from attn_lightning.study.state import CellState, Parse, cell_state
 from attn_lightning.study.table import tables, unknown_metrics
@@ -69,8 +70,16 @@ class StudyRun:
                 raise
             self.errors = scheduler.failed
 
-    def show(self) -> int:
-        """Print and write the tables; 0 if every cell is complete."""
+    def show(self, command: str = "", published: Path | None = None) -> int:
+        """Print and write the tables.
+
+        Args:
+            command: how the study is run, for the file that is published.
+            published: a Markdown file whose part about this study is replaced too; see `publishing`.
+
+        Returns:
+            0 if every cell is complete, else 1.
+        """
         results = self.states()
         found = tables(self.study, results)
         notes = unknown_metrics(self.study, results)
@@ -83,6 +92,9 @@ class StudyRun:
         for text in [note(self.study), *notes, *self._failures(results)]:
             print(text)
         print(f"tables: {self.root / 'table.md'} and table.csv")
+        if published is not None:
+            publish(published, self.study.name, block(command, results, found))
+            print(f"published: {published}")
         return 0 if all(state.state == "complete" for _, state in results) else 1
 
     def _failures(self, results: Sequence[tuple[Cell, CellState]]) -> list[str]:

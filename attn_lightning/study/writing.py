@@ -61,9 +61,7 @@ def terminal(table: MetricTable) -> Table:
 
 def markdown(study: Study, found: Sequence[MetricTable], notes: Sequence[str]) -> str:
     """All tables as Markdown."""
-    parts = [f"# {study.name}", note(study), *notes, "## Overview", OVERVIEW_NOTE]
-    for title, header, lines in overviews(found):
-        parts += [f"### {title}", _markdown_table(header, lines)]
+    parts = [f"# {study.name}", note(study), *notes, "## Overview", OVERVIEW_NOTE, *overview_parts(found)]
     for table in found:
         parts += [f"## {table.title}", _markdown_table(_HEADER, [_cells(row) for row in table.rows])]
     return "\n\n".join(parts) + "\n"
@@ -73,6 +71,13 @@ def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str
     lines = ["| " + " | ".join(header) + " |", "|---|---|" + "---:|" * (len(header) - 2)]
     lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
     return "\n".join(lines)
+
+
+def overview_parts(found: Sequence[MetricTable]) -> list[str]:
+    """All metrics of the same runs side by side as Markdown: a heading and a table for each kind of data."""
+    return [
+        part for title, header, lines in overviews(found) for part in (f"### {title}", _markdown_table(header, lines))
+    ]
 
 
 OVERVIEW_NOTE = "Mean over seeds and its 95 % interval; `*`: differs from the baseline with p (Holm) below .05."

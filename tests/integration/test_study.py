@@ -79,7 +79,7 @@ def test_commands_that_fit_would_refuse_are_listed_before_anything_runs(cli, wri
 
 
 def test_bad_arguments_are_one_line(cli, write):
-    for arguments in (("--jobs", 0), ("--jobs", "two"), ("--dry",)):
+    for arguments in (("--jobs", 0), ("--jobs", "two"), ("--dry",), ("--dry-run", "--publish", "results.md")):
         outcome = cli("study", write(), *arguments)
         assert outcome.code == 1
         assert outcome.err.startswith("error: ")
@@ -117,8 +117,21 @@ def test_killed_in_the_middle_and_run_again(write, tmp_path):
     assert "INCOMPLETE" not in (tmp_path / "runs" / "tiny" / "table.md").read_text()
 
     before = {path: path.stat().st_mtime_ns for path in found.values()}
-    third = start(tmp_path, study)
+    third = start(tmp_path, study, "--publish", str(tmp_path / "results.md"))
     out, _ = third.communicate(timeout=900)
     assert third.returncode == 0
     assert "(4 complete)" in out
     assert {path: path.stat().st_mtime_ns for path in found.values()} == before
+    published = (tmp_path / "results.md").read_text()
+    assert published.startswith(
+        f"## tiny\n\n<!-- study tiny -->\n`python -m attn_lightning study {study}`: 4 of 4 runs"
+    )
+    assert "\n### planted\n\n| method | seeds | accuracy ↑ | step_seconds ↓ |\n" in published
+
+
+def test_a_file_that_cannot_be_published_to_is_refused_before_anything_runs(cli, write, tmp_path):
+    (tmp_path / "results.md").write_text("<!-- study tiny -->")
+    outcome = cli("study", write(), "--root", tmp_path / "runs", "--publish", tmp_path / "results.md")
+    assert outcome.code == 1
+    assert "mend them by hand" in outcome.err
+    assert not (tmp_path / "runs").exists()
