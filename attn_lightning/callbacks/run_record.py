@@ -41,7 +41,8 @@ class RunRecord(CostMeter):
 
     `predictions.parquet` has a row per test example, in the order of the batches (column `row` is the place in
     the split): `label`, `prediction`, `probabilities`, `text`, `start` and `end` character offsets of every token,
-    `attention`, and the importances `gradient` and `hidden`.
+    `attention`, the importances `gradient` and `hidden`, and for data with rationales `rationale`: whether each token was
+    marked, null where the example has none.
 
     Args:
         folder: an existing run folder.
@@ -256,8 +257,8 @@ def prediction_table(batch: Batch, outputs: dict[str, torch.Tensor]) -> pa.Table
         outputs: "probabilities" (B, C), and (B, T) values per token under any other name.
 
     Returns:
-        A row per example with `row`, `label` (null if unlabelled), `prediction`, `probabilities` and a list per
-        token value.
+        A row per example with `row`, `label` (null if unlabelled), `prediction`, `probabilities`, a list per token
+        value, and `rationale` (null for an example without one) where the data has any.
     """
     lengths = batch.mask.sum(-1).cpu()
     offsets = pa.array(torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]).to(torch.int32).numpy())
@@ -274,6 +275,10 @@ def prediction_table(batch: Batch, outputs: dict[str, torch.Tensor]) -> pa.Table
         if name != "probabilities":
             flat = values.detach().float().cpu()[mask].numpy()
             columns[name] = pa.ListArray.from_arrays(offsets, pa.array(flat))
+    if batch.rationale is not None and batch.has_rationale is not None:
+        marked = pa.array(batch.rationale.cpu()[mask].numpy())
+        unknown = pa.array((~batch.has_rationale.cpu()).numpy())
+        columns["rationale"] = pa.ListArray.from_arrays(offsets, marked, mask=unknown)
     return pa.table(columns)
 
 

@@ -33,6 +33,16 @@ def test_predictions_without_padding(batch):
     assert table.column("probabilities").to_pylist()[0] == pytest.approx([0.2, 0.8])
 
 
+def test_rationales_are_written_and_null_where_an_example_has_none(batch):
+    rationale = torch.tensor([[True, False, False, True], [False] * 4, [False] * 4])
+    marked = batch._replace(rationale=rationale, has_rationale=torch.tensor([True, False, True]))
+    outputs = {"probabilities": torch.full((3, 2), 0.5)}
+    assert "rationale" not in prediction_table(batch, outputs).column_names
+    column = prediction_table(marked, outputs).column("rationale")
+    assert column.type == pa.list_(pa.bool_())
+    assert column.to_pylist() == [[True, False, False, True], None, [False, False]]
+
+
 def test_half_precision_is_written_as_float32(batch):
     outputs = {name: torch.ones(3, size).bfloat16() for name, size in (("probabilities", 2), ("attention", 4))}
     assert prediction_table(batch, outputs).column("attention").type == pa.list_(pa.float32())
