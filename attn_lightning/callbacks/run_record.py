@@ -41,8 +41,8 @@ class RunRecord(CostMeter):
 
     `predictions.parquet` has a row per test example, in the order of the batches (column `row` is the place in
     the split): `label`, `prediction`, `probabilities`, `text`, `start` and `end` character offsets of every token,
-    `attention`, the importances `gradient` and `hidden`, and for data with rationales `rationale`: whether each token was
-    marked, null where the example has none.
+    `attention`, the importances `gradient` and `hidden`, and for data with rationales `rationale`: whether each token
+    was marked, null where the example has none.
 
     Args:
         folder: an existing run folder.
