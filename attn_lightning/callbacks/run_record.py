@@ -9,14 +9,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from attn_lightning import run_folder
 from attn_lightning.callbacks.cost import CostMeter
+from attn_lightning.callbacks.predictions import PredictionWriter
 from attn_lightning.data.datamodule import TextDataModule
 from attn_lightning.evaluation.control import control_metrics
 from attn_lightning.files import write_json
@@ -76,7 +74,7 @@ class RunRecord(CostMeter):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Append the metrics of the epoch that has just ended; an epoch that is run again replaces its row."""
         super().on_train_epoch_end(trainer, pl_module)
-        row = {"epoch": trainer.current_epoch, **_numbers(trainer.callback_metrics)}
+        row = {"epoch": trainer.current_epoch, **numbers(trainer.callback_metrics)}
         kept = [old for old in self.record["history"] if old["epoch"] < trainer.current_epoch]
         self.record["history"] = [*kept, row]
         # The file grows with the epochs, and writing it after each of a thousand short ones takes longer than they do.
@@ -146,7 +144,7 @@ class RunRecord(CostMeter):
     def _add_result(self, split: str, trainer: Trainer, pl_module: LightningModule) -> None:
         if "status" not in self.record:
             self.record = {**self._description(trainer, pl_module), "status": "complete"}
-        self.record[split] = _numbers(trainer.callback_metrics)
+        self.record[split] = numbers(trainer.callback_metrics)
         self._save(trainer, pl_module)
 
     def add_control(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -184,104 +182,6 @@ class RunRecord(CostMeter):
         self._checkpoint_due, self._saved_at = False, time.monotonic()
 
 
-class PredictionWriter:
-    """Streams test predictions into one Parquet file, a row group per batch, so memory is bounded by the batch.
-
-    Every process writes its own part; the first one joins them when all are closed.
-
-    Args:
-        folder: the run folder.
-        trainer: for the data module (texts and offsets) and the processes.
-    """
-
-    def __init__(self, folder: Path, trainer: Trainer) -> None:
-        self._folder = folder
-        self._trainer = trainer
-        self._data = getattr(trainer, "datamodule", None)
-        self._part = folder / f".predictions.{trainer.global_rank}.parquet"
-        self._writer: pq.ParquetWriter | None = None
-
-    def write(self, batch: Batch, outputs: dict[str, torch.Tensor]) -> None:
-        """Append the examples of a batch."""
-        table = prediction_table(batch, outputs)
-        if hasattr(self._data, "offsets"):
-            table = self._with_text(table)
-        if self._writer is None:
-            self._writer = pq.ParquetWriter(self._part, table.schema, compression="zstd")
-        self._writer.write_table(table)
-
-    def _with_text(self, table: pa.Table) -> pa.Table:
-        assert self._data is not None
-        rows = table.column("row").to_pylist()
-        texts = [self._data.text("test", row) for row in rows]
-        offsets = [self._data.offsets("test", row) for row in rows]
-        table = table.append_column("text", pa.array(texts, pa.string()))
-        for index, name in enumerate(("start", "end")):
-            values = [[pair[index] for pair in pairs] for pairs in offsets]
-            table = table.append_column(name, pa.array(values, pa.list_(pa.int32())))
-        return table
-
-    def close(self) -> None:
-        """Finish the part and, on the first process, join all parts into `predictions.parquet`."""
-        if self._writer is not None:
-            self._writer.close()
-        self._trainer.strategy.barrier("predictions")
-        if self._trainer.is_global_zero:
-            parts = sorted(self._folder.glob(".predictions.*.parquet"))
-            _join(parts, self._folder / "predictions.parquet")
-            for part in parts:
-                part.unlink(missing_ok=True)
-
-    def abandon(self) -> None:
-        """Remove the unfinished part."""
-        if self._writer is not None:
-            self._writer.close()
-        self._part.unlink(missing_ok=True)
-
-
-def _join(parts: list[Path], target: Path) -> None:
-    if len(parts) == 1:
-        parts[0].replace(target)
-        return
-    with pq.ParquetWriter(target, pq.read_schema(parts[0]), compression="zstd") as writer:
-        for part in parts:
-            for group in pq.ParquetFile(part).iter_batches():
-                writer.write_batch(group)
-
-
-def prediction_table(batch: Batch, outputs: dict[str, torch.Tensor]) -> pa.Table:
-    """A batch and what the model said of it as Arrow, padding removed.
-
-    Args:
-        batch: B examples.
-        outputs: "probabilities" (B, C), and (B, T) values per token under any other name.
-
-    Returns:
-        A row per example with `row`, `label` (null if unlabelled), `prediction`, `probabilities`, a list per token
-        value, and `rationale` (null for an example without one) where the data has any.
-    """
-    lengths = batch.mask.sum(-1).cpu()
-    offsets = pa.array(torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]).to(torch.int32).numpy())
-    mask = batch.mask.cpu()
-    probabilities = outputs["probabilities"].float().cpu()
-    labels = batch.labels.cpu()
-    columns: dict[str, pa.Array] = {
-        "row": pa.array(batch.rows.cpu().numpy()),
-        "label": pa.array(labels.numpy(), mask=(labels < 0).numpy()),
-        "prediction": pa.array(probabilities.argmax(-1).numpy()),
-        "probabilities": pa.array(list(probabilities.numpy()), pa.list_(pa.float32())),
-    }
-    for name, values in outputs.items():
-        if name != "probabilities":
-            flat = values.detach().float().cpu()[mask].numpy()
-            columns[name] = pa.ListArray.from_arrays(offsets, pa.array(flat))
-    if batch.rationale is not None and batch.has_rationale is not None:
-        marked = pa.array(batch.rationale.cpu()[mask].numpy())
-        unknown = pa.array((~batch.has_rationale.cpu()).numpy())
-        columns["rationale"] = pa.ListArray.from_arrays(offsets, marked, mask=unknown)
-    return pa.table(columns)
-
-
 def environment() -> dict[str, Any]:
     """Versions of the packages that shape a result, of Python, and the commit of the checkout (null outside one)."""
     versions = {package: metadata.version(package) for package in _PACKAGES}
@@ -304,7 +204,8 @@ def _method(method: Method) -> dict[str, Any]:
     return {"class": type(method).__name__, **simple}
 
 
-def _numbers(metrics: dict[str, Any]) -> dict[str, float | None]:
+def numbers(metrics: dict[str, Any]) -> dict[str, float | None]:
+    """The metrics by name, sorted; what is not finite becomes None, because JSON has no word for it."""
     values = {key: float(value) for key, value in sorted(metrics.items())}
     return {key: value if math.isfinite(value) else None for key, value in values.items()}
 
@@ -320,7 +221,7 @@ class EpochSummary(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the metrics of the epoch."""
         if trainer.is_global_zero:
-            metrics = _numbers(trainer.callback_metrics)
+            metrics = numbers(trainer.callback_metrics)
             shown = ["train/loss", "val/accuracy", "val/log_loss", "val/gradient_kendall_mean"]
             parts = [f"{key} {metrics[key]:.3f}" for key in shown if metrics.get(key) is not None]
             print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  " + "  ".join(parts), flush=True)

@@ -1,29 +1,22 @@
 """`fit`, `validate` and `test`: LightningCLI with a method slot, run folders and errors in one line."""
 
-import csv
 import logging
 import os
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import datasets
-import yaml
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import WandbLogger
 
 from attn_lightning import run_folder
-from attn_lightning.callbacks.epoch_seed import EpochSeed
-from attn_lightning.callbacks.run_record import EpochSummary, RunRecord
-from attn_lightning.checkpoint import read_checkpoint
+from attn_lightning.callbacks.run_record import RunRecord
+from attn_lightning.commands.after_fit import AfterFit
 from attn_lightning.commands.parsing import (
     OneLineErrorParser,
     check_config_files,
@@ -31,99 +24,23 @@ from attn_lightning.commands.parsing import (
     print_cards,
     with_checkpoint_config,
 )
-from attn_lightning.console import show_messages, stdout_console
+from attn_lightning.commands.run_choice import FOLDER_VARIABLE, RunChoice, choose, rank
+from attn_lightning.commands.run_options import RunConfig, RunOptions, experiment_name
+from attn_lightning.commands.trainer import checkpoints, loggers, run_callbacks
+from attn_lightning.console import show_messages
 from attn_lightning.data.datamodule import TextDataModule
 from attn_lightning.errors import AttnLightningError, ConfigurationError
-from attn_lightning.evaluation.catalog import FAST_EXPLAINERS, chosen_explainers, chosen_families
+from attn_lightning.evaluation.catalog import chosen_explainers, chosen_families
 from attn_lightning.evaluation.results import print_results
-from attn_lightning.evaluation.runner import EvaluatedModel, EvaluationOptions, evaluate
-from attn_lightning.evaluation.suite import Plan
-from attn_lightning.evaluation.summary import print_summary
-from attn_lightning.files import file_digest
 from attn_lightning.methods.base import Method
 from attn_lightning.module import AttentionModule
-
-_FOLDER_VARIABLE = "ATTN_LIGHTNING_RUN_FOLDER"
-"""Hands the run folder to the processes that Lightning starts for DDP by running the same command again."""
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """Where a run is kept and what happens around the training.
-
-    Args:
-        root: folder of all runs.
-        name: name of the experiment; the file name of the last `--config` by default.
-        version: name of this run's own folder; the next free `version_<k>` by default. Never overwritten.
-        test: test the best epoch after the training.
-        control: measure a TF-IDF logistic regression on the same data beside it (text only).
-        suite: what is measured on the test split after the training, as `evaluate --suite` takes it, beside
-            uninformative explanations; `none` measures nothing more.
-        suite_untrained: measure an untrained model beside it, which takes as long again.
-        suite_examples: on a random subset of so many test examples; null takes all.
-        suite_explainers: the explanations that are judged, as `evaluate --explainers` takes them.
-        monitor: the validation metric that decides which epoch is kept.
-        monitor_mode: whether more or less of it is better.
-        wandb: also log to Weights & Biases; `WANDB_MODE=offline` needs no account and no network.
-        wandb_project: its project.
-    """
-
-    root: Path = Path("runs")
-    name: str | None = None
-    version: str | None = None
-    test: bool = True
-    control: bool = True
-    suite: str = "fast"
-    suite_untrained: bool = True
-    suite_examples: int | None = 500
-    suite_explainers: str = FAST_EXPLAINERS
-    monitor: str = "val/accuracy"
-    monitor_mode: Literal["max", "min"] = "max"
-    wandb: bool = False
-    wandb_project: str = "attn_lightning"
-
-
-class RunConfig(SaveConfigCallback):
-    """Writes the whole configuration into the run folder, and uploads it once to the loggers that can hold it.
-
-    A resumed run keeps its first `config.yaml` and adds `config_resumed_<k>.yaml`.
-
-    Args:
-        parser: parser of the subcommand.
-        config: its parsed configuration.
-        folder: the run folder.
-        options: the other options of Lightning's callback.
-    """
-
-    def __init__(self, parser: LightningArgumentParser, config: Namespace, folder: Path, **options: Any) -> None:
-        super().__init__(parser, config, save_to_log_dir=False, **options)
-        self.folder = folder
-
-    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Called on the first process only."""
-        config = self.config.clone()
-        config.pop("ckpt_path", None)
-        self.parser.save(config, self._free_path(), skip_unset=False, multifile=False)
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                contents = yaml.safe_load(self.parser.dump(config, skip_unset=False))
-                logger.experiment.config.update(contents, allow_val_change=True)
-
-    def _free_path(self) -> Path:
-        path, number = self.folder / run_folder.CONFIG, 0
-        while path.exists():
-            number += 1
-            path = self.folder / f"config_resumed_{number}.yaml"
-        return path
 
 
 class AttentionCLI(LightningCLI):
     """LightningCLI with the `method` slot and one folder per run."""
 
-    folder: Path
+    choice: RunChoice | None = None
     record: RunRecord
-    resumed: Path | None = None
-    _created: Path | None = None
 
     def __init__(self, arguments: Sequence[str]) -> None:
         try:
@@ -139,8 +56,8 @@ class AttentionCLI(LightningCLI):
             )
         except BaseException:
             self._close_wandb(exit_code=1)
-            if self._created is not None:
-                run_folder.remove_unused(self._created)
+            if self.choice is not None and self.choice.created:
+                run_folder.remove_unused(self.choice.folder)
             raise
         self._close_wandb(exit_code=0)
 
@@ -197,13 +114,15 @@ class AttentionCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Find or make the run folder before anything can write."""
-        name = self.options.run.name or _experiment_name(self.options.get("config"))
+        name = self.options.run.name or experiment_name(self.options.get("config"))
         self.options.run.name = name
         if self.options.run.suite != "none":
             chosen_families(self.options.run.suite)
             chosen_explainers(self.options.run.suite_explainers)
-        self.folder = self._run_folder(name)
-        self.save_config_kwargs = {"folder": self.folder}
+        self.choice = choose(self.config.subcommand, self.options)
+        if self.choice.resumed is not None:
+            self.options.ckpt_path = str(self.choice.resumed)
+        self.save_config_kwargs = {"folder": self.choice.folder}
         if not sys.stdout.isatty() and self.options.trainer.enable_progress_bar is None:
             # A bar redrawn thousands of times is useless in a log file; the line per epoch stays.
             self.options.trainer.enable_progress_bar = False
@@ -222,67 +141,19 @@ class AttentionCLI(LightningCLI):
         if self.config.subcommand != "fit" and isinstance(self.datamodule, TextDataModule):
             self.datamodule.makes_word_vectors = False
 
-    def _run_folder(self, name: str) -> Path:
-        if _FOLDER_VARIABLE in os.environ:
-            return Path(os.environ[_FOLDER_VARIABLE])
-        root = Path(self.options.run.root)
-        checkpoint = self.options.get("ckpt_path")
-        if self.config.subcommand != "fit":
-            folder = self._created = self._evaluation_folder(checkpoint)
-        elif checkpoint:
-            path = run_folder.last_checkpoint(root, name) if checkpoint == "last" else Path(checkpoint)
-            self.options.ckpt_path, self.resumed = str(path), path
-            folder = run_folder.of_checkpoint(path)
-            self._refuse_complete(folder)
-        else:
-            folder = self._new_folder(root, name)
-        os.environ[_FOLDER_VARIABLE] = str(folder)
-        return folder
-
-    def _new_folder(self, root: Path, name: str) -> Path:
-        version = self.options.run.version
-        if _rank() == 0:
-            self._created = run_folder.create(root, name, version)
-            return self._created
-        if version is None:
-            raise ConfigurationError(
-                "Expected `--run.version` when the processes are started from outside, but got none; give all of "
-                "them the same one, so that they share a run folder."
-            )
-        return root / name / str(version)
-
-    def _evaluation_folder(self, checkpoint: str | None) -> Path:
-        command = self.config.subcommand
-        if not checkpoint:
-            raise ConfigurationError(
-                f"Expected `--ckpt_path` with `{command}`, but got none; give a file such as RUN/checkpoints/best.ckpt."
-            )
-        return run_folder.create_evaluation(Path(checkpoint), command)
-
-    def _refuse_complete(self, folder: Path) -> None:
-        record = run_folder.read_metrics(folder)
-        done = len(record.get("history", []))
-        # Killed between the last epoch and the end of its test, a run still has that to do.
-        tested = "test" in record or not self.options.run.test
-        if record.get("status") == "complete" and tested and done >= (self.options.trainer.max_epochs or 0) >= 0:
-            raise ConfigurationError(
-                f"Expected an unfinished run, but {folder} is complete with {done} epochs; raise "
-                "`--trainer.max_epochs` to train it longer, or leave `--ckpt_path` out for a new run."
-            )
-
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
         """Add the method, the run record, checkpoints and loggers to what the configuration asks for."""
-        self.record = RunRecord(self.folder, self.options.run.name)
+        assert self.choice is not None
+        run = self.options.run
+        self.record = RunRecord(self.choice.folder, run.name)
         method = self._get(self.config_init, "method")
         fits = self.config.subcommand == "fit"
         if fits and method is not None:
             callbacks.append(method)
-        if "PL_GLOBAL_SEED" in os.environ:
-            callbacks.append(EpochSeed(int(os.environ["PL_GLOBAL_SEED"])))
-        callbacks.extend([self.record, EpochSummary()])
+        callbacks.extend(run_callbacks(self.record))
         if fits and config["enable_checkpointing"] is not False and not config["fast_dev_run"]:
-            callbacks.extend(self._checkpoints())
-        config = {**config, "logger": self._loggers(config["logger"])}
+            callbacks.extend(checkpoints(self.choice.folder, run.monitor, run.monitor_mode))
+        config = {**config, "logger": loggers(config["logger"], self.choice, run, fits)}
         # Our batch samplers deal out the examples themselves, in buckets of similar length.
         config["use_distributed_sampler"] = False
         try:
@@ -290,75 +161,12 @@ class AttentionCLI(LightningCLI):
         except ValueError as error:
             raise ConfigurationError(f"Expected options that Lightning's Trainer takes, but got: {error}") from error
 
-    def _checkpoints(self) -> list[ModelCheckpoint]:
-        """One for the best epoch and one for the last: Lightning's own `save_last` follows the best one only."""
-        options: dict[str, Any] = {
-            "dirpath": self.folder / run_folder.CHECKPOINTS,
-            "auto_insert_metric_name": False,
-            "enable_version_counter": False,
-        }
-        best = ModelCheckpoint(
-            filename="best", monitor=self.options.run.monitor, mode=self.options.run.monitor_mode, **options
-        )
-        return [best, ModelCheckpoint(filename="last", **options)]
-
-    def _loggers(self, chosen: Any) -> list[Logger] | bool:
-        if chosen is False or _rank() != 0:
-            return False
-        loggers: list[Logger] = [_csv_logger(self.folder, self.resumed)] if self.config.subcommand == "fit" else []
-        if self.options.run.wandb:
-            loggers.append(_wandb_logger(self.folder, self.options.run))
-        if chosen not in (None, True):
-            loggers.extend(chosen if isinstance(chosen, list) else [chosen])
-        return loggers or False
-
     def after_fit(self) -> None:
         """Test the best epoch and show what the run found."""
-        options = self.options.run
         if self.trainer.interrupted or self.options.trainer.fast_dev_run:
             return
-        if options.test and not self._has_test_split():
-            print("this data has no test split, so nothing is tested", flush=True)
-        elif options.test:
-            self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=self._tested(), verbose=False)
-            if options.control:
-                self.record.add_control(self.trainer, self.model)
-        if options.test and self._has_test_split() and options.suite != "none":
-            self._evaluate(options)
+        AfterFit(self.trainer, self.model, self.datamodule, self.record, self.options.run).run()
         self._show()
-
-    def _evaluate(self, options: Namespace) -> None:
-        """Run the suite on the first process; nothing in it talks to the others."""
-        best = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
-        if not self.trainer.is_global_zero or not best or not hasattr(self.datamodule, "examples"):
-            return
-        plan = Plan(chosen_families(options.suite), chosen_explainers(options.suite_explainers))
-        module = self.model.to(self.trainer.strategy.root_device)
-        evaluated = EvaluatedModel(module, self.datamodule, file_digest(Path(best)), Path(best).stem)
-        console = stdout_console()
-        summary, folder = evaluate(
-            evaluated,
-            plan,
-            EvaluationOptions(
-                max_examples=options.suite_examples, linear=options.control, untrained=options.suite_untrained
-            ),
-            self.folder / "evaluation",
-            console,
-        )
-        self.record.add_evaluation(self.trainer, module, summary.flat())
-        print_summary(summary, console)
-        print(f"evaluation: {folder}", flush=True)
-
-    def _has_test_split(self) -> bool:
-        manifest = getattr(self.datamodule, "manifest", None)
-        return manifest is None or "test" in manifest["splits"]
-
-    def _tested(self) -> str | None:
-        """What is tested after the training: the best epoch, or the weights as they are where none was measured."""
-        best: str | None = getattr(self.trainer.checkpoint_callback, "best_model_path", "") or None
-        if best is None and self.trainer.is_global_zero:
-            print(f"no epoch has {self.options.run.monitor}, the last weights are tested", flush=True)
-        return best
 
     def after_validate(self) -> None:
         """Show the metrics and where they were written."""
@@ -370,44 +178,7 @@ class AttentionCLI(LightningCLI):
 
     def _show(self) -> None:
         if self.trainer.is_global_zero:
-            print_results(self.folder, self.record.record)
-
-
-def _rank() -> int:
-    """This process's number among all; 0 if it is alone."""
-    return int(getattr(rank_zero_only, "rank", 0) or 0)
-
-
-def _csv_logger(folder: Path, resumed: Path | None) -> CSVLogger:
-    """A logger on the run folder; Lightning's deletes an older `metrics.csv`, so a resumed run takes its rows over.
-
-    Those of epochs after the checkpoint's own are left out, because they are run again.
-    """
-    path = folder / "metrics.csv"
-    rows: list[dict[str, Any]] = []
-    if resumed is not None and path.exists():
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = [{key: value for key, value in row.items() if value != ""} for row in csv.DictReader(file)]
-        epoch = read_checkpoint(resumed)["epoch"]
-        rows = [row for row in rows if int(row.get("epoch", -1)) <= epoch]
-    logger = CSVLogger(folder.parent.parent, name=folder.parent.name, version=folder.name)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Experiment logs directory")
-        logger.experiment.metrics.extend(rows)
-    return logger
-
-
-def _wandb_logger(folder: Path, options: Namespace) -> Logger:
-    return WandbLogger(
-        project=options.wandb_project,
-        name=f"{options.name}-{folder.name}",
-        save_dir=folder,
-        log_model=False,
-    )
-
-
-def _experiment_name(configs: list[Any] | None) -> str:
-    return Path(str(configs[-1])).stem if configs else "run"
+            print_results(self.record.folder, self.record.record)
 
 
 def training_command(arguments: Sequence[str]) -> int:
@@ -419,9 +190,9 @@ def training_command(arguments: Sequence[str]) -> int:
     Returns:
         0; errors are exceptions.
     """
-    os.environ.pop(_FOLDER_VARIABLE, None) if "LOCAL_RANK" not in os.environ else None
+    os.environ.pop(FOLDER_VARIABLE, None) if "LOCAL_RANK" not in os.environ else None
     _quiet_libraries()
-    show_messages(logging.INFO if _rank() == 0 else logging.WARNING)
+    show_messages(logging.INFO if rank() == 0 else logging.WARNING)
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
     print_cards(arguments)

@@ -1,12 +1,8 @@
 """Pieces of the training command that a whole run does not show."""
 
-import csv
-
 import pytest
-import torch
 import yaml
 
-from attn_lightning.commands.fit import _csv_logger
 from attn_lightning.commands.parsing import class_change_resets_arguments, with_checkpoint_config
 from attn_lightning.errors import ConfigurationError
 
@@ -62,20 +58,3 @@ def test_no_checkpoint_nothing_changed():
 def test_model_options_are_refused_before_the_checkpoint_is_read():
     with pytest.raises(ConfigurationError, match=r"--model\.learning_rate"):
         with_checkpoint_config(["test", "--ckpt_path=none.ckpt", "--model.learning_rate", "1"])
-
-
-def test_the_log_of_a_resumed_run_keeps_its_rows(tmp_path):
-    folder = tmp_path / "name" / "version_0"
-    folder.mkdir(parents=True)
-    first = _csv_logger(folder, None)
-    first.log_metrics({"epoch": 0, "val/accuracy": 0.5}, step=1)
-    first.log_metrics({"epoch": 1, "val/accuracy": 0.6}, step=2)
-    first.save()
-    torch.save({"epoch": 0}, folder / "last.ckpt")
-    second = _csv_logger(folder, folder / "last.ckpt")
-    second.log_metrics({"epoch": 1, "val/accuracy": 0.75, "val/f1": 0.1}, step=2)
-    second.save()
-    with (folder / "metrics.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert [row["val/accuracy"] for row in rows] == ["0.5", "0.75"]
-    assert [row["val/f1"] for row in rows] == ["", "0.1"]

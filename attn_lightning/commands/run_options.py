@@ -1,0 +1,89 @@
+"""The options of a run beside model, method, data and trainer, and the file that keeps all of them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from jsonargparse import Namespace
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
+from lightning.pytorch.loggers import WandbLogger
+
+from attn_lightning import run_folder
+from attn_lightning.evaluation.catalog import FAST_EXPLAINERS
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Where a run is kept and what happens around the training.
+
+    Args:
+        root: folder of all runs.
+        name: name of the experiment; the file name of the last `--config` by default.
+        version: name of this run's own folder; the next free `version_<k>` by default. Never overwritten.
+        test: test the best epoch after the training.
+        control: measure a TF-IDF logistic regression on the same data beside it (text only).
+        suite: what is measured on the test split after the training, as `evaluate --suite` takes it, beside
+            uninformative explanations; `none` measures nothing more.
+        suite_untrained: measure an untrained model beside it, which takes as long again.
+        suite_examples: on a random subset of so many test examples; null takes all.
+        suite_explainers: the explanations that are judged, as `evaluate --explainers` takes them.
+        monitor: the validation metric that decides which epoch is kept.
+        monitor_mode: whether more or less of it is better.
+        wandb: also log to Weights & Biases; `WANDB_MODE=offline` needs no account and no network.
+        wandb_project: its project.
+    """
+
+    root: Path = Path("runs")
+    name: str | None = None
+    version: str | None = None
+    test: bool = True
+    control: bool = True
+    suite: str = "fast"
+    suite_untrained: bool = True
+    suite_examples: int | None = 500
+    suite_explainers: str = FAST_EXPLAINERS
+    monitor: str = "val/accuracy"
+    monitor_mode: Literal["max", "min"] = "max"
+    wandb: bool = False
+    wandb_project: str = "attn_lightning"
+
+
+class RunConfig(SaveConfigCallback):
+    """Writes the whole configuration into the run folder, and uploads it once to the loggers that can hold it.
+
+    A resumed run keeps its first `config.yaml` and adds `config_resumed_<k>.yaml`.
+
+    Args:
+        parser: parser of the subcommand.
+        config: its parsed configuration.
+        folder: the run folder.
+        options: the other options of Lightning's callback.
+    """
+
+    def __init__(self, parser: LightningArgumentParser, config: Namespace, folder: Path, **options: Any) -> None:
+        super().__init__(parser, config, save_to_log_dir=False, **options)
+        self.folder = folder
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Called on the first process only."""
+        config = self.config.clone()
+        config.pop("ckpt_path", None)
+        self.parser.save(config, self._free_path(), skip_unset=False, multifile=False)
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                contents = yaml.safe_load(self.parser.dump(config, skip_unset=False))
+                logger.experiment.config.update(contents, allow_val_change=True)
+
+    def _free_path(self) -> Path:
+        path, number = self.folder / run_folder.CONFIG, 0
+        while path.exists():
+            number += 1
+            path = self.folder / f"config_resumed_{number}.yaml"
+        return path
+
+
+def experiment_name(configs: list[Any] | None) -> str:
+    """The name of a run whose `run.name` is not given: that of its last configuration file."""
+    return Path(str(configs[-1])).stem if configs else "run"
