@@ -25,7 +25,8 @@ from attn_lightning.checkpoint import (
 from attn_lightning.data.datamodule import TextDataModule
 from attn_lightning.errors import ConfigurationError, NumericalError
 from attn_lightning.methods.base import Method
-from attn_lightning.methods.combined import check_methods, flatten
+from attn_lightning.methods.combined import flatten
+from attn_lightning.methods.requirements import answer, check_methods, extra_term
 from attn_lightning.metrics.agreement import agreement_metrics
 from attn_lightning.metrics.evidence import evidence_metrics, shortcut_metrics
 from attn_lightning.metrics.prediction import PredictionMetrics, prediction_metrics
@@ -245,6 +246,12 @@ class AttentionModule(LightningModule):
         output: AttentionOutput = self._model(tokens, mask)
         return output
 
+    def on_train_epoch_start(self) -> None:
+        """Drop what the last epoch logged: a name that only some phases log would show its old value ever after."""
+        logged = self.trainer.callback_metrics
+        for name in [name for name in logged if name.startswith("train/")]:
+            del logged[name]
+
     def training_step(self, batch: Batch | dict[str, Batch], batch_index: int) -> Tensor:
         """Task loss plus the weighted terms of the attached methods.
 
@@ -256,7 +263,7 @@ class AttentionModule(LightningModule):
         task = self._task_loss(step)
         # A weight of 0 is the baseline to the bit: the method may not even draw its random numbers.
         active = [method for method in self.methods if method.weight > 0]
-        terms = [term for method in active if (term := method.loss(step)) is not None]
+        terms = [term for method in active if (term := extra_term(method, step)) is not None]
         total = torch.stack([task, *(term.weight * term.value for term in terms)]).sum()
         if not torch.isfinite(total):
             self._raise_not_finite(task, terms)
@@ -279,21 +286,21 @@ class AttentionModule(LightningModule):
             unlabeled_output=unlabeled_output,
         )
         for method in self.methods:
-            if (attention := method.attention(step)) is not None:
+            if (attention := answer(method, "attention", step)) is not None:
                 clean = step.output
                 output = self._model.attend(clean.hidden, clean.scores, batch.mask, attention)
                 step = replace(step, output=replace(output, embeddings=clean.embeddings))
         return step
 
     def _task_loss(self, step: TrainStep) -> Tensor:
-        losses = [loss for method in self.methods if (loss := method.task_loss(step)) is not None]
+        losses = [loss for method in self.methods if (loss := answer(method, "task_loss", step)) is not None]
         if len(losses) > 1:
             raise ConfigurationError(
                 f"Expected at most one method that replaces the task loss, but got {len(losses)}; keep one of them."
             )
         loss = losses[0] if losses else step.task_loss(step.output.logits, step.batch.labels)
         for method in self.methods:
-            if (weights := method.weights(step)) is not None:
+            if (weights := answer(method, "example_weights", step)) is not None:
                 loss = weights * loss
         return loss.mean()
 

@@ -46,5 +46,5 @@ def joint_passes(model: Backbone, first: Batch, second: Batch) -> tuple[Attentio
 def _finish(model: Backbone, hidden: Tensor, mask: Tensor, embeddings: Tensor) -> AttentionOutput:
     hidden = hidden[:, : mask.shape[1]]
     with full_precision(hidden.device.type):
-        output = model.attend(hidden, model.score(hidden, mask), mask)
+        output = model.attend(hidden, model.checked_scores(hidden, mask), mask)
     return replace(output, embeddings=embeddings)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
+from attn_lightning.errors import ConfigurationError
 from attn_lightning.numerics import at_least_float32, full_precision
 from attn_lightning.types import AttentionOutput
 
@@ -36,13 +37,13 @@ class Backbone(nn.Module):
         raise NotImplementedError
 
     def attend(self, hidden: Tensor, scores: Tensor, mask: Tensor, attention: Tensor | None = None) -> AttentionOutput:
-        """Normalise the scores, average the hidden states and classify: all that a score perturbation runs again.
+        """Normalize the scores, average the hidden states and classify: all that a score perturbation runs again.
 
         Args:
             hidden: (B, T, D).
             scores: (B, T).
             mask: (B, T) bool.
-            attention: (B, T) weights to use instead of the normalised scores, rows summing to 1 and 0 at padding.
+            attention: (B, T) weights to use instead of the normalized scores, rows summing to 1 and 0 at padding.
 
         Returns:
             The output without `embeddings`.
@@ -57,5 +58,19 @@ class Backbone(nn.Module):
         embeddings = self.embed(tokens)
         hidden = at_least_float32(self.encode(embeddings, mask))
         with full_precision(hidden.device.type):
-            output = self.attend(hidden, self.score(hidden, mask), mask, attention)
+            output = self.attend(hidden, self.checked_scores(hidden, mask), mask, attention)
         return replace(output, embeddings=embeddings)
+
+    def checked_scores(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """What `score` gives, refused unless there is one number per token.
+
+        Raises:
+            ConfigurationError: another shape, which the mask would broadcast to something else without a word.
+        """
+        scores = self.score(hidden, mask)
+        if scores.shape != mask.shape:
+            raise ConfigurationError(
+                f"Expected `score` of {type(self).__name__} to return one number per token, a tensor of shape (B, T) = "
+                f"{tuple(mask.shape)}, but got {tuple(scores.shape)}; a last axis of 1 goes with `squeeze(-1)`."
+            )
+        return scores

@@ -3,7 +3,6 @@
 from enum import IntEnum
 from typing import ClassVar
 
-import torch
 from lightning.pytorch import Callback
 from torch import Tensor
 
@@ -11,6 +10,9 @@ from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.step import TrainStep
 from attn_lightning.types import LossTerm
+
+HOOKS = ("loss", "example_weights", "attention", "task_loss")
+"""What `AttentionModule` asks a method for; a method defines at least one of them."""
 
 
 class Differentiates(IntEnum):
@@ -54,11 +56,16 @@ class Method(Callback):
             )
         self.weight = weight
 
+    @property
+    def inner(self) -> "Method":
+        """The method that does the work: itself, unless it only wraps another one."""
+        return self
+
     def loss(self, step: TrainStep) -> LossTerm | None:
         """The extra term of the objective, a mean over examples; None if the method adds none at this step."""
         return None
 
-    def weights(self, step: TrainStep) -> Tensor | None:
+    def example_weights(self, step: TrainStep) -> Tensor | None:
         """(B,) factors of the per-example task losses; None leaves them alone."""
         return None
 
@@ -69,37 +76,3 @@ class Method(Callback):
     def task_loss(self, step: TrainStep) -> Tensor | None:
         """(B,) another task objective that replaces the cross-entropy; None leaves it alone."""
         return None
-
-
-def check_requirements(method: Method, model: Backbone) -> None:
-    """Refuse a method that the model cannot serve, before the first step.
-
-    A normaliser says how often it can be differentiated with respect to the scores (`max_derivatives`): 0 for one
-    that ignores them (uniform attention), 1 for one whose second derivative is wrong or NaN. A method that perturbs
-    words needs none. A compiled model has no second derivative at all. A model without a `normalizer` attribute is
-    taken to be smooth.
-
-    Raises:
-        ConfigurationError: naming the method, the part of the model that cannot serve it, and what to change.
-    """
-    if not isinstance(model, method.requires_backbone):
-        wanted = method.requires_backbone.__name__
-        raise ConfigurationError(
-            f"Expected a {wanted} for {type(method).__name__}, but got a {type(model).__name__}; use "
-            f"`--model.backbone={wanted}` or another method."
-        )
-    twice = method.differentiates in (Differentiates.SCORES_TWICE, Differentiates.EMBEDDINGS_TWICE)
-    needed = 2 if twice else int(method.differentiates == Differentiates.SCORES)
-    normalizer = getattr(model, "normalizer", None)
-    possible = getattr(normalizer, "max_derivatives", 2)
-    if needed > possible:
-        raise ConfigurationError(
-            f"Expected a normalizer that can be differentiated {needed} time(s) for {type(method).__name__}, but "
-            f"{type(normalizer).__name__} allows {possible}; use `--model.backbone.normalizer=Softmax` or another "
-            "method."
-        )
-    if twice and isinstance(model, torch._dynamo.OptimizedModule):
-        raise ConfigurationError(
-            f"Expected a model that is not compiled for {type(method).__name__}, which differentiates twice; "
-            "remove `torch.compile`."
-        )

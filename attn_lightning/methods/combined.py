@@ -8,15 +8,12 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.errors import ConfigurationError
-from attn_lightning.methods.base import Method, check_requirements
+from attn_lightning.methods.base import Method
+from attn_lightning.methods.requirements import check_exclusive, extra_term
 from attn_lightning.methods.schedules import Schedule, weight_factor
 from attn_lightning.step import TrainStep
 from attn_lightning.types import LossTerm
-
-_EXCLUSIVE = {"attention": "attention", "task_loss": "the task loss"}
-"""What only one method of a run can replace: its hook and its name."""
 
 
 class _Composite(Method):
@@ -154,6 +151,11 @@ class Scheduled(_Composite):
         return self.parts[0]
 
     @property
+    def inner(self) -> Method:
+        """The method that does the work, within all schedules."""
+        return self.method.inner
+
+    @property
     def state_key(self) -> str:
         """Of its own for every class of methods, as two schedules may be attached to one trainer."""
         return f"Scheduled[{self.method.state_key}]"
@@ -170,15 +172,15 @@ class Scheduled(_Composite):
     def loss(self, step: TrainStep) -> LossTerm | None:
         """The method's term with its weight of this step."""
         factor = weight_factor(self.schedule, step.progress, self.fraction)
-        term = self.method.loss(step) if factor > 0 else None
+        term = extra_term(self.method, step) if factor > 0 else None
         if term is None:
             return None
         weight = factor * term.weight
         return replace(term, weight=weight, logs={**term.logs, "weight": torch.full_like(term.value.detach(), weight)})
 
-    def weights(self, step: TrainStep) -> Tensor | None:
+    def example_weights(self, step: TrainStep) -> Tensor | None:
         """Those of the method, not scheduled."""
-        return self.method.weights(step)
+        return self.method.example_weights(step)
 
     def attention(self, step: TrainStep) -> Tensor | None:
         """That of the method, not scheduled."""
@@ -198,49 +200,14 @@ def flatten(callbacks: Iterable[Callback]) -> Iterable[Method]:
             yield callback
 
 
-def check_methods(methods: list[Method], model: Backbone) -> None:
-    """Refuse methods that cannot train this model together, before the first step.
-
-    Args:
-        methods: all methods of the run, flat.
-        model: the backbone.
-
-    Raises:
-        ConfigurationError: see `check_requirements` and `check_exclusive`.
-    """
-    for method in methods:
-        check_requirements(_inside(method), model)
-    check_exclusive(methods)
-
-
-def check_exclusive(methods: list[Method]) -> None:
-    """Refuse two methods that replace the same thing; one of weight 0 is switched off and replaces nothing.
-
-    Raises:
-        ConfigurationError: naming the methods.
-    """
-    for hook, what in _EXCLUSIVE.items():
-        own = [type(_inside(method)) for method in methods if method.weight > 0]
-        names = [cls.__name__ for cls in own if getattr(cls, hook) is not getattr(Method, hook)]
-        if len(names) > 1:
-            raise ConfigurationError(
-                f"Expected at most one method that replaces {what}, but got {' and '.join(names)}; keep one of them."
-            )
-
-
-def _inside(method: Method) -> Method:
-    """The method that does the work, within all schedules."""
-    return _inside(method.method) if isinstance(method, Scheduled) else method
-
-
 def _check_schedulable(method: Method) -> None:
-    name = type(_inside(method)).__name__
     if isinstance(method, Combined):
         raise ConfigurationError(
             "Expected one method inside Scheduled, but got Combined; give the methods inside Combined a schedule each."
         )
-    if type(_inside(method)).loss is Method.loss:
+    inner = type(method.inner)
+    if inner.loss is Method.loss:
         raise ConfigurationError(
-            f"Expected a method with an extra term inside Scheduled, but {name} adds none that a schedule could "
-            "weight; use it without."
+            f"Expected a method with an extra term inside Scheduled, but {inner.__name__} adds none that a schedule "
+            "could weight; use it without."
         )

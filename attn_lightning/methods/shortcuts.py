@@ -384,7 +384,7 @@ class InstanceWeighting(Method):
         self._weights: NDArray[np.float32] = np.ones(0, np.float32)
         self._seen: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]] = []
 
-    def weights(self, step: TrainStep) -> Tensor | None:
+    def example_weights(self, step: TrainStep) -> Tensor | None:
         """(B,) weights of the last fit, 1 for rows that it has not seen; remembers the masks for the next one."""
         if self.weight == 0:
             return None

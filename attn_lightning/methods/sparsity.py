@@ -93,7 +93,7 @@ class EntropyPenalty(Method):
         value = attention_entropy(at_least_float32(output.attention), output.mask).mean()
         return LossTerm("entropy", value, self.weight)
 
-    def weights(self, step: TrainStep) -> Tensor | None:
+    def example_weights(self, step: TrainStep) -> Tensor | None:
         """`1 - weight` for every example in the "sdc" form."""
         if self.form == "plain" or self.weight == 0:
             return None

@@ -28,14 +28,14 @@ from attn_lightning.backbone.classifier import AttentionClassifier
 from attn_lightning.backbone.normalizers import Uniform
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.errors import ConfigurationError
-from attn_lightning.methods.base import Differentiates, Method, check_requirements
+from attn_lightning.methods.base import HOOKS, Differentiates, Method
 from attn_lightning.methods.combined import Combined, Scheduled
+from attn_lightning.methods.requirements import check_requirements
 from attn_lightning.numerics import masked_softmax
 from attn_lightning.step import TrainStep
 from attn_lightning.types import AttentionOutput, Batch, DataSpec
 
 HEADINGS = ("Objective", "Source", "Own choices", "Cost", "Interactions")
-HOOKS = ("loss", "weights", "attention", "task_loss")
 VOCABULARY_SIZE, EMBEDDING_SIZE, NUM_CLASSES = 30, 5, 3
 
 

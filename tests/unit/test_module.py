@@ -234,7 +234,7 @@ def test_example_weights_and_attention_of_a_method_are_used(data):
     seen = []
 
     class Weights(Method):
-        def weights(self, step):
+        def example_weights(self, step):
             return torch.full((len(step.batch.labels),), 2.0)
 
         def attention(self, step):
@@ -361,3 +361,21 @@ def test_data_without_marks_logs_nothing_of_them(data, monkeypatch):
     logged = {*trainer.callback_metrics, *trainer.test(module, data, verbose=False)[0]}
     assert {"val/accuracy", "test/accuracy"} <= logged
     assert not [key for key in logged if key.split("/")[1] in EVIDENCE | SHORTCUT]
+
+
+def test_a_name_that_only_some_epochs_log_does_not_outlive_them(data):
+    class Early(Method):
+        def loss(self, step):
+            first = step.progress < 0.5
+            return LossTerm("early", step.output.logits.sum() * 0, 1.0) if first else None
+
+    seen = []
+
+    class Names(Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            seen.append({name for name in trainer.callback_metrics if name.startswith("train/")})
+
+    fit(AttentionModule(), data, Early(), Names(), max_epochs=3)
+    assert "train/early" in seen[0]
+    assert "train/early" not in seen[2]
+    assert {"train/loss", "train/task"} <= seen[2]

@@ -25,7 +25,8 @@ from attn_lightning.backbone.normalizers import (
     hard_top_k,
 )
 from attn_lightning.errors import ConfigurationError
-from attn_lightning.methods.base import Differentiates, Method, check_requirements
+from attn_lightning.methods.base import Differentiates, Method
+from attn_lightning.methods.requirements import check_requirements
 from attn_lightning.numerics import masked_softmax
 from attn_lightning.types import DataSpec
 

@@ -20,7 +20,8 @@ from attn_lightning.backbone.normalizers import Uniform
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.methods import AttentionAT, AttentionIVAT, AttentionVAT, Combined, Relation, Scheduled
 from attn_lightning.methods.base import Differentiates, Method
-from attn_lightning.methods.combined import check_exclusive, check_methods, flatten
+from attn_lightning.methods.combined import flatten
+from attn_lightning.methods.requirements import check_exclusive, check_methods
 from attn_lightning.module import AttentionModule
 from attn_lightning.step import TrainStep
 from attn_lightning.types import Batch, DataSpec, LossTerm
@@ -223,12 +224,12 @@ def test_schedules_multiply_and_only_the_term_is_scheduled() -> None:
     assert Scheduled(Scheduled(Relation(weight=1.0)), "cosine").loss(step).weight == pytest.approx(0.25)
 
     class Everything(EvenAttention, Halved, Phased):
-        def weights(self, step: TrainStep) -> Tensor:
+        def example_weights(self, step: TrainStep) -> Tensor:
             return torch.full((4,), 0.5)
 
     inner = Everything()
     method = Scheduled(inner)
-    for hook in ("attention", "task_loss", "weights"):
+    for hook in ("attention", "task_loss", "example_weights"):
         assert torch.equal(getattr(method, hook)(step), getattr(inner, hook)(step))
 
 

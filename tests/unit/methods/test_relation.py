@@ -18,7 +18,7 @@ from attn_lightning.backbone.encoders import Average
 from attn_lightning.backbone.normalizers import Softmax, Uniform
 from attn_lightning.backbone.scorers import AdditiveScorer, ScaledDotScorer, Scorer
 from attn_lightning.errors import ConfigurationError
-from attn_lightning.methods.base import Differentiates, check_requirements
+from attn_lightning.methods.base import Differentiates
 from attn_lightning.methods.relation import (
     GradientPath,
     Output,
@@ -28,6 +28,7 @@ from attn_lightning.methods.relation import (
     gradient_times_state,
     measured_output,
 )
+from attn_lightning.methods.requirements import check_requirements
 from attn_lightning.step import TrainStep
 from attn_lightning.types import AttentionOutput, Batch, DataSpec
 

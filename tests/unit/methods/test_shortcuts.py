@@ -297,15 +297,15 @@ def test_clipped_weights_are_counted() -> None:
 
 def test_weights_belong_to_rows_and_are_one_before_the_first_fit() -> None:
     method, step = InstanceWeighting(), make_step()
-    weights = method.weights(step)
+    weights = method.example_weights(step)
     assert weights is not None
     assert weights.tolist() == [1, 1, 1]
     assert not weights.requires_grad
     method._weights = np.array([0.5, 7.0, 2.0], np.float32)
-    assert method.weights(step).tolist() == [1.0, 0.5, 2.0]  # type: ignore[union-attr]
+    assert method.example_weights(step).tolist() == [1.0, 0.5, 2.0]  # type: ignore[union-attr]
     half = InstanceWeighting(weight=0.5)
     half.load_state_dict(pickle.loads(pickle.dumps(method.state_dict())))
-    assert half.weights(step).tolist() == [1.0, 0.75, 1.5]  # type: ignore[union-attr]
+    assert half.example_weights(step).tolist() == [1.0, 0.75, 1.5]  # type: ignore[union-attr]
 
 
 def test_a_checkpoint_of_an_epoch_has_the_weights_for_the_next(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from attn_lightning.backbone.classifier import AttentionClassifier
 from attn_lightning.backbone.normalizers import Entmax15, Normalizer, Softmax, Sparsemax, TopK, Uniform
 from attn_lightning.errors import ConfigurationError
-from attn_lightning.methods.base import Method, check_requirements
+from attn_lightning.methods.base import Method
+from attn_lightning.methods.requirements import check_requirements
 from attn_lightning.methods.sparsity import (
     EntropyPenalty,
     MaxPenalty,
@@ -107,7 +108,7 @@ def test_term_is_the_mean_over_texts(cls: type[Method], formula: Callable[[Tenso
 def test_sdc_form_mixes_task_loss_and_entropy() -> None:
     step, k = make_step(), 0.3
     method = EntropyPenalty(weight=k, form="sdc")
-    term, weights = method.loss(step), method.weights(step)
+    term, weights = method.loss(step), method.example_weights(step)
     assert weights is not None
     assert weights.shape == (3,)
     losses = step.task_loss(step.output.logits, step.batch.labels)
@@ -117,8 +118,8 @@ def test_sdc_form_mixes_task_loss_and_entropy() -> None:
 
 
 def test_plain_form_and_weight_zero_leave_the_task_loss_alone() -> None:
-    assert EntropyPenalty(weight=0.3).weights(make_step()) is None
-    assert EntropyPenalty(weight=0.0, form="sdc").weights(make_step()) is None
+    assert EntropyPenalty(weight=0.3).example_weights(make_step()) is None
+    assert EntropyPenalty(weight=0.0, form="sdc").example_weights(make_step()) is None
 
 
 def test_arguments_out_of_range_are_refused() -> None:

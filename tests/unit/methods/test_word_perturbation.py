@@ -16,7 +16,7 @@ from attn_lightning.backbone.normalizers import Uniform
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.methods import Method, WordAT, WordIAT, WordIVAT, WordRP, WordVAT
-from attn_lightning.methods.base import check_requirements
+from attn_lightning.methods.requirements import check_requirements
 from attn_lightning.perturbation import neighbors
 from attn_lightning.perturbation.neighbors import NeighborCache, nearest_words, toward_neighbors, word_table
 from attn_lightning.perturbation.objectives import label_trials, perturb_embeddings
