@@ -1,6 +1,7 @@
 # `make` lists the targets. Everything runs in .venv, which the first target that needs it sets up.
 .DEFAULT_GOAL := help
-PYTHON ?= $(firstword $(shell command -v python3.11 python3.12) python3.11)
+# The first that starts: a version manager may leave a command on the PATH for a Python that is switched off.
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13; do $$python -c '' 2>/dev/null && echo $$python && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -9,10 +10,10 @@ EXP ?= ivat_planted
 STUDY ?= planted_smoke
 ARGS ?=
 
-.PHONY: help setup run study test check bench clean
+.PHONY: help setup run study test test-slow smoke check bench clean
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 	@echo
 	@echo '  make run EXP=ivat_imdb ARGS="--method.epsilon=2 --seed_everything=3"'
 
@@ -20,7 +21,8 @@ setup: $(READY) ## create .venv and install (the other targets do it by themselv
 
 # torch first and pinned: an open requirement would pull gigabytes of another build.
 $(READY): pyproject.toml constraints.txt
-	@command -v $(PYTHON) >/dev/null || { echo "Expected $(PYTHON) on the PATH; give another one (3.11 or 3.12) with make PYTHON=..."; exit 1; }
+	@$(or $(PYTHON),false) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+		{ echo "Expected Python 3.11, 3.12 or 3.13, but got '$(PYTHON)'; name one with make PYTHON=..."; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
@@ -33,8 +35,16 @@ study: $(READY) ## run, resume and tabulate a study: STUDY=<name of experiments/
 	@$(BIN)/python -m attn_lightning study experiments/studies/$(STUDY).yaml $(ARGS)
 
 # One thread per process: two workers that start two threads each would wait for one another.
-test: $(READY) ## run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(ARGS)
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+
+test: $(READY) ## run the tests that are fast
+	$(PYTEST) -m 'not slow' $(ARGS)
+
+test-slow: $(READY) ## run the tests that start, kill and interrupt processes
+	$(PYTEST) -m slow $(ARGS)
+
+smoke: ## install on the newest Python that is there, train, and compare word vectors
+	.ci/smoke
 
 check: $(READY) ## lint, format check and types
 	$(BIN)/ruff check .
