@@ -16,15 +16,15 @@ from attn_lightning.metrics.per_example import to_array
 from attn_lightning.metrics.plausibility import rationale_mass
 from attn_lightning.metrics.selective import OUTCOMES, outcomes
 from attn_lightning.numerics import at_least_float32
-from attn_lightning.report.figures import (
+from attn_lightning.report.model_drawings import (
     Field,
-    FloatArray,
     ImageMosaic,
     PlaneMosaics,
     decision_regions,
     evidence_density,
     mosaic_grid,
 )
+from attn_lightning.report.style import FloatArray
 from attn_lightning.types import UNLABELED
 
 RESOLUTION = 200
@@ -39,10 +39,10 @@ _MARGIN = 0.08
 
 @dataclass(frozen=True)
 class Readings:
-    """What every example of a split says about dependence on the evidence; NaN where undefined.
+    """How much every example of a split depends on its rationale; NaN where undefined.
 
     Attributes:
-        weights: (N,) attention on the explained.
+        weights: (N,) attention on the rationale.
         probabilities: (N,) of the true class.
         outcomes: (N, 4) as `metrics.selective.outcomes`.
     """
@@ -56,7 +56,7 @@ class Readings:
         """Accuracy and rate of the first outcome, for a title."""
         known = self.outcomes[~np.isnan(self.outcomes).any(1)]
         if not len(known):
-            return "no example has evidence and a label"
+            return "no example has a rationale and a label"
         ftpt, ffpt = known[:, :2].mean(0)
         return f"accuracy {ftpt + ffpt:.3f}, FTPT {ftpt:.3f}, {len(known):,} examples"
 

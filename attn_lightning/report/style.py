@@ -5,13 +5,19 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import matplotlib.style
+import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
 
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.files import replacing
+
+FloatArray = NDArray[np.floating[Any]]
 
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#882255", "#999933", "#332288")
 """Told apart with the common kinds of colour blindness (Okabe and Ito 2008; the last three are Paul Tol's)."""
@@ -37,6 +43,21 @@ _STYLE = {
     "savefig.dpi": 150,
     "svg.hashsalt": "attn_lightning",
 }
+
+
+def color(index: int) -> str:
+    """Colour of a class or method by its place."""
+    return COLORS[index % len(COLORS)]
+
+
+def marker(index: int) -> str:
+    """Marker of a class or method by its place; with the colour it repeats only after ninety."""
+    return MARKERS[index % len(MARKERS)]
+
+
+def handle(label: str, **appearance: Any) -> Line2D:
+    """Entry of a legend that shows a marker without a line."""
+    return Line2D([], [], **{"linestyle": "", "label": label, **appearance})
 
 
 @contextmanager
@@ -67,7 +88,7 @@ def render(figure: Figure, kind: str) -> bytes:
     """The figure as a file: no dates, no versions, no random identifiers.
 
     Args:
-        figure: made by one of `attn_lightning.report.figures`.
+        figure: made by one of the drawing functions of this room.
         kind: `png` or `svg`.
     """
     file = io.BytesIO()
