@@ -1,16 +1,14 @@
 """The only LightningModule: one backbone, the task loss, the terms of the attached methods, the measurements."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
-import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torchmetrics import MetricCollection
 
 from attn_lightning.backbone.classifier import AttentionClassifier
 from attn_lightning.backbone.importance import importances
@@ -22,57 +20,16 @@ from attn_lightning.checkpoint import (
     checkpoint_spec,
     make_weights_only,
 )
+from attn_lightning.checks import check_choice, check_numbers
 from attn_lightning.data.datamodule import TextDataModule
 from attn_lightning.errors import ConfigurationError, NumericalError
+from attn_lightning.measurements import MARKS, EpochMeans, Measurements, Probe, check_monitors
 from attn_lightning.methods.base import Method
 from attn_lightning.methods.combined import flatten
 from attn_lightning.methods.requirements import answer, check_methods, extra_term
-from attn_lightning.metrics.agreement import agreement_metrics
-from attn_lightning.metrics.evidence import evidence_metrics, shortcut_metrics
-from attn_lightning.metrics.prediction import PredictionMetrics, prediction_metrics
-from attn_lightning.monitors import check_monitors
 from attn_lightning.step import TrainStep
+from attn_lightning.task_loss import class_counts, class_weights_from_counts, cross_entropy
 from attn_lightning.types import AttentionOutput, Batch, DataSpec, LossTerm
-
-
-def cross_entropy(logits: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
-    """Per-example task loss `-w_y log softmax(z)_y`.
-
-    Args:
-        logits: (B, C).
-        labels: (B,) int64 in [0, C).
-        class_weights: (C,) factor of every class, or None for 1.
-
-    Returns:
-        (B,) float32 in nats, at least 0; no mean, so that methods can weight examples.
-    """
-    return nn.functional.cross_entropy(logits.float(), labels, weight=class_weights, reduction="none")
-
-
-def class_weights_from_counts(counts: Sequence[int], mode: Literal["none", "positive", "balanced"]) -> Tensor | None:
-    """Weight of every class in the task loss.
-
-    Args:
-        counts: training examples per class, all above 0.
-        mode: "none"; "positive", the published binary recipe: 1 for class 0 and `N_0 / N_1` for class 1;
-            "balanced": `N / (C N_c)` for every class.
-
-    Returns:
-        (C,) float32, or None for "none".
-
-    Raises:
-        ConfigurationError: "positive" with other than two classes.
-    """
-    if mode == "none":
-        return None
-    totals = torch.tensor(counts, dtype=torch.float32)
-    if mode == "balanced":
-        return totals.sum() / (len(counts) * totals)
-    if len(counts) != 2:
-        raise ConfigurationError(
-            f"Expected 2 classes for `class_weights: positive`, but got {len(counts)}; use `balanced` or `none`."
-        )
-    return torch.stack([torch.ones(()), totals[0] / totals[1]])
 
 
 class AttentionModule(LightningModule):
@@ -86,12 +43,8 @@ class AttentionModule(LightningModule):
     choice: under Adam, a decay of 1e-5 moves every word that is *not* in the batch by up to a full learning rate
     per step, because the normalised gradient of such a word is the decay alone).
 
-    Measured on validation and test data: accuracy, F1, ROC-AUC, average precision, log loss and calibration error,
-    and the rank and linear correlation of attention with gradient importance (`gradient`: of the word vectors with
-    the attention held constant; `hidden`: of the hidden states), on a fixed random subset of the validation split
-    and on the whole test split. Where the data marks rationales, how often the most attended token is in one and how
-    much attention it has; where the data plants a shortcut, the attention on it and how often a misleading one is
-    followed.
+    What is measured on validation and test data: see `Measurements`. Agreement with gradients is measured on a fixed
+    random subset of the validation split and on the whole test split.
 
     Args:
         backbone: class of the model, built from the data's `DataSpec` when the data is known.
@@ -117,16 +70,10 @@ class AttentionModule(LightningModule):
         momentum: float = 0.9,
     ) -> None:
         super().__init__()
-        if not learning_rate > 0:
-            raise ConfigurationError(f"Expected `learning_rate` to be above 0, but got {learning_rate}.")
-        if not weight_decay >= 0:
-            raise ConfigurationError(f"Expected `weight_decay` to be 0 or more, but got {weight_decay}.")
-        if optimizer not in ("adam", "sgd"):
-            raise ConfigurationError(f"Expected `optimizer` to be adam or sgd, but got {optimizer!r}.")
-        if not 0 <= momentum < 1:
-            raise ConfigurationError(f"Expected `momentum` to be in [0, 1), but got {momentum}; use 0 for none.")
-        if num_probe_examples < 0:
-            raise ConfigurationError(f"Expected `num_probe_examples` to be 0 or more, but got {num_probe_examples}.")
+        check_numbers(above=0, learning_rate=learning_rate)
+        check_numbers(at_least=0, weight_decay=weight_decay, num_probe_examples=num_probe_examples)
+        check_numbers(at_least=0, below=1, momentum=momentum, advice="use 0 for none")
+        check_choice(choices=("adam", "sgd"), optimizer=optimizer)
         # logger=False: the command line uploads the whole configuration once, the flat copy would only repeat it.
         self.save_hyperparameters(logger=False)
         self.learning_rate = learning_rate
@@ -141,8 +88,7 @@ class AttentionModule(LightningModule):
         self.class_weights: Tensor | None = None
         self.spec: DataSpec | None = None
         self.tokenizer_state: str | None = None
-        self._sums: dict[str, Tensor] = {}
-        self._num_steps = 0
+        self._epoch_means = EpochMeans()
 
     # --- construction ---------------------------------------------------------------------------------------------
 
@@ -155,12 +101,8 @@ class AttentionModule(LightningModule):
         self.backbone = self._make_backbone(spec)
         # The weights live in the backbone now; the spec is kept only for its numbers.
         self.spec = replace(spec, embedding_weights=None)
-        self._prediction = nn.ModuleDict({split: prediction_metrics(spec.num_classes) for split in ("val", "test")})
-        self._agreement = nn.ModuleDict(
-            {f"{split}_{kind}": agreement_metrics() for split in ("val", "test") for kind in ("gradient", "hidden")}
-        )
-        self._evidence = nn.ModuleDict({split: evidence_metrics() for split in ("val", "test")})
-        self._shortcut = nn.ModuleDict({split: shortcut_metrics() for split in ("val", "test")})
+        self.validation_measurements = Measurements(spec.num_classes, agreement=self.num_probe_examples > 0)
+        self.test_measurements = Measurements(spec.num_classes)
 
     def untrained_backbone(self) -> Backbone:
         """A new backbone of the same class and options for the same data, with random weights: a control."""
@@ -185,7 +127,7 @@ class AttentionModule(LightningModule):
         if tokenizer is not None:
             self.tokenizer_state = tokenizer.to_str()
         if self._class_weight_mode != "none" and self.class_weights is None:
-            weights = class_weights_from_counts(_class_counts(datamodule), self._class_weight_mode)
+            weights = class_weights_from_counts(class_counts(datamodule), self._class_weight_mode)
             self.class_weights = None if weights is None else weights.to(self.device)
 
     def _check_same_data(self, spec: DataSpec) -> None:
@@ -202,7 +144,8 @@ class AttentionModule(LightningModule):
         """Check the methods against each other and the model that was built, and what is monitored."""
         check_methods(self.methods, self._model)
         if type(self) is AttentionModule:  # a subclass may log more
-            check_monitors(self.trainer.callbacks, self._validation_names())  # type: ignore[attr-defined]
+            logged = (f"val/{name}" for name in self.validation_measurements.measures(self._marks()))
+            check_monitors(self.trainer.callbacks, logged)  # type: ignore[attr-defined]
         pool = getattr(getattr(self.trainer, "datamodule", None), "unlabeled", None)
         if pool is not None and not any(method.semi_supervised and method.weight > 0 for method in self.methods):
             names = ", ".join(type(method).__name__ for method in self.methods) or "no method"
@@ -267,7 +210,8 @@ class AttentionModule(LightningModule):
         total = torch.stack([task, *(term.weight * term.value for term in terms)]).sum()
         if not torch.isfinite(total):
             self._raise_not_finite(task, terms)
-        self._accumulate(total, task, terms)
+        logs = {f"{term.name}_{key}": value for term in terms for key, value in term.logs.items()}
+        self._epoch_means.add({"loss": total, "task": task, **{term.name: term.value for term in terms}, **logs})
         return total
 
     def _train_step(self, batches: Batch | dict[str, Batch]) -> TrainStep:
@@ -316,118 +260,55 @@ class AttentionModule(LightningModule):
             "lower `model.learning_rate`, the weight or epsilon of the method, or train in float32."
         )
 
-    def _accumulate(self, total: Tensor, task: Tensor, terms: list[LossTerm]) -> None:
-        """Sum what is worth watching; `self.log` at every step would cost more than the term of a method."""
-        values = {"loss": total, "task": task}
-        for term in terms:
-            values[term.name] = term.value
-            values.update({f"{term.name}_{key}": value for key, value in term.logs.items()})
-        for key, value in values.items():
-            value = value.detach()
-            self._sums[key] = self._sums[key] + value if key in self._sums else value
-        self._num_steps += 1
-
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Log the means over the epoch with its last batch, so that every callback sees them at the epoch's end."""
         if self.trainer.is_last_batch:
-            for key, total in self._sums.items():
-                self.log(
-                    f"train/{key}", total / self._num_steps, on_epoch=True, on_step=False, sync_dist=True, batch_size=1
-                )
-            self._sums, self._num_steps = {}, 0
+            means = {f"train/{name}": value for name, value in self._epoch_means.compute().items()}
+            self.log_dict(means, on_epoch=True, on_step=False, sync_dist=True, batch_size=1)
 
     # --- evaluation -----------------------------------------------------------------------------------------------
 
     def on_validation_start(self) -> None:
-        """Choose the validation rows whose gradients are measured: the same ones at every epoch."""
-        size = sum(len(loader.dataset) for loader in _loaders(self.trainer.val_dataloaders))
-        rows = np.random.default_rng(0).permutation(size)[: self.num_probe_examples]
-        self._probe = torch.zeros(size, dtype=torch.bool)
-        self._probe[torch.from_numpy(rows)] = True
+        """Choose the validation rows whose gradients are measured."""
+        loaders: Any = self.trainer.val_dataloaders
+        loaders = loaders if isinstance(loaders, list | tuple) else [loaders]
+        self.probe = Probe(sum(len(loader.dataset) for loader in loaders), self.num_probe_examples)
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Prediction and evidence metrics for all rows, agreement with gradients for the probe rows."""
-        output = self(batch.tokens, batch.mask)
-        self._prediction_metrics("val").update(output.logits, batch.labels)
-        self._measure_evidence("val", output, batch)
-        chosen = self._probe[batch.rows.cpu()].to(batch.rows.device)
-        if bool(chosen.any()):
-            part = Batch(*(value[chosen] for value in (batch.tokens, batch.mask, batch.labels, batch.rows)))
-            self._measure_agreement("val", *importances(self._model, part))
+        self.validation_measurements.update(self(batch.tokens, batch.mask), batch)
+        if (part := self.probe.part_of(batch)) is not None:
+            self.validation_measurements.update_agreement(*importances(self._model, part))
 
     def test_step(self, batch: Batch, batch_index: int) -> dict[str, Tensor]:
         """All measurements; returns what a run record keeps of every example."""
         output, importance = importances(self._model, batch)
-        self._prediction_metrics("test").update(output.logits, batch.labels)
-        self._measure_agreement("test", output, importance)
-        self._measure_evidence("test", output, batch)
+        self.test_measurements.update(output, batch)
+        self.test_measurements.update_agreement(output, importance)
         return _example_record(output, importance)
 
     def predict_step(self, batch: Batch, batch_index: int) -> dict[str, Tensor]:
         """Probabilities, attention and both importances of every token."""
         return _example_record(*importances(self._model, batch))
 
-    def _prediction_metrics(self, split: str) -> PredictionMetrics:
-        return cast(PredictionMetrics, self._prediction[split])
-
-    def _agreement_metrics(self, split: str, kind: str) -> MetricCollection:
-        return cast(MetricCollection, self._agreement[f"{split}_{kind}"])
-
-    def _measure_agreement(self, split: str, output: AttentionOutput, importance: dict[str, Tensor]) -> None:
-        for kind, values in importance.items():
-            self._agreement_metrics(split, kind).update(output.attention.detach(), values, output.mask)
-
-    def _marks_metrics(self, split: str) -> list[MetricCollection]:
-        """Those of the rationale and those of the shortcut."""
-        return [cast(MetricCollection, metrics[split]) for metrics in (self._evidence, self._shortcut)]
-
-    def _measure_evidence(self, split: str, output: AttentionOutput, batch: Batch) -> None:
-        evidence, shortcut = self._marks_metrics(split)
-        known = {
-            "attention": output.attention.detach(),
-            "mask": batch.mask,
-            "predicted": output.logits.argmax(-1),
-            "labels": batch.labels,
-        }
-        if batch.rationale is not None:
-            evidence.update(**known, rationale=batch.rationale)
-        if batch.shortcut is not None:
-            shortcut.update(**known, shortcut=batch.shortcut, shortcut_class=batch.shortcut_class)
-
     def on_validation_epoch_end(self) -> None:
         """Log every measurement of the validation split under `val/`."""
-        self._log_metrics("val", with_agreement=self.num_probe_examples > 0)
+        self._log_all("val", self.validation_measurements)
 
     def on_test_epoch_end(self) -> None:
         """Log every measurement of the test split under `test/`."""
-        self._log_metrics("test", with_agreement=True)
+        self._log_all("test", self.test_measurements)
 
-    def _validation_names(self) -> list[str]:
-        """The names that `_log_metrics` gives on this data."""
-        names = list(self._prediction_metrics("val").keys())
-        if self.num_probe_examples > 0:
-            for kind in ("gradient", "hidden"):
-                names += [f"{kind}_{name}" for name in _result_names(self._agreement_metrics("val", kind))]
+    def _log_all(self, split: str, measurements: Measurements) -> None:
+        values = {f"{split}/{name}": value for name, value in measurements.compute().items()}
+        # Every process has the value of the whole split already. The largest of equal ones is that value to the bit,
+        # which their mean is not; without a reduction Lightning warns of each name, because it cannot know.
+        self.log_dict(values, sync_dist=True, reduce_fx="max")
+
+    def _marks(self) -> Sequence[str]:
+        """What the validation data marks; everything where that is not known before its first batch."""
         data = getattr(self.trainer, "datamodule", None)
-        columns = data.dataset("validation").column_names if isinstance(data, TextDataModule) else None
-        for mark, metrics in zip(("rationale", "shortcut"), self._marks_metrics("val"), strict=True):
-            if columns is None or mark in columns:
-                names += _result_names(metrics)
-        return [f"val/{name}" for name in names]
-
-    def _log_metrics(self, split: str, with_agreement: bool) -> None:
-        metrics = self._prediction_metrics(split)
-        self.log_dict({f"{split}/{name}": value for name, value in metrics.compute().items()})
-        metrics.reset()
-        for kind in ("gradient", "hidden") if with_agreement else ():
-            metric = self._agreement_metrics(split, kind)
-            self.log_dict({f"{split}/{kind}_{name}": value for name, value in metric.compute().items()})
-            metric.reset()
-        for metric in self._marks_metrics(split):
-            # Batches without marks leave it as it is, on all processes alike.
-            if next(iter(metric.values())).update_called:
-                self.log_dict({f"{split}/{name}": value for name, value in metric.compute().items()})
-                metric.reset()
+        return data.dataset("validation").column_names if isinstance(data, TextDataModule) else MARKS
 
     # --- checkpoints ----------------------------------------------------------------------------------------------
 
@@ -467,29 +348,9 @@ class AttentionModule(LightningModule):
             ) from error
 
 
-def _class_counts(datamodule: Any) -> list[int]:
-    """Training examples per class, in the order of the classes, as the manifest of the data says."""
-    manifest = getattr(datamodule, "manifest", None)
-    if manifest is None:
-        raise ConfigurationError(
-            "Expected a data module with a `manifest` that counts the training examples per class for "
-            f"`class_weights`, but {type(datamodule).__name__} has none; use `class_weights: none`."
-        )
-    return list(manifest["splits"]["train"]["classes"].values())
-
-
 def _example_record(output: AttentionOutput, importance: dict[str, Tensor]) -> dict[str, Tensor]:
     return {
         "probabilities": output.logits.detach().float().softmax(-1),
         "attention": output.attention.detach(),
         **importance,
     }
-
-
-def _result_names(metrics: MetricCollection) -> list[str]:
-    """The keys of `metrics.compute()`, for metrics that give several numbers each."""
-    return [str(name) for metric in metrics.values() for name in cast(Iterable[str], metric.result_names)]
-
-
-def _loaders(dataloaders: Any) -> list[Any]:
-    return list(dataloaders) if isinstance(dataloaders, list | tuple) else [dataloaders]

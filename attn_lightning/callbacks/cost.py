@@ -9,23 +9,27 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from attn_lightning.metrics.measure import Measure, by_name
 from attn_lightning.types import Batch
+
+_MOST = float("inf")
+COSTS = by_name(
+    (
+        Measure("fit_seconds", "from start to end of the fit, validation included", 0.0, _MOST, False, "s"),
+        Measure("train_seconds", "training epochs alone, data loading and logging included", 0.0, _MOST, False, "s"),
+        Measure("step_seconds", "inside training steps: forward, loss, backward, update", 0.0, _MOST, False, "s"),
+        Measure("train_tokens", "real tokens of the training batches, unlabelled ones too", 0.0, _MOST, None, "tokens"),
+        Measure("train_tokens_per_second", "train_tokens over train_seconds", 0.0, _MOST, True, "tokens/s"),
+        Measure("peak_memory_mib", "largest memory of the process, or of the CUDA device", 0.0, _MOST, False, "MiB"),
+    )
+)
+"""What a run costs, by name."""
 
 
 class CostMeter(Callback):
     """Times the fit and its parts and counts tokens, at the price of two clock readings per step.
 
-    `cost()` gives, in seconds and MiB:
-
-    | key | meaning |
-    |---|---|
-    | `fit_seconds` | from the start of the fit to its end, validation and checkpoints included |
-    | `train_seconds` | the training epochs alone, data loading and logging included |
-    | `step_seconds` | the part of `train_seconds` inside training steps (forward, loss, backward, update) |
-    | `train_tokens_per_second` | real tokens of the training batches, unlabelled ones included, over `train_seconds` |
-    | `peak_memory_mib` | largest resident memory of the process so far, or of the CUDA device if one was used |
-
-    On CUDA a step returns before the device is done, so only the sums over an epoch mean something there.
+    `cost()` gives what `COSTS` declares. On CUDA a step returns before the device is done, so only the sums over an epoch mean something there.
     """
 
     def __init__(self) -> None:
@@ -75,7 +79,7 @@ class CostMeter(Callback):
             self._in_epoch = False
 
     def cost(self, device: torch.device) -> dict[str, float]:
-        """The table above as numbers; the fit's time so far if it has not ended."""
+        """The values of `COSTS`; the fit's time so far if it has not ended."""
         seconds = self._fit_seconds or time.perf_counter() - self._fit_start
         tokens = float(self._tokens)
         return {

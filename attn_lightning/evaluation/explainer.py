@@ -14,8 +14,8 @@ class Explainer:
 
     Attributes:
         name: as `--explainers` takes it.
-        is_control: whether it knows nothing of the model's reasons (random, uniform, inverted) or is the gold
-            standard: a row that others are compared with.
+        is_control: whether it says nothing of the model's reasons (random, uniform, inverted), so that an explanation
+            that is no better than it is marked in the tables. A gold rationale is no control: it is the goal.
     """
 
     name: ClassVar[str]

@@ -8,31 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attn_lightning.evaluation.subject import Explained, ProgressCallback, Subject
+from attn_lightning.metrics.measure import Measure
 
 MODEL = "model"
 """Stands in the place of the explainer in rows that are about the model itself."""
-
-
-@dataclass(frozen=True)
-class Measure:
-    """What a reader must know of a metric to read its number.
-
-    Attributes:
-        minimum: smallest possible value; -inf if there is none.
-        maximum: largest possible value; inf if there is none.
-        higher_is_better: direction; None where neither is better.
-        unit: of the value, "" for none.
-        uninformative: expected value of an explanation that knows nothing; None where it depends on the data: the
-            control rows (random, uniform, inverted) of the same table say it then.
-        controlled: whether the metric compares explanations, so that one that a control beats is marked.
-    """
-
-    minimum: float = 0.0
-    maximum: float = 1.0
-    higher_is_better: bool | None = True
-    unit: str = ""
-    uninformative: float | None = None
-    controlled: bool = True
 
 
 @dataclass(frozen=True)
@@ -81,13 +60,16 @@ class Family:
 
     Attributes:
         name: of the family, as `--suite` takes it.
-        measures: every metric that its rows can have.
+        measures: every metric that its rows can have, declared beside its formula in `attn_lightning.metrics`.
+        uncontrolled: names of those that controls say nothing about, because their value does not depend on which
+            tokens an explanation names; a control that is as good is no reason to mark them.
         heading: one sentence above its table.
     """
 
     name: ClassVar[str]
     heading: ClassVar[str]
     measures: ClassVar[Mapping[str, Measure]]
+    uncontrolled: ClassVar[frozenset[str]] = frozenset()
 
     def unavailable(self, subject: Subject) -> str | None:
         """Why the family cannot be measured here, "the data has no rationales" for example; None if it can."""

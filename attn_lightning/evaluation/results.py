@@ -6,30 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-METRICS = {
-    "accuracy": ("0..1", "higher"),
-    "f1": ("0..1", "higher"),
-    "macro_f1": ("0..1", "higher"),
-    "auroc": ("0..1", "higher"),
-    "average_precision": ("0..1", "higher"),
-    "log_loss": ("0.., nats", "lower"),
-    "ece": ("0..1", "lower"),
-    "gradient_kendall_mean": ("-1..1", "higher: closer to gradient"),
-    "gradient_spearman_mean": ("-1..1", "higher: closer to gradient"),
-    "gradient_pearson_mean": ("-1..1", "higher: closer to gradient"),
-    "hidden_kendall_mean": ("-1..1", "higher: closer to gradient"),
-    "hidden_spearman_mean": ("-1..1", "higher: closer to gradient"),
-    "hidden_pearson_mean": ("-1..1", "higher: closer to gradient"),
-    "evidence_hit_mean": ("0..1", "higher"),
-    "evidence_mass_mean": ("0..1", "higher"),
-    "ftpt": ("0..1", "higher: right, attention on the evidence"),
-    "ffpt": ("0..1", "lower: right, attention elsewhere"),
-    "ftpf": ("0..1", "lower: wrong, attention on the evidence"),
-    "ffpf": ("0..1", "lower: wrong, attention elsewhere"),
-    "shortcut_use_mean": ("0..1", "lower"),
-    "shortcut_follow_mean": ("0..1", "lower"),
-}
-"""What the table shows of every metric: its range, and what a larger value means."""
+from attn_lightning.evaluation.naming import split_measures
 
 
 def results_table(record: dict[str, Any]) -> Table | None:
@@ -46,10 +23,11 @@ def results_table(record: dict[str, Any]) -> Table | None:
         table.add_column("TF-IDF\nlinear", justify="right", no_wrap=True)
     table.add_column("range", no_wrap=True)
     table.add_column("better")
-    for name, (span, direction) in METRICS.items():
-        if prefix + name in record[split]:
+    for name, measure in split_measures().items():
+        # Without a direction it is a spread or a count, which `metrics.json` keeps.
+        if prefix + name in record[split] and measure.higher_is_better is not None:
             cells = [_number(record[split][prefix + name]), *([_number(control.get(name))] if control else [])]
-            table.add_row(name, *cells, span, direction)
+            table.add_row(name, *cells, measure.span, measure.better)
     return table
 
 

@@ -117,7 +117,8 @@ def evaluate(
             other = replace(subject, model=_fresh(evaluated.module, options.seed))
             untrained = measure(other, plan, folder.untrained, progress.about("untrained model: "))
         linear = _linear(evaluated, subject, options, folder.path) if options.linear else {}
-        summary = Summary(plan.families, trained, untrained, linear)
+        controls = [name for name, explainer in plan.explainers.items() if explainer.is_control]
+        summary = Summary(plan.families, trained, untrained, linear, controls)
         write_json(folder.path / "summary.json", {**identity, "notes": notes, **summary.to_json()})
     return summary, folder.path
 

@@ -15,7 +15,20 @@ from sklearn.preprocessing import StandardScaler
 
 from attn_lightning.evaluation.subject import Ragged
 from attn_lightning.methods.shortcuts import NUM_EDGE_POSITIONS, NUM_PARTS
+from attn_lightning.metrics.measure import Measure
 from attn_lightning.metrics.per_example import BoolArray, FloatArray
+
+MEASURES = (
+    Measure("majority_rate", "share of examples with the most frequent label of the training", higher_is_better=None),
+    Measure("shortcut_accuracy", "accuracy of a classifier that sees the selection alone", higher_is_better=False),
+    Measure(
+        "shortcut_gain",
+        "what that classifier has beyond the majority rate",
+        minimum=-1.0,
+        higher_is_better=False,
+        uninformative=0.0,
+    ),
+)
 
 Probe = Literal["boosting", "logistic"]
 PROBES: tuple[Probe, ...] = get_args(Probe)

@@ -9,11 +9,10 @@ from rich.table import Table
 from rich.text import Text
 
 from attn_lightning.console import printable
-from attn_lightning.evaluation.family import MODEL, Family, Measure, Row
+from attn_lightning.evaluation.family import MODEL, Family, Row
+from attn_lightning.evaluation.naming import flat_name
 from attn_lightning.evaluation.suite import Findings, row_to_json
-
-CONTROLS = ("random", "uniform", "inverted")
-"""Explainers that know nothing; the gold rationale is a goal, not a control that has to be beaten."""
+from attn_lightning.metrics.measure import Measure
 
 UNTRAINED = "untrained"
 MARK = "†"
@@ -29,23 +28,27 @@ class Summary:
         trained: rows of the model.
         untrained: rows of the same model with fresh random weights; empty if it was not measured.
         linear: prediction metrics of the TF-IDF logistic regression by name, empty without one.
+        controls: names of the explainers that are controls.
     """
 
     families: Sequence[Family]
     trained: Findings
     untrained: Findings
     linear: Mapping[str, float | None]
+    controls: Sequence[str] = ()
 
     def beaten_by(self, family: Family, row: Row) -> list[str]:
         """The controls that are as good as the row or better; empty for controls and where there is nothing to beat."""
         measure = family.measures[row.metric]
-        if not measure.controlled or measure.higher_is_better is None or row.value is None or row.explainer in CONTROLS:
+        if row.metric in family.uncontrolled or row.explainer in self.controls:
+            return []
+        if measure.higher_is_better is None or row.value is None:
             return []
         # Nothing can be better than the best possible value, so being equalled there says nothing.
         if row.value == (measure.maximum if measure.higher_is_better else measure.minimum):
             return []
         sign = 1 if measure.higher_is_better else -1
-        rivals = [(name, _find(self.trained, family, row, name)) for name in CONTROLS]
+        rivals = [(name, _find(self.trained, family, row, name)) for name in self.controls]
         rivals.append((UNTRAINED, _find(self.untrained, family, row, row.explainer)))
         if row.explainer == MODEL:
             rivals.append((LINEAR, self.linear.get(row.metric)))
@@ -75,13 +78,6 @@ class Summary:
         return {flat_name(name, row): row.value for name, rows in self.trained.rows.items() for row in rows}
 
 
-def flat_name(family: str, row: Row) -> str:
-    """`faithfulness/attention/comprehensiveness[fraction=0.2]`; without an explainer where it is the model itself."""
-    parts = [family, *([] if row.explainer == MODEL else [row.explainer]), row.metric]
-    setting = ",".join(f"{key}={value}" for key, value in row.setting.items())
-    return "/".join(parts) + (f"[{setting}]" if setting else "")
-
-
 def _find(findings: Findings, family: Family, row: Row, explainer: str) -> float | None:
     for other in findings.rows.get(family.name, []):
         if (other.metric, other.explainer, dict(other.setting)) == (row.metric, explainer, dict(row.setting)):
@@ -94,6 +90,7 @@ def _describe(measure: Measure) -> dict[str, Any]:
         return value if abs(value) != float("inf") else None
 
     return {
+        "meaning": measure.meaning,
         "minimum": finite(measure.minimum),
         "maximum": finite(measure.maximum),
         "higher_is_better": measure.higher_is_better,
@@ -110,7 +107,7 @@ def print_summary(summary: Summary, console: Console) -> None:
             marked = marked or has_marks
             console.print(table)
     if marked:
-        console.print(f"{MARK} a control (random, uniform, inverted, untrained, {LINEAR}) is as good or better")
+        console.print(f"{MARK} a control ({', '.join([*summary.controls, UNTRAINED, LINEAR])}) is as good or better")
     for name, reason in summary.trained.skipped.items():
         console.print(Text(f"not measured: {printable(name)}: {printable(reason)}"))
 
@@ -141,14 +138,14 @@ def _strength(row: Row) -> tuple[str, float] | None:
 
 
 def _flat_table(summary: Summary, family: Family, rows: Sequence[Row]) -> tuple[Table, bool]:
-    columns = _columns(rows)
+    columns = _columns(rows, summary.controls)
     # With one column a control of the same name stands beside it.
     untrained = {(row.explainer, _line(row)): row.value for row in summary.untrained.rows.get(family.name, [])}
     judged = MODEL if MODEL in columns else columns[0] if columns else MODEL
     show_linear = bool(summary.linear) and any(row.metric in summary.linear for row in rows if row.explainer == MODEL)
     table = _empty_table(family.heading)
     for name in columns:
-        table.add_column(name, justify="right", style="dim" if name in CONTROLS else "")
+        table.add_column(name, justify="right", style="dim" if name in summary.controls else "")
     if untrained:
         table.add_column("untrained" if judged == MODEL else f"{judged}, untrained", justify="right", style="dim")
     if show_linear:
@@ -170,7 +167,7 @@ def _flat_table(summary: Summary, family: Family, rows: Sequence[Row]) -> tuple[
         if show_linear:
             cells.append(_number(summary.linear.get(first.metric)) if MODEL in group else "-")
         measure = family.measures[first.metric]
-        table.add_row(Text(printable(line)), *cells, _count(group.values()), *described(measure))
+        table.add_row(Text(printable(line)), *cells, _count(group.values()), measure.span, measure.better)
     return table, marked
 
 
@@ -203,7 +200,8 @@ def _curve_table(summary: Summary, family: Family, rows: Sequence[Row], place: s
         table.add_row(
             Text(printable(" ".join(key))),
             *(cells.get(name, "") for name in shown),
-            *described(family.measures[key[0]]),
+            family.measures[key[0]].span,
+            family.measures[key[0]].better,
         )
     return table, marked
 
@@ -214,10 +212,10 @@ def _empty_table(title: str) -> Table:
     return table
 
 
-def _columns(rows: Sequence[Row]) -> list[str]:
+def _columns(rows: Sequence[Row], controls: Sequence[str]) -> list[str]:
     """Explainers in the order of the rows, controls after them."""
     names = list(dict.fromkeys(row.explainer for row in rows))
-    return [name for name in names if name not in CONTROLS] + [name for name in names if name in CONTROLS]
+    return [name for name in names if name not in controls] + [name for name in names if name in controls]
 
 
 def _lines(rows: Sequence[Row]) -> Iterator[tuple[str, dict[str, Row]]]:
@@ -240,19 +238,3 @@ def _count(rows: Any) -> str:
     """How many examples count: one number, or the smallest and largest over the columns."""
     counts = sorted({row.n_valid for row in rows})
     return f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,}-{counts[-1]:,}"
-
-
-def described(measure: Measure) -> tuple[str, str]:
-    """Range and direction of a metric, for a table."""
-    return span(measure), direction(measure)
-
-
-def span(measure: Measure) -> str:
-    """The range of a metric: `-1..1`, `0.., nats`."""
-    lowest, highest = (("" if abs(v) == float("inf") else f"{v:.4g}") for v in (measure.minimum, measure.maximum))
-    return f"{lowest}..{highest}" + (f", {measure.unit}" if measure.unit else "")
-
-
-def direction(measure: Measure) -> str:
-    """`higher`, `lower`, or `-` where neither is better."""
-    return {True: "higher", False: "lower", None: "-"}[measure.higher_is_better]

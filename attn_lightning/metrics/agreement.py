@@ -5,7 +5,7 @@ per example. Values at padding never count. A number is NaN where it is undefine
 constant vector (for the measures that compare orders or deviations), or a score that is not finite.
 """
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from scipy import special, stats
@@ -13,7 +13,52 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from attn_lightning.metrics.kendall import Concordance
+from attn_lightning.metrics.measure import Measure
 from attn_lightning.metrics.per_example import BoolArray, FloatArray, PerExampleMetric, to_array
+
+KENDALL = Measure("kendall", "Kendall's tau-b of the two orders of the tokens", -1.0, uninformative=0.0)
+KENDALL_SIGNIFICANT = Measure(
+    "kendall_significant", "share of texts whose two orders are related beyond chance", uninformative=0.05
+)
+SPEARMAN = Measure("spearman", "Spearman's correlation of the ranks of the tokens", -1.0, uninformative=0.0)
+PEARSON = Measure("pearson", "Pearson's correlation of the two scores", -1.0, uninformative=0.0)
+JENSEN_SHANNON = Measure(
+    "jensen_shannon",
+    "Jensen-Shannon divergence of the two scores, each divided by its sum",
+    maximum=float(np.log(2)),
+    higher_is_better=False,
+    unit="nats",
+)
+TOP_K_OVERLAP = Measure("top_k_overlap", "share of the k highest tokens that both scores have in common")
+MEASURES = (KENDALL, KENDALL_SIGNIFICANT, SPEARMAN, PEARSON, JENSEN_SHANNON, TOP_K_OVERLAP)
+"""What `agreement` gives."""
+
+
+def agreement(
+    first: FloatArray, second: FloatArray, mask: BoolArray, k: int = 5, level: float = 0.05
+) -> dict[str, FloatArray]:
+    """Every measure of agreement of two scores.
+
+    Args:
+        first: (B, T).
+        second: (B, T).
+        mask: (B, T) bool.
+        k: tokens of the top-k overlap, at least 1.
+        level: largest p-value that counts as significant, in (0, 1).
+
+    Returns:
+        (B,) by name, for every one of `MEASURES`; NaN where it is undefined.
+    """
+    # All pairs of tokens are compared once for the coefficient and its p-value.
+    tau, p_value = kendall(first, second, mask)
+    return {
+        KENDALL.name: tau,
+        KENDALL_SIGNIFICANT.name: np.where(np.isnan(p_value), np.nan, p_value < level),
+        SPEARMAN.name: spearman(first, second, mask),
+        PEARSON.name: pearson(first, second, mask),
+        JENSEN_SHANNON.name: jensen_shannon(first, second, mask),
+        TOP_K_OVERLAP.name: top_k_overlap(first, second, mask, k),
+    }
 
 
 def kendall(first: FloatArray, second: FloatArray, mask: BoolArray) -> tuple[FloatArray, FloatArray]:
@@ -205,174 +250,49 @@ def _ranks(scores: FloatArray, mask: BoolArray) -> FloatArray:
 
 
 class Agreement(PerExampleMetric):
-    """Base of the measures of agreement: subclasses say which.
+    """Base of the measures of agreement: subclasses say which."""
 
-    Args:
-        num_classes: C, to report every predicted class apart too; 0 for the whole split only.
-        kwargs: options of `torchmetrics.Metric`.
-    """
+    function: ClassVar[staticmethod[[FloatArray, FloatArray, BoolArray], FloatArray]]
 
-    def update(self, attention: Tensor, importance: Tensor, mask: Tensor, predicted: Tensor | None = None) -> None:
+    def update(self, attention: Tensor, importance: Tensor, mask: Tensor) -> None:
         """Add a batch.
 
         Args:
             attention: (B, T).
             importance: (B, T), for example from `attn_lightning.backbone.importance`.
             mask: (B, T) bool.
-            predicted: (B,) int64 predicted classes; needed if `num_classes` was given.
         """
-        self.add(self.measure(to_array(attention), to_array(importance), to_array(mask)), predicted)
-
-    def measure(self, attention: FloatArray, importance: FloatArray, mask: BoolArray) -> FloatArray:
-        """(B,) one number per example, NaN where it is undefined."""
-        raise NotImplementedError
+        self.add(self.function(to_array(attention), to_array(importance), to_array(mask)))
 
 
 class Kendall(Agreement):
-    """Mean of `kendall_tau` over examples.
+    """Mean of `kendall_tau` over examples."""
 
-    Args:
-        num_classes: C, to report every predicted class apart too; 0 for the whole split only.
-        kwargs: options of `torchmetrics.Metric`.
-    """
-
-    name: ClassVar[str] = "kendall"
-    higher_is_better = True
-    minimum: ClassVar[float] = -1.0
-    maximum: ClassVar[float] = 1.0
-    uninformative: ClassVar[float | None] = 0.0
-
-    def measure(self, attention: FloatArray, importance: FloatArray, mask: BoolArray) -> FloatArray:
-        """See `kendall_tau`."""
-        return kendall_tau(attention, importance, mask)
-
-
-class KendallSignificance(Agreement):
-    """Share of examples whose `kendall_p_value` is below `level`.
-
-    Args:
-        level: largest p-value that counts as significant, in (0, 1).
-        num_classes: C, to report every predicted class apart too; 0 for the whole split only.
-        kwargs: options of `torchmetrics.Metric`.
-    """
-
-    name: ClassVar[str] = "kendall_significant"
-    higher_is_better = True
-    minimum: ClassVar[float] = 0.0
-    maximum: ClassVar[float] = 1.0
-    uninformative: ClassVar[float | None] = 0.05
-
-    def __init__(self, level: float = 0.05, num_classes: int = 0, **kwargs: Any) -> None:
-        super().__init__(num_classes, **kwargs)
-        self.level = level
-
-    def measure(self, attention: FloatArray, importance: FloatArray, mask: BoolArray) -> FloatArray:
-        """1 where the p-value is below `level`, 0 where it is not."""
-        p_value = kendall_p_value(attention, importance, mask)
-        return np.where(np.isnan(p_value), np.nan, (p_value < self.level).astype(np.float64))
+    declared = KENDALL
+    function = staticmethod(kendall_tau)
 
 
 class Spearman(Agreement):
-    """Mean of `spearman` over examples.
+    """Mean of `spearman` over examples."""
 
-    Args:
-        num_classes: C, to report every predicted class apart too; 0 for the whole split only.
-        kwargs: options of `torchmetrics.Metric`.
-    """
-
-    name: ClassVar[str] = "spearman"
-    higher_is_better = True
-    minimum: ClassVar[float] = -1.0
-    maximum: ClassVar[float] = 1.0
-    uninformative: ClassVar[float | None] = 0.0
-
-    def measure(self, attention: FloatArray, importance: FloatArray, mask: BoolArray) -> FloatArray:
-        """See `spearman`."""
-        return spearman(attention, importance, mask)
+    declared = SPEARMAN
+    function = staticmethod(spearman)
 
 
 class Pearson(Agreement):
-    """Mean of `pearson` over examples.
+    """Mean of `pearson` over examples."""
 
-    Args:
-        num_classes: C, to report every predicted class apart too; 0 for the whole split only.
-        kwargs: options of `torchmetrics.Metric`.
-    """
-
-    name: ClassVar[str] = "pearson"
-    higher_is_better = True
-    minimum: ClassVar[float] = -1.0
-    maximum: ClassVar[float] = 1.0
-    uninformative: ClassVar[float | None] = 0.0
-
-    def measure(self, attention: FloatArray, importance: FloatArray, mask: BoolArray) -> FloatArray:
-        """See `pearson`."""
-        return pearson(attention, importance, mask)
+    declared = PEARSON
+    function = staticmethod(pearson)
 
 
-class JensenShannon(Agreement):
-    """Mean of `jensen_shannon` over examples, in nats.
-
-    Args:
-        num_classes: C, to report every predicted class apart too; 0 for the whole split only.
-        kwargs: options of `torchmetrics.Metric`.
-    """
-
-    name: ClassVar[str] = "jensen_shannon"
-    higher_is_better = False
-    minimum: ClassVar[float] = 0.0
-    maximum: ClassVar[float] = float(np.log(2))
-    uninformative: ClassVar[float | None] = None
-
-    def measure(self, attention: FloatArray, importance: FloatArray, mask: BoolArray) -> FloatArray:
-        """See `jensen_shannon`."""
-        return jensen_shannon(attention, importance, mask)
-
-
-class TopKOverlap(Agreement):
-    """Mean of `top_k_overlap` over examples.
-
-    An uninformative explanation scores `k / n` on a text of n tokens.
-
-    Args:
-        k: how many tokens are compared, at least 1.
-        num_classes: C, to report every predicted class apart too; 0 for the whole split only.
-        kwargs: options of `torchmetrics.Metric`.
-    """
-
-    name: ClassVar[str] = "top_k_overlap"
-    higher_is_better = True
-    minimum: ClassVar[float] = 0.0
-    maximum: ClassVar[float] = 1.0
-    uninformative: ClassVar[float | None] = None
-
-    def __init__(self, k: int = 5, num_classes: int = 0, **kwargs: Any) -> None:
-        super().__init__(num_classes, **kwargs)
-        self.k = k
-
-    def measure(self, attention: FloatArray, importance: FloatArray, mask: BoolArray) -> FloatArray:
-        """See `top_k_overlap`."""
-        return top_k_overlap(attention, importance, mask, self.k)
-
-
-def agreement_metrics(num_classes: int = 0, k: int = 5, complete: bool = False) -> MetricCollection:
-    """The measures of agreement of one importance with attention, as one collection.
+def agreement_metrics() -> MetricCollection:
+    """The correlations of one importance with attention, as one collection.
 
     `compute()` gives one flat dict, `{"kendall_mean": ..., "kendall_std": ..., "kendall_n_valid": ..., ...}`. Give it
     tensors on the CPU where there is a choice: the work happens there.
-
-    Args:
-        num_classes: C, to report every predicted class apart too; 0 for the whole split only.
-        k: how many tokens the top-k overlap compares.
-        complete: add the share of significant Kendall coefficients, Jensen-Shannon divergence and top-k overlap to
-            Kendall, Spearman and Pearson.
     """
-    measures: list[Agreement] = [Kendall(num_classes), Spearman(num_classes), Pearson(num_classes)]
-    if complete:
-        measures += [
-            KendallSignificance(num_classes=num_classes),
-            JensenShannon(num_classes),
-            TopKOverlap(k, num_classes),
-        ]
     # Torchmetrics would merge measures whose sums happen to be equal after the first batch, for good.
-    return MetricCollection({measure.name: measure for measure in measures}, compute_groups=False)
+    return MetricCollection(
+        {metric.declared.name: metric for metric in (Kendall(), Spearman(), Pearson())}, compute_groups=False
+    )

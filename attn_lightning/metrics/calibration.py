@@ -5,7 +5,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from attn_lightning.metrics.measure import Measure
 from attn_lightning.metrics.per_example import FloatArray
+
+BRIER = Measure("brier", "mean squared error of the probabilities (Brier score, halved)", higher_is_better=False)
 
 
 def brier(probabilities: FloatArray, labels: NDArray[Any]) -> FloatArray:

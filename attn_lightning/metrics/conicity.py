@@ -6,7 +6,15 @@ Where all states point the same way, any attention gives about the same context,
 import torch
 from torch import Tensor
 
+from attn_lightning.metrics.measure import Measure
 from attn_lightning.numerics import at_least_float32, unit_vectors
+
+CONICITY = Measure(
+    "conicity", "mean cosine of a text's hidden states to their mean", minimum=-1.0, higher_is_better=False
+)
+ABSOLUTE_CONICITY = Measure(
+    "absolute_conicity", "mean absolute cosine of a text's hidden states to their mean", higher_is_better=False
+)
 
 
 def conicity(hidden: Tensor, mask: Tensor, *, absolute: bool = False) -> Tensor:

@@ -7,68 +7,52 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
+from attn_lightning.metrics.measure import Measure
 from attn_lightning.metrics.per_example import PerExampleMetric, to_array
-from attn_lightning.metrics.plausibility import marked_mass, top_1_hit
+from attn_lightning.metrics.plausibility import RATIONALE_MASS, TOP_1_HIT, marked_mass, top_1_hit
 from attn_lightning.metrics.selective import OUTCOMES, outcomes
+
+EVIDENCE_HIT = TOP_1_HIT.called("evidence_hit", "share of texts whose most attended token is in the rationale")
+EVIDENCE_MASS = RATIONALE_MASS.called("evidence_mass", "attention on the rationale, of 1 in all")
+SHORTCUT_USE = Measure("shortcut_use", "attention on the planted shortcut words, of 1 in all", higher_is_better=False)
+SHORTCUT_FOLLOW = Measure(
+    "shortcut_follow",
+    "share of texts with a misleading shortcut word whose prediction is the class of that word",
+    higher_is_better=False,
+)
 
 
 class EvidenceHit(PerExampleMetric):
     """Mean of `top_1_hit`: how often the most attended token is in the rationale.
 
     A random choice scores the share of the text that is marked.
-
-    Args:
-        num_classes: C, to report every predicted class apart too; 0 for the whole split only.
-        kwargs: options of `torchmetrics.Metric`.
     """
 
-    name: ClassVar[str] = "evidence_hit"
-    higher_is_better = True
-    minimum: ClassVar[float] = 0.0
-    maximum: ClassVar[float] = 1.0
-    uninformative: ClassVar[float | None] = None
+    declared = EVIDENCE_HIT
 
-    def update(self, attention: Tensor, rationale: Tensor, mask: Tensor, predicted: Tensor | None = None) -> None:
-        """Add a batch: (B, T) attention, (B, T) bool rationale and mask; (B,) predicted classes if they count apart."""
-        self.add(top_1_hit(to_array(attention), to_array(rationale), to_array(mask)), predicted)
+    def update(self, attention: Tensor, rationale: Tensor, mask: Tensor) -> None:
+        """Add a batch: (B, T) attention, (B, T) bool rationale and mask."""
+        self.add(top_1_hit(to_array(attention), to_array(rationale), to_array(mask)))
 
 
 class EvidenceMass(PerExampleMetric):
-    """Mean of `marked_mass` over the rationale; uniform attention scores the share of the text that is marked.
+    """Mean of `marked_mass` over the rationale; uniform attention scores the share of the text that is marked."""
 
-    Args:
-        num_classes: C, to report every predicted class apart too; 0 for the whole split only.
-        kwargs: options of `torchmetrics.Metric`.
-    """
+    declared = EVIDENCE_MASS
 
-    name: ClassVar[str] = "evidence_mass"
-    higher_is_better = True
-    minimum: ClassVar[float] = 0.0
-    maximum: ClassVar[float] = 1.0
-    uninformative: ClassVar[float | None] = None
-
-    def update(self, attention: Tensor, rationale: Tensor, mask: Tensor, predicted: Tensor | None = None) -> None:
-        """Add a batch: (B, T) attention, (B, T) bool rationale and mask; (B,) predicted classes if they count apart."""
-        self.add(marked_mass(to_array(attention), to_array(rationale), to_array(mask)), predicted)
+    def update(self, attention: Tensor, rationale: Tensor, mask: Tensor) -> None:
+        """Add a batch: (B, T) attention, (B, T) bool rationale and mask."""
+        self.add(marked_mass(to_array(attention), to_array(rationale), to_array(mask)))
 
 
 class ShortcutUse(PerExampleMetric):
-    """Mean of `marked_mass` over planted shortcut words; uniform attention scores their share of the text.
+    """Mean of `marked_mass` over planted shortcut words; uniform attention scores their share of the text."""
 
-    Args:
-        num_classes: C, to report every predicted class apart too; 0 for the whole split only.
-        kwargs: options of `torchmetrics.Metric`.
-    """
+    declared = SHORTCUT_USE
 
-    name: ClassVar[str] = "shortcut_use"
-    higher_is_better = False
-    minimum: ClassVar[float] = 0.0
-    maximum: ClassVar[float] = 1.0
-    uninformative: ClassVar[float | None] = None
-
-    def update(self, attention: Tensor, shortcut: Tensor, mask: Tensor, predicted: Tensor | None = None) -> None:
-        """Add a batch: (B, T) attention, (B, T) bool marks and mask; (B,) predicted classes if they count apart."""
-        self.add(marked_mass(to_array(attention), to_array(shortcut), to_array(mask)), predicted)
+    def update(self, attention: Tensor, shortcut: Tensor, mask: Tensor) -> None:
+        """Add a batch: (B, T) attention, (B, T) bool marks and mask."""
+        self.add(marked_mass(to_array(attention), to_array(shortcut), to_array(mask)))
 
 
 class ShortcutFollow(PerExampleMetric):
@@ -76,42 +60,25 @@ class ShortcutFollow(PerExampleMetric):
 
     An example counts if it has a shortcut word and that word speaks for another class than the label. Unlike
     `ShortcutUse` this is behaviour: a state can carry the word to any position, past what attention shows.
-
-    Args:
-        num_classes: C, to report every predicted class apart too; 0 for the whole split only.
-        kwargs: options of `torchmetrics.Metric`.
     """
 
-    name: ClassVar[str] = "shortcut_follow"
-    higher_is_better = False
-    minimum: ClassVar[float] = 0.0
-    maximum: ClassVar[float] = 1.0
-    uninformative: ClassVar[float | None] = None
+    declared = SHORTCUT_FOLLOW
 
     def update(self, predicted: Tensor, labels: Tensor, shortcut_class: Tensor) -> None:
         """Add a batch: (B,) int64 predicted classes, labels, and classes of the shortcut words, -1 without one."""
         misleading = (shortcut_class >= 0) & (shortcut_class != labels)
-        values = torch.where(misleading, (predicted == shortcut_class).double(), torch.nan)
-        self.add(to_array(values), predicted)
+        self.add(to_array(torch.where(misleading, (predicted == shortcut_class).double(), torch.nan)))
 
 
 class SelectionOutcomes(Metric):
-    """Where attention looks against what the model says, over the examples with a rationale.
+    """The shares of the four `outcomes` of focus and prediction, over the examples with a rationale.
 
-    - `ftpt`: the most attended token is in the rationale (focus true) and the prediction is right.
-    - `ffpt`: it is not, and the prediction is right all the same.
-    - `ftpf`: it is, and the prediction is wrong.
-    - `ffpf`: neither.
-
-    The four are shares in [0, 1] and sum to 1, or are NaN without such an example; `ftpt + ffpt` is the accuracy on
-    these examples (`EvidenceHit` has their number).
+    They are NaN without such an example (`EvidenceHit` has their number).
     """
 
     full_state_update = False
     is_differentiable = False
-    minimum: ClassVar[float] = 0.0
-    maximum: ClassVar[float] = 1.0
-    result_names: ClassVar[tuple[str, ...]] = OUTCOMES
+    measures: ClassVar[tuple[Measure, ...]] = OUTCOMES
 
     counts: Tensor
 
@@ -126,7 +93,8 @@ class SelectionOutcomes(Metric):
 
     def compute(self) -> dict[str, Tensor]:
         """The four shares, float32."""
-        return dict(zip(self.result_names, (self.counts / self.counts.sum()).float(), strict=True))
+        shares = (self.counts / self.counts.sum()).float()
+        return {measure.name: share for measure, share in zip(self.measures, shares, strict=True)}
 
 
 def evidence_metrics() -> MetricCollection:

@@ -1,7 +1,7 @@
 """How well scores per token find the tokens that a human marked as the evidence: the rationale.
 
 The pure functions take padded NumPy arrays `scores` (B, T), `rationale` (B, T) bool and `mask` (B, T) bool, with whole
-batches at a time: no example is looked at apart. Values at padding never count. A number is NaN where it is undefined:
+batches at a time. Values at padding never count. A number is NaN where it is undefined:
 no token is marked, or a score is not finite; the areas also where every token is marked.
 
 Spans are what ERASER's code compares, but a mask cannot tell two marked spans that touch from a single one.
@@ -16,9 +16,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attn_lightning.metrics.agreement import distribution, top_k
+from attn_lightning.metrics.measure import Measure
 from attn_lightning.metrics.per_example import BoolArray, FloatArray
 
 IntArray = NDArray[np.integer[Any]]
+
+RATIONALE_MASS = Measure("rationale_mass", "share of the scores that lies on the rationale")
+TOP_1_HIT = Measure("top_1_hit", "share of texts whose highest token is in the rationale")
+MEASURES = (
+    Measure("auprc", "area under the precision-recall curve of the tokens (trapezoidal: flatters ties)"),
+    Measure("average_precision", "average precision of the tokens, which ties do not flatter"),
+    Measure("roc_auc", "chance that a marked token scores above an unmarked one", uninformative=0.5),
+    Measure("token_f1", "F1 of the k highest tokens, mean over texts"),
+    Measure("token_f1_micro", "F1 of the k highest tokens, counted over all texts together"),
+    Measure("iou_f1", "F1 of the spans that overlap a marked span enough, from mean precision and recall"),
+    Measure("iou_f1_micro", "F1 of the spans that overlap a marked span enough, counted over all texts together"),
+    RATIONALE_MASS,
+    TOP_1_HIT,
+    Measure("k", "how many tokens a hard rationale has", 1.0, float("inf"), None, "tokens"),
+)
 
 
 class Areas(NamedTuple):
@@ -96,7 +112,7 @@ def average_precision(scores: FloatArray, rationale: BoolArray, mask: BoolArray)
 
 
 def roc_auc(scores: FloatArray, rationale: BoolArray, mask: BoolArray) -> FloatArray:
-    """(B,) in [0, 1] area under the ROC curve, 0.5 on average for scores that know nothing; see `areas`."""
+    """(B,) in [0, 1] area under the ROC curve, 0.5 on average for scores without information; see `areas`."""
     return areas(scores, rationale, mask).roc_auc
 
 
@@ -172,19 +188,6 @@ def f1(precision: FloatArray, recall: FloatArray) -> FloatArray:
     return 2 * precision * recall / np.where(total > 0, total, 1.0)
 
 
-def token_f1(scores: FloatArray, rationale: BoolArray, mask: BoolArray, k: int) -> FloatArray:
-    """(B,) in [0, 1] F1 of the k best tokens per document; its mean is ERASER's macro-averaged token F1.
-
-    Args:
-        scores: (B, T).
-        rationale: (B, T) bool.
-        mask: (B, T) bool.
-        k: at least 1; see `token_matches`.
-    """
-    matches = token_matches(scores, rationale, mask, k)
-    return f1(precision(matches), recall(matches))
-
-
 def macro_f1(matches: Matches) -> float:
     """F1 of the mean precision and the mean recall over documents: ERASER's macro-averaged IOU-F1.
 
@@ -258,7 +261,7 @@ def top_1_hit(scores: FloatArray, rationale: BoolArray, mask: BoolArray) -> Floa
         mask: (B, T) bool.
 
     Returns:
-        (B,) 0 or 1; a score that knows nothing gives the share of marked tokens on average. NaN where no real token is
+        (B,) 0 or 1; a score without information gives the share of marked tokens on average. NaN where no real token is
         marked or a score is not finite.
     """
     chosen = np.where(mask, scores, -np.inf).argmax(1)

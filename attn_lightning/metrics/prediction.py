@@ -1,7 +1,7 @@
 """How good the predictions are, for two classes and more by one interface."""
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,6 +9,30 @@ from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError, MulticlassF1Score
 from torchmetrics.functional.classification import binary_auroc, binary_average_precision
 from torchmetrics.utilities.data import dim_zero_cat
+
+from attn_lightning.metrics.measure import Measure
+
+ACCURACY = Measure("accuracy", "share of right predictions")
+F1 = Measure("f1", "F1 of class 1, for two classes")
+MACRO_F1 = Measure("macro_f1", "mean of the F1 of all classes")
+LOG_LOSS = Measure(
+    "log_loss",
+    "mean negative logarithm of the label's probability",
+    maximum=float("inf"),
+    higher_is_better=False,
+    unit="nats",
+)
+ECE = Measure("ece", "expected calibration error: how far stated confidence is from accuracy", higher_is_better=False)
+MEASURES = (
+    ACCURACY,
+    F1,
+    MACRO_F1,
+    Measure("auroc", "area under the ROC curve", uninformative=0.5),
+    Measure("average_precision", "average precision of the ranking by probability"),
+    LOG_LOSS,
+    ECE,
+)
+"""What `PredictionMetrics` gives; `f1` for two classes only."""
 
 
 def prediction_metrics(num_classes: int, prefix: str | None = None) -> "PredictionMetrics":
@@ -19,16 +43,12 @@ def prediction_metrics(num_classes: int, prefix: str | None = None) -> "Predicti
 class PredictionMetrics(MetricCollection):
     """Metrics of a classifier, updated with `(logits, labels)`.
 
-    - `accuracy`: share of examples whose highest logit is the label's (p > 0.5 for two classes).
-    - `f1`: F1 of class 1, for two classes only.
-    - `macro_f1`: mean of the F1 of the classes that occur in labels or predictions.
-    - `auroc`: area under the ROC curve, of class 1 for two classes; for more, the mean over the classes (one against
-      the rest) that have both positive and negative examples.
-    - `average_precision`: `sum_i (R_i - R_{i-1}) P_i`, over classes as `auroc`.
-    - `log_loss`: mean of `-log p_label`, in nats, at least 0; lower is better.
-    - `ece`: expected calibration error of the highest probability, 15 bins of equal width; lower is better.
+    Their meaning, range and direction are in `MEASURES`. `macro_f1` goes over the classes that occur in labels or
+    predictions. `auroc` and `average_precision` (`sum_i (R_i - R_{i-1}) P_i`) are those of class 1 for two classes; for
+    more, the mean over the classes (one against the rest) that have both positive and negative examples. `ece` takes
+    the highest probability, in 15 bins of equal width.
 
-    All but `log_loss` are in [0, 1]. Where a split leaves one undefined it is NaN, without a warning: `auroc` and
+    Where a split leaves one undefined it is NaN, without a warning: `auroc` and
     `average_precision` if only one class occurs, `f1` if class 1 neither occurs nor is predicted. All are computed over
     the whole split, never averaged over batches.
 
@@ -55,6 +75,11 @@ class PredictionMetrics(MetricCollection):
         shared = ["auroc", "average_precision"]
         groups = [shared, *([name] for name in metrics if name not in shared)]
         super().__init__(metrics, prefix=prefix, compute_groups=groups)
+
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        """What the metrics mean, in the order of `MEASURES`."""
+        return tuple(measure for measure in MEASURES if measure.name in self)
 
     def update(self, logits: Tensor, labels: Tensor) -> None:  # type: ignore[override]
         """Add a batch.
@@ -87,9 +112,7 @@ class LogLoss(Metric):
 
     full_state_update = False
     is_differentiable = False
-    higher_is_better = False
-    minimum: ClassVar[float] = 0.0
-    maximum: ClassVar[float] = float("inf")
+    higher_is_better = LOG_LOSS.higher_is_better
 
     total: Tensor
     count: Tensor
@@ -115,8 +138,6 @@ class OneAgainstRest(Metric):
     full_state_update = False
     is_differentiable = False
     higher_is_better = True
-    minimum: ClassVar[float] = 0.0
-    maximum: ClassVar[float] = 1.0
 
     probabilities: list[Tensor]
     labels: list[Tensor]
@@ -143,9 +164,7 @@ class OneAgainstRest(Metric):
 
 
 class AUROC(OneAgainstRest):
-    """Area under the ROC curve; 0.5 for a classifier that knows nothing."""
-
-    uninformative: ClassVar[float] = 0.5
+    """Area under the ROC curve."""
 
     @staticmethod
     def rank(scores: Tensor, positive: Tensor) -> Tensor:
@@ -154,7 +173,7 @@ class AUROC(OneAgainstRest):
 
 
 class AveragePrecision(OneAgainstRest):
-    """Average precision; the share of positive examples for a classifier that knows nothing."""
+    """Average precision; the share of positive examples for a classifier without any information."""
 
     @staticmethod
     def rank(scores: Tensor, positive: Tensor) -> Tensor:

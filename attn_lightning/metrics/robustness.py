@@ -6,8 +6,23 @@ How far attention moves is `attn_lightning.metrics.agreement.jensen_shannon` of 
 import numpy as np
 from numpy.typing import NDArray
 
+from attn_lightning.metrics.agreement import JENSEN_SHANNON
+from attn_lightning.metrics.measure import Measure
 from attn_lightning.metrics.per_example import FloatArray
+from attn_lightning.metrics.prediction import ACCURACY
 from attn_lightning.types import UNLABELED
+
+CURVES = (
+    ACCURACY,
+    Measure("unchanged", "share of predictions that are those of the unperturbed model"),
+    JENSEN_SHANNON.called("attention_jsd", "Jensen-Shannon divergence of attention from that without the attack"),
+)
+"""What is measured at every strength of an attack."""
+
+AREAS = tuple(
+    curve.called(f"{curve.name}_area", f"mean over the strengths of the attack: {curve.meaning}") for curve in CURVES
+)
+"""The mean height of each curve, see `area_under_curve`."""
 
 
 def correct(predicted: NDArray[np.int64], labels: NDArray[np.int64]) -> FloatArray:

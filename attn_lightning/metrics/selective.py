@@ -21,12 +21,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attn_lightning.metrics.agreement import distribution
+from attn_lightning.metrics.measure import Measure
 from attn_lightning.metrics.per_example import BoolArray, FloatArray
-from attn_lightning.metrics.plausibility import top_1_hit
+from attn_lightning.metrics.plausibility import RATIONALE_MASS, top_1_hit
+from attn_lightning.metrics.prediction import ACCURACY
 from attn_lightning.types import UNLABELED
 
-OUTCOMES = ("ftpt", "ffpt", "ftpf", "ffpf")
-"""The columns of `outcomes`."""
+OUTCOMES = (
+    Measure("ftpt", "prediction right, top weight on the evidence"),
+    Measure("ffpt", "prediction right, top weight elsewhere", higher_is_better=False),
+    Measure("ftpf", "prediction wrong, top weight on the evidence", higher_is_better=False),
+    Measure("ffpf", "prediction wrong, top weight elsewhere", higher_is_better=False),
+)
+"""The columns of `outcomes`.
+
+The four sum to 1 and FTPT is the goal, so each of the others is a way of missing it: lower is better, FTPF included. A
+model that looks at the evidence and still errs is no better for having looked. (For a *fixed* set of wrong predictions
+FTPF rises as FFPF falls; that is why controls, which share the predictions of the model, say nothing about FTPF.)
+"""
+
+INTERPRETABILITY = Measure("interpretability", "share of the right predictions with the highest weight on the evidence")
+EVIDENCE_WEIGHT = RATIONALE_MASS.called("evidence_weight", "share of the weight that lies on the evidence")
+DOMINANT = Measure(
+    "dominant",
+    "number of examples in which one segment has at least half of all weight",
+    maximum=float("inf"),
+    higher_is_better=None,
+    unit="examples",
+)
+MEASURES = (*OUTCOMES, ACCURACY, INTERPRETABILITY, EVIDENCE_WEIGHT, DOMINANT)
 
 
 def outcomes(

@@ -5,10 +5,13 @@ example. Weights are divided by their sum over real tokens first, so importance 
 at padding never count. A number is NaN where it is undefined: a weight is negative or not finite, or all are 0.
 """
 
+from collections.abc import Callable, Mapping
+
 import numpy as np
 from scipy import special
 
 from attn_lightning.metrics.agreement import distribution
+from attn_lightning.metrics.measure import Measure
 from attn_lightning.metrics.per_example import BoolArray, FloatArray
 
 
@@ -119,3 +122,21 @@ def gini(weights: FloatArray, mask: BoolArray) -> FloatArray:
     from_last = np.arange(mask.shape[1]) - (mask.shape[1] - 1)
     coefficient = ((2 * from_last + lengths[:, None] - 1) * ascending).sum(1) / np.maximum(lengths, 1)
     return np.where(lengths >= 2, coefficient.clip(0), np.nan)
+
+
+# Neither direction is better: sparse weights are easy to read, and they can be wrong.
+_MANY = float("inf")
+MEASURES: Mapping[Measure, Callable[[FloatArray, BoolArray], FloatArray]] = {
+    Measure("entropy", "Shannon entropy of the weights", 0.0, _MANY, None, "bits"): entropy,
+    Measure("relative_entropy", "entropy of the weights over that of uniform ones", 0.0, 1.0, None): relative_entropy,
+    Measure(
+        "effective_length", "number of tokens over which uniform weights are spread as far", 1.0, _MANY, None, "tokens"
+    ): effective_length,
+    Measure(
+        "num_above_0.01", "number of tokens with more than 1 % of the weight", 0.0, _MANY, None, "tokens"
+    ): num_above,
+    Measure("support_size", "number of tokens whose weight is not 0", 1.0, _MANY, None, "tokens"): support_size,
+    Measure("one_hot_distance", "distance to all weight on the highest token", 0.0, 1.0, None): one_hot_distance,
+    Measure("gini", "Gini coefficient: 0 for uniform weights, near 1 for one token alone", 0.0, 1.0, None): gini,
+}
+"""Every measure of sparsity and its function: whoever reports sparsity goes over this table."""

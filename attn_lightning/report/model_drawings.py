@@ -20,12 +20,6 @@ from numpy.typing import NDArray
 from attn_lightning.metrics.selective import OUTCOMES
 from attn_lightning.report.style import COLORS, MAP, MISTAKE, FloatArray, color, handle, house_style, marker, plain
 
-OUTCOME_TEXTS = {
-    "ftpt": "attention on the rationale, prediction right",
-    "ffpt": "attention elsewhere, prediction right",
-    "ftpf": "attention on the rationale, prediction wrong",
-    "ffpf": "attention elsewhere, prediction wrong",
-}
 _BACKGROUND_DOT: dict[str, Any] = {
     "linestyle": "",
     "marker": "o",
@@ -297,9 +291,9 @@ def evidence_density(weights: FloatArray, probabilities: FloatArray, outcomes: F
 
 def _outcome_lines(outcomes: FloatArray, total: int) -> str:
     lines = []
-    for name, count in zip(OUTCOMES, outcomes.sum(0), strict=True):
+    for outcome, count in zip(OUTCOMES, outcomes.sum(0), strict=True):
         share = f"{100 * count / len(outcomes):.1f} %" if len(outcomes) else "-"
-        lines.append(f"{name.upper()}  {int(count):,}  ({share})\n{OUTCOME_TEXTS[name]}\n")
+        lines.append(f"{outcome.name.upper()}  {int(count):,}  ({share})\n{outcome.meaning}\n")
     left_out = total - len(outcomes)
     lines.append(
         f"{len(outcomes):,} examples" + (f"; {left_out:,} without rationale or label left out" * (left_out > 0))

@@ -199,7 +199,7 @@ def _mosaics(subject: Subject, readings: Readings, names: tuple[str, ...], title
     for place, outcome in enumerate(OUTCOMES):
         having = np.flatnonzero(readings.outcomes[:, place] == 1)
         share = f"{len(having):,} of {len(readings.outcomes):,}"
-        columns[f"{outcome.upper()}: {share}"] = _drawn(subject, having[:MOSAICS_PER_OUTCOME], names)
+        columns[f"{outcome.name.upper()}: {share}"] = _drawn(subject, having[:MOSAICS_PER_OUTCOME], names)
     return mosaic_grid(columns, f"{title}; the first of each kind")
 
 

@@ -7,17 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from attn_lightning.callbacks.cost import COSTS
 from attn_lightning.errors import did_you_mean
-from attn_lightning.evaluation.catalog import FAMILIES
-from attn_lightning.evaluation.results import METRICS
-from attn_lightning.evaluation.summary import described
+from attn_lightning.evaluation.naming import declared
 from attn_lightning.metrics.statistics import Comparison, Summary, compare, holm, summarize
 from attn_lightning.study.configuration import Study
 from attn_lightning.study.expansion import Cell
 from attn_lightning.study.state import CellState
 
 CONTROL = "TF-IDF linear (control)"
-_DIRECTIONS = {"train_tokens_per_second": "higher"}
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ class Row:
 
     @property
     def seeds(self) -> str:
-        """How many of the asked runs count, and what is with the others."""
+        """How many of the asked runs count, and why the others do not."""
         if not self.asked:
             return "-"
         missing = self.asked - self.complete - self.failed
@@ -90,15 +88,10 @@ class MetricTable:
 
 
 def direction(metric: str) -> tuple[str, str]:
-    """Range of a metric and what is better; `not declared` for one that no table of results knows."""
+    """Range of a metric and what is better; `not declared` for one that only a callback of the user's own knows."""
     split, _, name = metric.partition("/")
-    if split == "cost":
-        return "0..", _DIRECTIONS.get(name, "lower")
-    if split == "evaluation":
-        family, *_, measured = name.split("[")[0].split("/")
-        measures = FAMILIES[family].measures if family in FAMILIES else {}
-        return described(measures[measured]) if measured in measures else ("-", "not declared")
-    return METRICS.get(name, ("-", "not declared"))
+    measure = COSTS.get(name) if split == "cost" else declared(metric)
+    return ("-", "not declared") if measure is None else (measure.span, measure.better)
 
 
 def value(record: Mapping[str, Any], metric: str) -> float:

@@ -108,7 +108,7 @@ def short_names(metrics: Sequence[str]) -> list[str]:
         if len(set(short)) == len(short):
             break
     signs = {"higher": " ↑", "lower": " ↓"}
-    return [s + signs.get(direction(m)[1].split(":")[0], "") for s, m in zip(short, metrics, strict=True)]
+    return [s + signs.get(direction(m)[1], "") for s, m in zip(short, metrics, strict=True)]
 
 
 def _last_parts(metric: str, parts: int) -> str:

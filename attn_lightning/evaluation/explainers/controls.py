@@ -1,4 +1,4 @@
-"""Explanations that others are compared with: three that know nothing of the model's reasons, and the gold standard."""
+"""Explanations that others are compared with: three that say nothing of the model's reasons, and the gold rationale."""
 
 import zlib
 from typing import ClassVar
@@ -61,11 +61,11 @@ class Inverted(Explainer):
 class Rationale(Explainer):
     """The human rationale: 1 at tokens that belong to it, 0 at the others, NaN in examples that have none.
 
-    It is no explanation of the model, but what plausibility is measured against.
+    It is no explanation of the model, but what plausibility is measured against: a goal and no control, so an
+    explanation that does not reach it is not marked.
     """
 
     name: ClassVar[str] = "rationale"
-    is_control: ClassVar[bool] = True
 
     def unavailable(self, subject: Subject) -> str | None:
         """Data without rationales has no such explanation."""

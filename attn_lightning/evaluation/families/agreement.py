@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 
 from attn_lightning.data.batching import LengthBatches
 from attn_lightning.errors import ConfigurationError
-from attn_lightning.evaluation.family import Family, Measure, Row
+from attn_lightning.evaluation.family import Family, Row
 from attn_lightning.evaluation.subject import Explained, ProgressCallback, Subject
-from attn_lightning.metrics.agreement import jensen_shannon, kendall, pearson, spearman, top_k_overlap
+from attn_lightning.metrics.agreement import MEASURES, agreement
+from attn_lightning.metrics.measure import Measure, by_name
 from attn_lightning.metrics.per_example import BoolArray, FloatArray
 
 Pair = tuple[str, str]
@@ -44,15 +45,9 @@ class AgreementFamily(Family):
 
     name: ClassVar[str] = "agreement"
     heading: ClassVar[str] = "How far attention (or the explanation named by `with`) agrees with every explanation."
-    measures: ClassVar[Mapping[str, Measure]] = {
-        "kendall": Measure(-1.0, 1.0, uninformative=0.0),
-        # The inverted control is as significant as attention itself: it is the same order, backwards.
-        "kendall_significant": Measure(uninformative=0.05, controlled=False),
-        "spearman": Measure(-1.0, 1.0, uninformative=0.0),
-        "pearson": Measure(-1.0, 1.0, uninformative=0.0),
-        "jensen_shannon": Measure(0.0, float(np.log(2)), higher_is_better=False, unit="nats"),
-        "top_k_overlap": Measure(),
-    }
+    measures: ClassVar[Mapping[str, Measure]] = by_name(MEASURES)
+    # The inverted control is as significant as attention itself: it is the same order, backwards.
+    uncontrolled: ClassVar[frozenset[str]] = frozenset({"kendall_significant"})
 
     def __init__(
         self, pairs: Sequence[Pair] | None = None, k: int = 5, level: float = 0.05, by_class: bool = True
@@ -78,7 +73,8 @@ class AgreementFamily(Family):
             mask = np.arange(lengths[rows].max()) < lengths[rows][:, None]
             scores = {name: explained.explanations[name].pad(rows) for name in needed}
             for place, (first, second) in enumerate(pairs):
-                values[place, :, rows] = self._measured(scores[first], scores[second], mask).T
+                found = agreement(scores[first], scores[second], mask, self.k, self.level)
+                values[place, :, rows] = np.stack([found[metric] for metric in self.measures], axis=1)
             advance(len(rows))
         return list(self._rows(pairs, values, explained.predicted, subject.num_classes))
 
@@ -95,14 +91,6 @@ class AgreementFamily(Family):
             )
         with_attention = [("attention", name) for name in names if name != "attention"]
         return list(dict.fromkeys([*with_attention, *wanted]))
-
-    def _measured(self, first: FloatArray, second: FloatArray, mask: BoolArray) -> FloatArray:
-        """(M, B) values of every measure, in the order of `measures`."""
-        tau, p_value = kendall(first, second, mask)
-        significant = np.where(np.isnan(p_value), np.nan, p_value < self.level)
-        correlations = spearman(first, second, mask), pearson(first, second, mask)
-        overlap = top_k_overlap(first, second, mask, self.k)
-        return np.stack([tau, significant, *correlations, jensen_shannon(first, second, mask), overlap])
 
     def _rows(
         self, pairs: list[Pair], values: FloatArray, predicted: NDArray[np.int64], num_classes: int

@@ -14,6 +14,7 @@ from attn_lightning.backbone.importance import differentiable
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.evaluation.attention_tests import (
+    MEASURES,
     START_DEVIATION,
     adversarial_divergence,
     held_head,
@@ -31,10 +32,12 @@ from attn_lightning.evaluation.diagnostic import (
     steps_of,
     uniform_weights,
 )
-from attn_lightning.evaluation.family import MODEL, Family, Measure, Row
+from attn_lightning.evaluation.family import MODEL, Family, Row
 from attn_lightning.evaluation.subject import Explained, ProgressCallback, Subject
 from attn_lightning.metrics.agreement import jensen_shannon
+from attn_lightning.metrics.measure import Measure, by_name
 from attn_lightning.metrics.per_example import to_array
+from attn_lightning.metrics.prediction import ACCURACY, F1, MACRO_F1
 from attn_lightning.types import UNLABELED, AttentionOutput, Batch
 
 BINS = {"0-0.25": (0.0, 0.25), "0.25-0.5": (0.25, 0.5), "0.5-0.75": (0.5, 0.75), "0.75-1": (0.75, np.inf)}
@@ -42,7 +45,11 @@ BINS = {"0-0.25": (0.0, 0.25), "0.25-0.5": (0.25, 0.5), "0.5-0.75": (0.5, 0.75),
 
 _BINNED = ("permutation_change", "adversarial_divergence")
 _PERMUTATIONS, _STARTS, _GUIDES, _TRAINING_GUIDES = range(4)
-_DIAGNOSTIC = ("accuracy", "f1", "macro_f1")
+DIAGNOSTIC = {
+    of.name: of.called(f"diagnostic_{of.name}", f"{of.meaning}, of a token model trained with the given weights")
+    for of in (ACCURACY, F1, MACRO_F1)
+}
+"""What is measured of the token-level models, by its name in `metrics.prediction`."""
 
 Values = dict[str, NDArray[np.float64]]
 
@@ -84,19 +91,7 @@ class AttentionTests(Family):
 
     name: ClassVar[str] = "attention_tests"
     heading: ClassVar[str] = "Tests of attention: does the prediction depend on these weights?"
-    measures: ClassVar[Mapping[str, Measure]] = {
-        "max_attention": Measure(higher_is_better=None, controlled=False),
-        "permutation_change": Measure(uninformative=0.0),
-        "adversarial_divergence": Measure(0.0, float(np.log(2)), higher_is_better=False, unit="nats"),
-        "uniform_change": Measure(uninformative=0.0),
-        "uniform_flip": Measure(uninformative=0.0),
-        "accuracy": Measure(),
-        "attention_divergence": Measure(0.0, float(np.log(2)), higher_is_better=None, unit="nats", controlled=False),
-        "prediction_change": Measure(higher_is_better=None, controlled=False),
-        "diagnostic_accuracy": Measure(),
-        "diagnostic_f1": Measure(),
-        "diagnostic_macro_f1": Measure(),
-    }
+    measures: ClassVar[Mapping[str, Measure]] = by_name((*MEASURES, ACCURACY, *DIAGNOSTIC.values()))
 
     def __init__(
         self,
@@ -240,11 +235,11 @@ class AttentionTests(Family):
         rows = []
         for guide in (*test.weights, None):
             metrics = guided_metrics(subject, train, test, guide, recipe, advance)
-            for metric in _DIAGNOSTIC:
+            for metric, declared in DIAGNOSTIC.items():
                 if metric in metrics:
                     value = metrics[metric] if np.isfinite(metrics[metric]) else None
                     setting = {"weights": guide or "learned"}
-                    rows.append(Row(f"diagnostic_{metric}", MODEL, value, None, labelled, count, setting))
+                    rows.append(Row(declared.name, MODEL, value, None, labelled, count, setting))
         return rows
 
     def _guides(self, subject: Subject) -> dict[str, Backbone]:

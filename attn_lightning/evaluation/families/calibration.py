@@ -7,9 +7,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from attn_lightning.evaluation.family import MODEL, Family, Measure, Row
+from attn_lightning.evaluation.family import MODEL, Family, Row
 from attn_lightning.evaluation.subject import Explained, ProgressCallback, Subject
-from attn_lightning.metrics.calibration import brier, log_loss
+from attn_lightning.metrics.calibration import BRIER, brier, log_loss
+from attn_lightning.metrics.measure import Measure, by_name
+from attn_lightning.metrics.prediction import MEASURES as PREDICTION
 from attn_lightning.metrics.prediction import PredictionMetrics
 from attn_lightning.types import UNLABELED
 
@@ -25,16 +27,7 @@ class Calibration(Family):
 
     name: ClassVar[str] = "calibration"
     heading: ClassVar[str] = "How good the predictions are, and how far their probabilities can be trusted."
-    measures: ClassVar[Mapping[str, Measure]] = {
-        "accuracy": Measure(),
-        "f1": Measure(),
-        "macro_f1": Measure(),
-        "auroc": Measure(uninformative=0.5),
-        "average_precision": Measure(),
-        "log_loss": Measure(0.0, float("inf"), higher_is_better=False, unit="nats"),
-        "brier": Measure(higher_is_better=False),
-        "ece": Measure(higher_is_better=False),
-    }
+    measures: ClassVar[Mapping[str, Measure]] = by_name((*PREDICTION, BRIER))
 
     def run(self, subject: Subject, explained: Explained, advance: ProgressCallback) -> list[Row]:
         """See `Family.run`."""

@@ -16,10 +16,11 @@ from attn_lightning.evaluation.erasure import (
     removals_until_flip,
     scaled_probabilities,
 )
-from attn_lightning.evaluation.family import Family, Measure, Row
+from attn_lightning.evaluation.family import Family, Row
 from attn_lightning.evaluation.subject import Explained, ProgressCallback, Subject
 from attn_lightning.metrics.faithfulness import (
     BINS,
+    MEASURES,
     area_over_perturbation_curve,
     comprehensiveness,
     flip_share,
@@ -31,6 +32,7 @@ from attn_lightning.metrics.faithfulness import (
     sufficiency,
     tokens_in_fraction,
 )
+from attn_lightning.metrics.measure import Measure, by_name
 from attn_lightning.metrics.per_example import FloatArray, to_array
 from attn_lightning.types import AttentionOutput, Batch
 
@@ -60,16 +62,7 @@ class Faithfulness(Family):
 
     name: ClassVar[str] = "faithfulness"
     heading: ClassVar[str] = "What the prediction loses without the tokens that an explanation ranks first."
-    measures: ClassVar[Mapping[str, Measure]] = {
-        "comprehensiveness": Measure(minimum=-1.0),
-        "sufficiency": Measure(minimum=-1.0, higher_is_better=False),
-        "aopc_comprehensiveness": Measure(minimum=-1.0),
-        "aopc_sufficiency": Measure(minimum=-1.0, higher_is_better=False),
-        "soft_comprehensiveness": Measure(),
-        "soft_sufficiency": Measure(),
-        "decision_flip": Measure(higher_is_better=False),
-        "post_hoc_accuracy": Measure(),
-    }
+    measures: ClassVar[Mapping[str, Measure]] = by_name(MEASURES)
 
     def __init__(
         self,

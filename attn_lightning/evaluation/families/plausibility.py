@@ -8,10 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attn_lightning.errors import ConfigurationError, DataFormatError
-from attn_lightning.evaluation.family import Family, Measure, Row
+from attn_lightning.evaluation.family import Family, Row
 from attn_lightning.evaluation.subject import Explained, ProgressCallback, Subject
+from attn_lightning.metrics.measure import Measure, by_name
 from attn_lightning.metrics.per_example import BoolArray, FloatArray, to_array
 from attn_lightning.metrics.plausibility import (
+    MEASURES,
     Matches,
     areas,
     f1,
@@ -63,18 +65,7 @@ class Plausibility(Family):
 
     name: ClassVar[str] = "plausibility"
     heading: ClassVar[str] = "Whether an explanation finds the tokens that a human marked."
-    measures: ClassVar[Mapping[str, Measure]] = {
-        "auprc": Measure(),
-        "average_precision": Measure(),
-        "roc_auc": Measure(uninformative=0.5),
-        "token_f1": Measure(),
-        "token_f1_micro": Measure(),
-        "iou_f1": Measure(),
-        "iou_f1_micro": Measure(),
-        "rationale_mass": Measure(),
-        "top_1_hit": Measure(),
-        "k": Measure(1.0, float("inf"), higher_is_better=None, unit="tokens", controlled=False),
-    }
+    measures: ClassVar[Mapping[str, Measure]] = by_name(MEASURES)
 
     def __init__(self, k: int | None = None, threshold: float = 0.5) -> None:
         if k is not None and k < 1:

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from attn_lightning.backbone.importance import differentiable
 from attn_lightning.errors import ConfigurationError
-from attn_lightning.evaluation.family import MODEL, Family, Measure, Row
+from attn_lightning.evaluation.family import MODEL, Family, Row
 from attn_lightning.evaluation.subject import Explained, ProgressCallback, Subject
 from attn_lightning.metrics.agreement import jensen_shannon
+from attn_lightning.metrics.measure import Measure, by_name
 from attn_lightning.metrics.per_example import to_array
-from attn_lightning.metrics.robustness import area_under_curve, correct, unchanged
+from attn_lightning.metrics.robustness import AREAS, CURVES, area_under_curve, correct, unchanged
 from attn_lightning.perturbation.attacks import (
     NUM_STEPS,
     Place,
@@ -42,12 +43,6 @@ Target = Literal["prediction", "label"]
 PLACES = {"scores": score_place, "embeddings": embedding_place}
 """Where noise can be added, with what makes a `Place` of it."""
 
-_CURVES = {
-    "accuracy": Measure(controlled=False),
-    "unchanged": Measure(controlled=False),
-    "attention_jsd": Measure(maximum=math.log(2), higher_is_better=False, unit="nats", controlled=False),
-}
-
 
 class Curve:
     """What one attack does to every example at every strength.
@@ -66,19 +61,18 @@ class Curve:
         self.setting = setting
         self.axis = axis
         self.strengths = (type(strengths[0])(0), *strengths)
-        self.values = np.full((len(_CURVES), len(self.strengths), num_examples), np.nan, np.float32)
+        self.values = np.full((len(CURVES), len(self.strengths), num_examples), np.nan, np.float32)
 
     def areas(self) -> Iterator[Row]:
         """One row per metric: the mean height of the curve."""
-        for metric, values in zip(_CURVES, self.values, strict=True):
-            areas = area_under_curve(values.T, np.asarray(self.strengths))
-            yield Row.of(f"{metric}_area", MODEL, areas, **self.setting)
+        for area, values in zip(AREAS, self.values, strict=True):
+            yield Row.of(area.name, MODEL, area_under_curve(values.T, np.asarray(self.strengths)), **self.setting)
 
     def points(self) -> Iterator[Row]:
         """One row per metric and strength."""
-        for metric, values in zip(_CURVES, self.values, strict=True):
+        for metric, values in zip(CURVES, self.values, strict=True):
             for strength, numbers in zip(self.strengths, values, strict=True):
-                yield Row.of(metric, MODEL, numbers, **self.setting, **{self.axis: strength})
+                yield Row.of(metric.name, MODEL, numbers, **self.setting, **{self.axis: strength})
 
 
 Curves = dict[tuple[str, str, str], Curve]
@@ -170,7 +164,7 @@ class CleanBatch:
             curve.values[:, 0, rows[served]] = values[:, served]
 
     def _measure(self, rows: Tensor, logits: Tensor, attention: Tensor) -> NDArray[np.float64]:
-        """(metrics, b), one line for each of `_CURVES`."""
+        """(metrics, b), one line for each of `CURVES`."""
         predicted, mask = to_array(logits.argmax(-1)), to_array(self.batch.mask[rows])
         return np.stack(
             [
@@ -220,7 +214,9 @@ class Robustness(Family):
     heading: ClassVar[str] = (
         "Prediction and attention under white-box attacks at test time, per example; epsilon is an L2 norm."
     )
-    measures: ClassVar[Mapping[str, Measure]] = {f"{name}_area": _CURVES[name] for name in _CURVES} | _CURVES
+    measures: ClassVar[Mapping[str, Measure]] = by_name((*AREAS, *CURVES))
+    # No explanation is judged here, and a linear model is not attacked.
+    uncontrolled: ClassVar[frozenset[str]] = frozenset(measures)
 
     def __init__(
         self,

@@ -6,11 +6,12 @@ from typing import ClassVar
 import numpy as np
 
 from attn_lightning.evaluation.families.plausibility import lacks_rationales, marked_tokens, small_batches
-from attn_lightning.evaluation.family import Family, Measure, Row
+from attn_lightning.evaluation.family import Family, Row
 from attn_lightning.evaluation.subject import Explained, ProgressCallback, Subject
+from attn_lightning.metrics.measure import Measure, by_name
 from attn_lightning.metrics.per_example import FloatArray, to_array
 from attn_lightning.metrics.plausibility import rationale_mass
-from attn_lightning.metrics.selective import OUTCOMES, interpretability, is_dominant, outcomes
+from attn_lightning.metrics.selective import MEASURES, OUTCOMES, interpretability, is_dominant, outcomes
 
 
 class Selective(Family):
@@ -31,16 +32,9 @@ class Selective(Family):
 
     name: ClassVar[str] = "selective"
     heading: ClassVar[str] = "Whether the prediction is right for the right reason: focus (F) and prediction (P)."
-    measures: ClassVar[Mapping[str, Measure]] = {
-        "ftpt": Measure(),
-        "ffpt": Measure(higher_is_better=False),
-        "ftpf": Measure(higher_is_better=None, controlled=False),
-        "ffpf": Measure(higher_is_better=False),
-        "accuracy": Measure(controlled=False),
-        "interpretability": Measure(),
-        "evidence_weight": Measure(),
-        "dominant": Measure(0.0, float("inf"), higher_is_better=None, unit="examples", controlled=False),
-    }
+    measures: ClassVar[Mapping[str, Measure]] = by_name(MEASURES)
+    # Accuracy is that of the predictions, whatever the explanation. FTPF only trades with FFPF then: see `OUTCOMES`.
+    uncontrolled: ClassVar[frozenset[str]] = frozenset({"accuracy", "ftpf"})
 
     def unavailable(self, subject: Subject) -> str | None:
         """Data without rationales has no segment to look for."""
@@ -66,10 +60,11 @@ class Selective(Family):
 
 def _rows(explainer: str, values: FloatArray) -> list[Row]:
     rates, weight, dominant = values[:, : len(OUTCOMES)], values[:, -2], values[:, -1]
-    right = rates[:, OUTCOMES.index("ftpt")] + rates[:, OUTCOMES.index("ffpt")]
+    ftpt, ffpt = rates.T[:2]
+    right = ftpt + ffpt
     share, known = interpretability(rates), int((~np.isnan(dominant)).sum())
     return [
-        *(Row.of(outcome, explainer, rates[:, place]) for place, outcome in enumerate(OUTCOMES)),
+        *(Row.of(outcome.name, explainer, each) for outcome, each in zip(OUTCOMES, rates.T, strict=True)),
         Row.of("accuracy", explainer, right),
         Row(
             "interpretability",

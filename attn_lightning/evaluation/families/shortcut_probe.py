@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from attn_lightning.backbone.importance import differentiable
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.evaluation.diagnostic import attention_of, random_weights
-from attn_lightning.evaluation.family import MODEL, Family, Measure, Row
-from attn_lightning.evaluation.shortcut_probe import PROBES, Probe, features_of, probe_predictions
+from attn_lightning.evaluation.family import MODEL, Family, Row
+from attn_lightning.evaluation.shortcut_probe import MEASURES, PROBES, Probe, features_of, probe_predictions
 from attn_lightning.evaluation.subject import Explained, ProgressCallback, Ragged, Subject, no_progress
+from attn_lightning.metrics.measure import Measure, by_name
 from attn_lightning.types import UNLABELED
 
 _TEST_MASKS, _TRAINING_MASKS = 4, 5
@@ -41,11 +42,9 @@ class ShortcutProbe(Family):
 
     name: ClassVar[str] = "shortcut_probe"
     heading: ClassVar[str] = "Shortcut probe: can the label be read off the selected positions?"
-    measures: ClassVar[Mapping[str, Measure]] = {
-        "majority_rate": Measure(higher_is_better=None, controlled=False),
-        "shortcut_accuracy": Measure(higher_is_better=False, controlled=False),
-        "shortcut_gain": Measure(-1.0, 1.0, higher_is_better=False, uninformative=0.0, controlled=False),
-    }
+    measures: ClassVar[Mapping[str, Measure]] = by_name(MEASURES)
+    # The rows of random masks are the comparison: what length alone gives away.
+    uncontrolled: ClassVar[frozenset[str]] = frozenset(measures)
 
     def __init__(self, k: int = 5, probe: Probe = "boosting") -> None:
         if k < 1:

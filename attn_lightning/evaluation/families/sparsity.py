@@ -1,6 +1,6 @@
 """Sparsity of explanations, and the geometry of the hidden states that attention averages."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -8,29 +8,12 @@ import numpy as np
 from attn_lightning.data.batching import LengthBatches
 from attn_lightning.evaluation.erasure import inference
 from attn_lightning.evaluation.families.plausibility import CACHED_TOKENS
-from attn_lightning.evaluation.family import MODEL, Family, Measure, Row
+from attn_lightning.evaluation.family import MODEL, Family, Row
 from attn_lightning.evaluation.subject import Explained, ProgressCallback, Subject
-from attn_lightning.metrics.conicity import conicity
-from attn_lightning.metrics.per_example import BoolArray, FloatArray, to_array
-from attn_lightning.metrics.sparsity import (
-    effective_length,
-    entropy,
-    gini,
-    num_above,
-    one_hot_distance,
-    relative_entropy,
-    support_size,
-)
-
-_MEASURES: Mapping[str, Callable[[FloatArray, BoolArray], FloatArray]] = {
-    "entropy": entropy,
-    "relative_entropy": relative_entropy,
-    "effective_length": effective_length,
-    "num_above_0.01": num_above,
-    "support_size": support_size,
-    "one_hot_distance": one_hot_distance,
-    "gini": gini,
-}
+from attn_lightning.metrics.conicity import ABSOLUTE_CONICITY, CONICITY, conicity
+from attn_lightning.metrics.measure import Measure, by_name
+from attn_lightning.metrics.per_example import to_array
+from attn_lightning.metrics.sparsity import MEASURES
 
 
 class Sparsity(Family):
@@ -44,32 +27,24 @@ class Sparsity(Family):
 
     name: ClassVar[str] = "sparsity"
     heading: ClassVar[str] = "How few tokens an explanation is spread over."
-    measures: ClassVar[Mapping[str, Measure]] = {
-        "entropy": Measure(0.0, float("inf"), higher_is_better=None, unit="bits", controlled=False),
-        "relative_entropy": Measure(higher_is_better=None, controlled=False),
-        "effective_length": Measure(1.0, float("inf"), higher_is_better=None, unit="tokens", controlled=False),
-        "num_above_0.01": Measure(0.0, float("inf"), higher_is_better=None, unit="tokens", controlled=False),
-        "support_size": Measure(1.0, float("inf"), higher_is_better=None, unit="tokens", controlled=False),
-        "one_hot_distance": Measure(higher_is_better=None, controlled=False),
-        "gini": Measure(higher_is_better=None, controlled=False),
-    }
+    measures: ClassVar[Mapping[str, Measure]] = by_name(MEASURES)
 
     def run(self, subject: Subject, explained: Explained, advance: ProgressCallback) -> list[Row]:
         """See `Family.run`."""
         lengths = np.asarray(subject.examples.lengths)
-        found = {name: np.full((len(_MEASURES), len(lengths)), np.nan) for name in explained.explanations}
+        found = {name: np.full((len(MEASURES), len(lengths)), np.nan) for name in explained.explanations}
         budget = min(subject.token_budget, CACHED_TOKENS)
         for plan in LengthBatches(lengths, subject.batch_size, token_budget=budget):
             rows = np.asarray(plan, np.int64)
             mask = np.arange(lengths[rows].max()) < lengths[rows][:, None]
             for name, explanation in explained.explanations.items():
                 scores = explanation.pad(rows)
-                found[name][:, rows] = np.stack([measure(scores, mask) for measure in _MEASURES.values()])
+                found[name][:, rows] = np.stack([measure(scores, mask) for measure in MEASURES.values()])
             advance(len(rows))
         return [
-            Row.of(metric, name, each)
+            Row.of(metric.name, name, each)
             for name, values in found.items()
-            for metric, each in zip(_MEASURES, values, strict=True)
+            for metric, each in zip(MEASURES, values, strict=True)
         ]
 
 
@@ -83,10 +58,9 @@ class Geometry(Family):
 
     name: ClassVar[str] = "geometry"
     heading: ClassVar[str] = "How narrow the cone of a text's hidden states is: near 1 attention changes little."
-    measures: ClassVar[Mapping[str, Measure]] = {
-        "conicity": Measure(-1.0, 1.0, higher_is_better=False, controlled=False),
-        "absolute_conicity": Measure(higher_is_better=False, controlled=False),
-    }
+    measures: ClassVar[Mapping[str, Measure]] = by_name((CONICITY, ABSOLUTE_CONICITY))
+    # The states are the model's own, so no explanation is judged.
+    uncontrolled: ClassVar[frozenset[str]] = frozenset(measures)
 
     def run(self, subject: Subject, explained: Explained, advance: ProgressCallback) -> list[Row]:
         """See `Family.run`."""

@@ -22,8 +22,8 @@ from attn_lightning.errors import ConfigurationError
 from attn_lightning.methods.attention_perturbation import AttentionIVAT
 from attn_lightning.methods.relation import Relation
 from attn_lightning.methods.word_perturbation import WordVAT
-from attn_lightning.module import cross_entropy
 from attn_lightning.step import TrainStep
+from attn_lightning.task_loss import cross_entropy
 from attn_lightning.types import Batch, DataSpec
 
 POINTS = DataSpec(3, 0, 5, ("a", "b", "c"), segment_shape=(5,))

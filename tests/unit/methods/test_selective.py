@@ -20,9 +20,9 @@ from attn_lightning.methods.selective import (
     expected_loss,
     segment_logits,
 )
-from attn_lightning.module import cross_entropy
 from attn_lightning.numerics import log_mixture
 from attn_lightning.step import TrainStep
+from attn_lightning.task_loss import cross_entropy
 from attn_lightning.types import Batch, DataSpec
 
 SPEC = DataSpec(3, 0, 2, ("a", "b", "c"), segment_shape=(2,))

@@ -1,0 +1,60 @@
+"""The loss of the task itself, which every method adds to or replaces, and the weights of its classes."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from attn_lightning.errors import ConfigurationError
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
+    """Per-example task loss `-w_y log softmax(z)_y`.
+
+    Args:
+        logits: (B, C).
+        labels: (B,) int64 in [0, C).
+        class_weights: (C,) factor of every class, or None for 1.
+
+    Returns:
+        (B,) float32 in nats, at least 0; no mean, so that methods can weight examples.
+    """
+    return nn.functional.cross_entropy(logits.float(), labels, weight=class_weights, reduction="none")
+
+
+def class_weights_from_counts(counts: Sequence[int], mode: Literal["none", "positive", "balanced"]) -> Tensor | None:
+    """Weight of every class in the task loss.
+
+    Args:
+        counts: training examples per class, all above 0.
+        mode: "none"; "positive", the published binary recipe: 1 for class 0 and `N_0 / N_1` for class 1;
+            "balanced": `N / (C N_c)` for every class.
+
+    Returns:
+        (C,) float32, or None for "none".
+
+    Raises:
+        ConfigurationError: "positive" with other than two classes.
+    """
+    if mode == "none":
+        return None
+    totals = torch.tensor(counts, dtype=torch.float32)
+    if mode == "balanced":
+        return totals.sum() / (len(counts) * totals)
+    if len(counts) != 2:
+        raise ConfigurationError(
+            f"Expected 2 classes for `class_weights: positive`, but got {len(counts)}; use `balanced` or `none`."
+        )
+    return torch.stack([torch.ones(()), totals[0] / totals[1]])
+
+
+def class_counts(datamodule: Any) -> list[int]:
+    """Training examples per class, in the order of the classes, as the manifest of the data says."""
+    manifest = getattr(datamodule, "manifest", None)
+    if manifest is None:
+        raise ConfigurationError(
+            "Expected a data module with a `manifest` that counts the training examples per class for "
+            f"`class_weights`, but {type(datamodule).__name__} has none; use `class_weights: none`."
+        )
+    return list(manifest["splits"]["train"]["classes"].values())
