@@ -1,6 +1,6 @@
 """The only LightningModule: one backbone, the task loss, the terms of the attached methods, the measurements."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
@@ -144,8 +144,7 @@ class AttentionModule(LightningModule):
         """Check the methods against each other and the model that was built, and what is monitored."""
         check_methods(self.methods, self._model)
         if type(self) is AttentionModule:  # a subclass may log more
-            logged = (f"val/{name}" for name in self.validation_measurements.measures(self._marks()))
-            check_monitors(self.trainer.callbacks, logged)  # type: ignore[attr-defined]
+            check_monitors(self.trainer.callbacks, self.validation_names)  # type: ignore[attr-defined]
         pool = getattr(getattr(self.trainer, "datamodule", None), "unlabeled", None)
         if pool is not None and not any(method.semi_supervised and method.weight > 0 for method in self.methods):
             names = ", ".join(type(method).__name__ for method in self.methods) or "no method"
@@ -305,10 +304,12 @@ class AttentionModule(LightningModule):
         # which their mean is not; without a reduction Lightning warns of each name, because it cannot know.
         self.log_dict(values, sync_dist=True, reduce_fx="max")
 
-    def _marks(self) -> Sequence[str]:
-        """What the validation data marks; everything where that is not known before its first batch."""
+    @property
+    def validation_names(self) -> list[str]:
+        """All that is logged of the validation split; what only some data marks too, where the data is not ours."""
         data = getattr(self.trainer, "datamodule", None)
-        return data.dataset("validation").column_names if isinstance(data, TextDataModule) else MARKS
+        marks = data.dataset("validation").column_names if isinstance(data, TextDataModule) else MARKS
+        return [f"val/{name}" for name in self.validation_measurements.measures(marks)]
 
     # --- checkpoints ----------------------------------------------------------------------------------------------
 

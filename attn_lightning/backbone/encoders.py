@@ -23,8 +23,8 @@ class Encoder(nn.Module):
 
     Attributes:
         output_size: D, size of a hidden state.
-        double_backward: set it to True before training if gradients of gradients go through the encoder
-            (`Differentiates.EMBEDDINGS_TWICE`); kernels that cannot do that are then avoided.
+        double_backward: set it to True before training if gradients of gradients go through the encoder;
+            kernels that cannot do that are then avoided.
     """
 
     output_size: int

@@ -60,36 +60,6 @@ def importances(
     return _detached(replace(output, embeddings=embeddings)), results
 
 
-def gradient_importance(model: Backbone, batch: Batch, *, hold_attention: bool = True) -> Tensor:
-    """(B, T) gradient times embedding, `| sum_d e_{t,d} dp_y/de_{t,d} |`; see `importances`.
-
-    Args:
-        model: any backbone.
-        batch: only `tokens` and `mask` are read.
-        hold_attention: treat attention as a constant.
-    """
-    kind: Importance = "gradient" if hold_attention else "gradient_full"
-    return importances(model, batch, (kind,))[1][kind]
-
-
-def hidden_importance(model: Backbone, output: AttentionOutput, *, hold_attention: bool = False) -> Tensor:
-    """(B, T) gradient times hidden state, `| sum_d h_{t,d} dp_y/dh_{t,d} |`; see `importances`.
-
-    With a linear classifier on the context and attention held this is `p_y a_t | (w_y - sum_c p_c w_c) . h_t |`.
-
-    Args:
-        model: any backbone.
-        output: a pass of the model; its hidden states are taken as they are, so make it in eval mode.
-        hold_attention: treat attention as a constant.
-
-    Cost: the head only, the encoder is not run.
-    """
-    with differentiable(model):
-        hidden, mask = output.hidden.detach().clone(), output.mask.clone()
-        _, gradients = _head_gradients(model, hidden, mask, {hold_attention})
-        return _product(hidden, gradients[hold_attention], mask)
-
-
 @contextmanager
 def differentiable(model: nn.Module) -> Iterator[None]:
     """Run the block in eval mode and with autograd on, also inside `torch.no_grad` and `torch.inference_mode`.

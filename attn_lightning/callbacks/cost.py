@@ -29,7 +29,8 @@ COSTS = by_name(
 class CostMeter(Callback):
     """Times the fit and its parts and counts tokens, at the price of two clock readings per step.
 
-    `cost()` gives what `COSTS` declares. On CUDA a step returns before the device is done, so only the sums over an epoch mean something there.
+    `cost()` gives what `COSTS` declares. On CUDA a step returns before the device is done, so only the sums over an
+    epoch mean something there.
     """
 
     def __init__(self) -> None:

@@ -31,6 +31,7 @@ from attn_lightning.console import show_messages
 from attn_lightning.data.datamodule import TextDataModule
 from attn_lightning.errors import AttnLightningError, ConfigurationError
 from attn_lightning.evaluation.catalog import chosen_explainers, chosen_families
+from attn_lightning.evaluation.naming import monitor_mode
 from attn_lightning.evaluation.results import print_results
 from attn_lightning.methods.base import Method
 from attn_lightning.module import AttentionModule
@@ -119,6 +120,9 @@ class AttentionCLI(LightningCLI):
         if self.options.run.suite != "none":
             chosen_families(self.options.run.suite)
             chosen_explainers(self.options.run.suite_explainers)
+        if self.config.subcommand == "fit":
+            # Written down, so that the configuration of a run says how its best epoch was chosen.
+            self.options.run.monitor_mode = monitor_mode(self.options.run.monitor, self.options.run.monitor_mode)
         self.choice = choose(self.config.subcommand, self.options)
         if self.choice.resumed is not None:
             self.options.ckpt_path = str(self.choice.resumed)

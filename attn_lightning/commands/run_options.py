@@ -29,8 +29,9 @@ class RunOptions:
         suite_untrained: measure an untrained model beside it, which takes as long again.
         suite_examples: on a random subset of so many test examples; null takes all.
         suite_explainers: the explanations that are judged, as `evaluate --explainers` takes them.
-        monitor: the validation metric that decides which epoch is kept.
-        monitor_mode: whether more or less of it is better.
+        monitor: the validation metric that decides which epoch is kept: `val/accuracy`, `val/log_loss`, ...;
+            `train/loss`; `epoch` keeps the last.
+        monitor_mode: whether more of it is better (max) or less (min); as declared for the metric by default.
         wandb: also log to Weights & Biases; `WANDB_MODE=offline` needs no account and no network.
         wandb_project: its project.
     """
@@ -45,7 +46,7 @@ class RunOptions:
     suite_examples: int | None = 500
     suite_explainers: str = FAST_EXPLAINERS
     monitor: str = "val/accuracy"
-    monitor_mode: Literal["max", "min"] = "max"
+    monitor_mode: Literal["max", "min"] | None = None
     wandb: bool = False
     wandb_project: str = "attn_lightning"
 

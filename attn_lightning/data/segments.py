@@ -112,12 +112,6 @@ class MosaicExamples(Dataset[Batch]):
         count, num_segments = self.mosaics.places.shape
         return np.full(count, num_segments, np.int64)
 
-    @property
-    def segment_classes(self) -> Rows:
-        """(N, m) class of every segment, those of the background included."""
-        classes: Rows = self.pool.classes[self.mosaics.places]
-        return classes
-
     def __len__(self) -> int:
         return len(self.mosaics.places)
 

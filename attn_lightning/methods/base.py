@@ -22,7 +22,6 @@ class Differentiates(IntEnum):
     SCORES = 1
     SCORES_TWICE = 2
     EMBEDDINGS = 3
-    EMBEDDINGS_TWICE = 4
 
 
 class Method(Callback):

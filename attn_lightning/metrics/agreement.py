@@ -252,7 +252,7 @@ def _ranks(scores: FloatArray, mask: BoolArray) -> FloatArray:
 class Agreement(PerExampleMetric):
     """Base of the measures of agreement: subclasses say which."""
 
-    function: ClassVar[staticmethod[[FloatArray, FloatArray, BoolArray], FloatArray]]
+    function: ClassVar["staticmethod[[FloatArray, FloatArray, BoolArray], FloatArray]"]
 
     def update(self, attention: Tensor, importance: Tensor, mask: Tensor) -> None:
         """Add a batch.

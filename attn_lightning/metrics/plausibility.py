@@ -101,21 +101,6 @@ def areas(scores: FloatArray, rationale: BoolArray, mask: BoolArray) -> Areas:
     return Areas(*(np.where(defined, value, np.nan) for value in sums))
 
 
-def auprc(scores: FloatArray, rationale: BoolArray, mask: BoolArray) -> FloatArray:
-    """(B,) in [0, 1] area under the precision-recall curve by the trapezoidal rule; see `areas`."""
-    return areas(scores, rationale, mask).auprc
-
-
-def average_precision(scores: FloatArray, rationale: BoolArray, mask: BoolArray) -> FloatArray:
-    """(B,) in [0, 1] average precision, `sum_i (R_i - R_{i-1}) P_i`; see `areas`."""
-    return areas(scores, rationale, mask).average_precision
-
-
-def roc_auc(scores: FloatArray, rationale: BoolArray, mask: BoolArray) -> FloatArray:
-    """(B,) in [0, 1] area under the ROC curve, 0.5 on average for scores without information; see `areas`."""
-    return areas(scores, rationale, mask).roc_auc
-
-
 class Matches(NamedTuple):
     """What a hard rationale and the marked one have in common, in tokens or in spans.
 

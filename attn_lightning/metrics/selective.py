@@ -28,9 +28,9 @@ from attn_lightning.metrics.prediction import ACCURACY
 from attn_lightning.types import UNLABELED
 
 OUTCOMES = (
-    Measure("ftpt", "prediction right, top weight on the evidence"),
+    Measure("ftpt", "prediction right, top weight on the rationale"),
     Measure("ffpt", "prediction right, top weight elsewhere", higher_is_better=False),
-    Measure("ftpf", "prediction wrong, top weight on the evidence", higher_is_better=False),
+    Measure("ftpf", "prediction wrong, top weight on the rationale", higher_is_better=False),
     Measure("ffpf", "prediction wrong, top weight elsewhere", higher_is_better=False),
 )
 """The columns of `outcomes`.
@@ -40,8 +40,8 @@ model that looks at the evidence and still errs is no better for having looked. 
 FTPF rises as FFPF falls; that is why controls, which share the predictions of the model, say nothing about FTPF.)
 """
 
-INTERPRETABILITY = Measure("interpretability", "share of the right predictions with the highest weight on the evidence")
-EVIDENCE_WEIGHT = RATIONALE_MASS.called("evidence_weight", "share of the weight that lies on the evidence")
+INTERPRETABILITY = Measure("interpretability", "share of the right predictions with the highest weight on the rationale")
+EVIDENCE_WEIGHT = RATIONALE_MASS.called("evidence_weight", "share of the weight that lies on the rationale")
 DOMINANT = Measure(
     "dominant",
     "number of examples in which one segment has at least half of all weight",

@@ -9,6 +9,7 @@ import yaml
 
 from attn_lightning import run_folder
 from attn_lightning.errors import ConfigurationError
+from attn_lightning.evaluation.naming import monitor_mode
 
 State = Literal["missing", "complete", "unfinished", "failed", "different"]
 Parse = Callable[[Sequence[str]], dict[str, Any]]
@@ -89,10 +90,13 @@ def comparable(config: dict[str, Any]) -> dict[str, Any]:
     """What of a configuration decides about the results: not where files lie, and not what is shown meanwhile."""
     kept = {key: config.get(key) for key in ("seed_everything", "model", "method")}
     kept["trainer"] = {**(config.get("trainer") or {}), "enable_progress_bar": None}
-    kept["run"] = {key: (config.get("run") or {}).get(key) for key in _RUN_OPTIONS}
+    run = {key: (config.get("run") or {}).get(key) for key in _RUN_OPTIONS}
+    if run["monitor"] is not None:
+        # A run writes down the direction of its metric; a study that leaves it to the declaration asks for the same.
+        run["monitor_mode"] = monitor_mode(run["monitor"], run["monitor_mode"])
     data = config.get("data") or {}
     arguments = {key: value for key, value in (data.get("init_args") or {}).items() if key not in _DATA_PLACES}
-    return {**kept, "data": {**data, "init_args": arguments}}
+    return {**kept, "run": run, "data": {**data, "init_args": arguments}}
 
 
 def set_aside(folder: Path) -> Path | None:

@@ -1,22 +1,19 @@
 """The module: task loss, weights, parameter groups, terms, means and probes."""
 
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
-from sklearn.metrics import log_loss
-from sklearn.utils.class_weight import compute_class_weight
 
 from attn_lightning.backbone.classifier import AttentionClassifier
 from attn_lightning.data import Planted, RandomEmbeddings
-from attn_lightning.data.planted import generate
 from attn_lightning.errors import ConfigurationError, NumericalError
 from attn_lightning.methods import AttentionAT, Method
-from attn_lightning.module import AttentionModule, class_weights_from_counts, cross_entropy
-from attn_lightning.types import Batch, DataSpec, LossTerm
+from attn_lightning.module import AttentionModule
+from attn_lightning.task_loss import class_weights_from_counts
+from attn_lightning.types import DataSpec, LossTerm
 
 
 @pytest.fixture
@@ -58,46 +55,6 @@ class Watch(Callback):
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         self.losses[-1].append(float(outputs["loss"]))
-
-
-# --- task loss --------------------------------------------------------------------------------------------------------
-
-
-def test_cross_entropy_is_scikit_learns_log_loss():
-    generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(20, 3, generator=generator) * 3
-    labels = torch.arange(20) % 3
-    ours = cross_entropy(logits, labels)
-    assert ours.shape == (20,)
-    expected = log_loss(labels, logits.double().softmax(-1).numpy())
-    assert float(ours.mean()) == pytest.approx(expected, rel=1e-5)
-
-
-def test_cross_entropy_of_half_precision_is_float32():
-    assert cross_entropy(torch.zeros(2, 2, dtype=torch.bfloat16), torch.tensor([0, 1])).dtype == torch.float32
-
-
-def test_class_weights_multiply_each_example():
-    logits, labels = torch.randn(4, 2), torch.tensor([0, 1, 1, 0])
-    weights = torch.tensor([1.0, 3.0])
-    torch.testing.assert_close(cross_entropy(logits, labels, weights), weights[labels] * cross_entropy(logits, labels))
-
-
-def test_balanced_weights_are_scikit_learns():
-    labels = np.repeat([0, 1, 2], [7, 2, 5])
-    expected = compute_class_weight("balanced", classes=np.unique(labels), y=labels)
-    np.testing.assert_allclose(class_weights_from_counts([7, 2, 5], "balanced"), expected, rtol=1e-6)
-
-
-def test_positive_weight_makes_both_classes_count_alike():
-    weights = class_weights_from_counts([30, 10], "positive")
-    assert weights.tolist() == [1.0, 3.0]
-    assert class_weights_from_counts([30, 10], "none") is None
-
-
-def test_positive_weight_needs_two_classes():
-    with pytest.raises(ConfigurationError, match="2 classes"):
-        class_weights_from_counts([1, 2, 3], "positive")
 
 
 @pytest.mark.parametrize("name", ["positive", "balanced"])
@@ -252,115 +209,6 @@ def test_example_weights_and_attention_of_a_method_are_used(data):
     for attention, mask, has_embeddings in seen:
         torch.testing.assert_close(attention, mask / mask.sum(-1, keepdim=True))
         assert has_embeddings
-
-
-# --- probes -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("wanted", "measured"), [(5, 5), (16, 16), (100, 16)])
-def test_so_many_validation_rows_are_probed(data, wanted, measured):
-    trainer = fit(AttentionModule(num_probe_examples=wanted), data)
-    assert float(trainer.callback_metrics["val/gradient_kendall_n_valid"]) == measured
-
-
-def test_without_probes_nothing_is_logged_of_agreement(data):
-    trainer = fit(AttentionModule(num_probe_examples=0), data)
-    assert "val/accuracy" in trainer.callback_metrics
-    assert not [key for key in trainer.callback_metrics if "kendall" in key]
-
-
-def test_the_probed_rows_are_the_same_at_every_epoch_and_with_every_batch_size(data):
-    probes = []
-
-    class Keeps(Callback):
-        def on_validation_end(self, trainer, pl_module):
-            probes.append(pl_module._probe.clone())
-
-    fit(AttentionModule(num_probe_examples=5), data, Keeps(), max_epochs=2)
-    data.eval_batch_size = 16
-    fit(AttentionModule(num_probe_examples=5), data, Keeps())
-    assert len(probes) == 3
-    assert all(torch.equal(probe, probes[0]) for probe in probes)
-
-
-def test_validation_does_not_depend_on_the_batch_size(data):
-    torch.manual_seed(0)
-    module = AttentionModule()
-    trainer = fit(module, data)
-    results = []
-    for size in (3, 16):
-        data.eval_batch_size = size
-        results.append(trainer.test(module, data, verbose=False)[0])
-    assert results[0] == pytest.approx(results[1], abs=1e-5)
-
-
-# --- evidence ---------------------------------------------------------------------------------------------------------
-
-EVIDENCE = {"evidence_hit_mean", "evidence_mass_mean", "ftpt", "ffpt", "ftpf", "ffpf"}
-SHORTCUT = {"shortcut_use_mean", "shortcut_follow_mean"}
-
-
-class LooksFirst(AttentionClassifier):
-    """All attention on the first token, and the prediction is class 1."""
-
-    def attend(self, hidden, scores, mask, attention=None):
-        output = super().attend(hidden, scores, mask, attention)
-        first = torch.zeros_like(output.attention)
-        first[:, 0] = 1.0
-        return replace(output, attention=first, logits=output.logits * 0 + torch.tensor([0.0, 1.0]))
-
-
-def planted(**options) -> Planted:
-    sizes = {"train_documents": 20, "validation_documents": 15, "test_documents": 15, "max_length": 16}
-    return Planted(**sizes, eval_batch_size=4, embeddings=RandomEmbeddings(4), **options)
-
-
-def test_evidence_and_shortcut_are_measured_on_validation_and_test(data):
-    data = planted(shortcut=0.8)
-    module = AttentionModule(backbone=LooksFirst)
-    trainer = fit(module, data)
-    results = {"val": {key: float(value) for key, value in trainer.callback_metrics.items()}}
-    results["test"] = trainer.test(module, data, verbose=False)[0]
-    for split, name in (("val", "validation"), ("test", "test")):
-        documents = generate(name, data.options)
-        # The shortcut word is the first token, so that no evidence is ever hit.
-        right = np.mean([document.label == 1 for document in documents])
-        misleading = [
-            document.shortcut_class == 1 for document in documents if document.shortcut_class != document.label
-        ]
-        expected = {
-            "evidence_hit_mean": 0,
-            "evidence_mass_mean": 0,
-            "ftpt": 0,
-            "ffpt": right,
-            "ftpf": 0,
-            "ffpf": 1 - right,
-            "shortcut_use_mean": 1,
-            "shortcut_use_n_valid": 15,
-            "shortcut_follow_mean": np.mean(misleading),
-        }
-        found = {key: results[split][f"{split}/{key}"] for key in expected}
-        assert found == pytest.approx(expected, abs=1e-6)
-
-
-def test_hits_are_counted_where_the_evidence_is_first():
-    data = planted(evidence_position="early", min_length=10)
-    module = AttentionModule(backbone=LooksFirst)
-    results = fit(module, data).test(module, data, verbose=False)[0]
-    hits = np.mean([document.rationale[0] for document in generate("test", data.options)])
-    assert 0 < hits < 1
-    assert results["test/evidence_hit_mean"] == results["test/evidence_mass_mean"] == pytest.approx(hits)
-    assert results["test/ftpt"] + results["test/ftpf"] == pytest.approx(hits)
-    assert not [key for key in results if "shortcut" in key]
-
-
-def test_data_without_marks_logs_nothing_of_them(data, monkeypatch):
-    monkeypatch.setattr(data, "on_after_batch_transfer", lambda batch, index: Batch(*batch[:4]))
-    module = AttentionModule()
-    trainer = fit(module, data)
-    logged = {*trainer.callback_metrics, *trainer.test(module, data, verbose=False)[0]}
-    assert {"val/accuracy", "test/accuracy"} <= logged
-    assert not [key for key in logged if key.split("/")[1] in EVIDENCE | SHORTCUT]
 
 
 def test_a_name_that_only_some_epochs_log_does_not_outlive_them(data):

@@ -1,7 +1,5 @@
 """Gradient importances, against autograd by hand, closed forms and finite differences, and inside a real Trainer."""
 
-from dataclasses import replace
-
 import lightning as L
 import pytest
 import torch
@@ -12,8 +10,6 @@ from attn_lightning.backbone.classifier import AttentionClassifier
 from attn_lightning.backbone.encoders import CNN, Average, BiLSTM
 from attn_lightning.backbone.importance import (
     confidence,
-    gradient_importance,
-    hidden_importance,
     importances,
 )
 from attn_lightning.backbone.normalizers import Uniform
@@ -77,7 +73,7 @@ def test_equals_finite_differences():
         hidden = model.encode(embeddings, batch.mask)
         return confidence(model.attend(hidden, model.score(hidden, batch.mask), batch.mask).logits)
 
-    result = gradient_importance(model, batch, hold_attention=False)
+    result = importances(model, batch, ("gradient_full",))[1]["gradient_full"]
     for t in range(batch.mask.shape[1]):
         # The directional derivative along the embedding itself is sum_d e_d dp/de_d.
         change = torch.zeros_like(embeddings)
@@ -88,21 +84,14 @@ def test_equals_finite_differences():
         )
 
 
-def test_hidden_with_attention_held_is_the_closed_form_of_a_linear_classifier():
-    model, batch = small_model(), small_batch()
+def test_hidden_with_constant_attention_is_the_closed_form_of_a_linear_classifier():
+    model, batch = small_model(normalizer=Uniform), small_batch()
     output = model(batch.tokens, batch.mask)
     p = output.logits.softmax(1)
     weights, top = model.classifier.weight, p.argmax(1)
     direction = weights[top] - p @ weights
     expected = p.gather(1, top.unsqueeze(1)) * output.attention * torch.einsum("btd,bd->bt", output.hidden, direction)
-    result = hidden_importance(model, output, hold_attention=True)
-    torch.testing.assert_close(result, expected.abs().detach())
-
-
-def test_hidden_of_an_output_equals_that_of_the_batch():
-    model, batch = small_model(), small_batch()
-    output, results = importances(model, batch)
-    torch.testing.assert_close(hidden_importance(model, output), results["hidden"])
+    torch.testing.assert_close(importances(model, batch)[1]["hidden"], expected.abs().detach())
 
 
 def test_constant_attention_makes_both_gradients_equal():
@@ -222,10 +211,8 @@ def test_works_where_autograd_is_off(context):
     with context():
         inside = Batch(*(None if value is None else value.clone() for value in batch))
         output, results = importances(model, inside, KINDS)
-        hidden = hidden_importance(model, model(inside.tokens, inside.mask))
     for kind in KINDS:
         torch.testing.assert_close(results[kind], expected[kind])
-    torch.testing.assert_close(hidden, expected["hidden"])
     assert not output.logits.is_inference()
 
 
@@ -264,7 +251,7 @@ class Measuring(L.LightningModule):
         clean = self.backbone(batch.tokens, batch.mask)
         output, results = importances(self.backbone, batch, KINDS)
         torch.testing.assert_close(output.logits, clean.logits)
-        self.seen.append({**results, "again": hidden_importance(self.backbone, clean)})
+        self.seen.append(results)
 
     validation_step = test_step
 
@@ -288,7 +275,6 @@ def test_works_inside_a_trainer(stage, inference_mode, precision):
     for kind in KINDS:
         torch.testing.assert_close(module.seen[0][kind], expected[kind], **close)
         assert not torch.equal(module.seen[0][kind], torch.zeros_like(expected[kind]))
-    torch.testing.assert_close(module.seen[0]["again"], module.seen[0]["hidden"])
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
@@ -299,15 +285,9 @@ def test_an_encoder_that_ignores_a_word_gives_it_no_gradient():
 
     torch.manual_seed(0)
     model = Blind(DataSpec(2, 20, 6, ("no", "yes")), encoder=Average)
-    result = gradient_importance(model, small_batch(), hold_attention=False)
+    result = importances(model, small_batch(), ("gradient_full",))[1]["gradient_full"]
     assert (result[:, 2] == 0).all()
     assert (result[:, 0] > 0).all()
-
-
-def test_outputs_without_embeddings_are_enough_for_hidden():
-    model, batch = small_model(), small_batch()
-    output = replace(model(batch.tokens, batch.mask), embeddings=None)
-    assert hidden_importance(model, output).shape == batch.mask.shape
 
 
 @pytest.mark.gpu
@@ -336,4 +316,4 @@ def test_works_on_cuda_with_an_encoder_that_knows_nothing_of_cudnn():
 
     model = Plain(DataSpec(2, 20, 6, ("no", "yes"))).cuda().eval()
     on_device = Batch(*(None if value is None else value.cuda() for value in small_batch()))
-    assert gradient_importance(model, on_device).sum() > 0
+    assert importances(model, on_device)[1]["gradient"].sum() > 0

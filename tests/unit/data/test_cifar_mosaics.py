@@ -122,8 +122,9 @@ class TestMosaics:
             examples = module.examples(split)
             marked = examples[list(range(len(examples)))].rationale
             assert marked is not None
-            assert set(examples.segment_classes[marked.numpy()]) == {0, 1}
-            assert set(examples.segment_classes[~marked.numpy()]) == {2, 3}
+            classes = examples.pool.classes[examples.mosaics.places]
+            assert set(classes[marked.numpy()]) == {0, 1}
+            assert set(classes[~marked.numpy()]) == {2, 3}
 
 
 class TestProtocols:

@@ -223,7 +223,8 @@ class TestEveryModule:
     def test_only_the_foreground_segment_is_of_the_label(self, make: Any) -> None:
         module = ready(make())
         for split in ("train", "validation", "test"):
-            batch, classes = everything(module, split), module.examples(split).segment_classes
+            batch, examples = everything(module, split), module.examples(split)
+            classes = examples.pool.classes[examples.mosaics.places]
             assert batch.rationale is not None
             assert (batch.rationale.sum(1) == 1).all()
             assert (classes[batch.rationale.numpy()] == batch.labels.numpy()).all()
@@ -346,7 +347,8 @@ class TestClasses:
     def test_foreground_and_background(self, make: Any, num_foreground: int, share: float, background: range) -> None:
         module = ready(make(num_foreground_classes=num_foreground, background_share=share, num_segments=4))
         for split in SMALL_SPLITS:
-            batch, classes = everything(module, split), module.examples(split).segment_classes
+            batch, examples = everything(module, split), module.examples(split)
+            classes = examples.pool.classes[examples.mosaics.places]
             assert batch.rationale is not None
             assert set(classes[batch.rationale.numpy()]) == set(range(num_foreground))
             assert set(classes[~batch.rationale.numpy()]) == set(background)

@@ -149,7 +149,6 @@ def test_the_names_are_those_of_the_classes_in_the_order_of_the_tables():
         "random",
         "uniform",
         "inverted",
-        "rationale",
     }
 
 

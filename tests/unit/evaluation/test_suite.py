@@ -14,11 +14,12 @@ from attn_lightning.backbone.encoders import Average
 from attn_lightning.errors import ConfigurationError, NumericalError
 from attn_lightning.evaluation.explainer import Explainer
 from attn_lightning.evaluation.explainers.gradients import Attention
-from attn_lightning.evaluation.family import MODEL, Family, Measure, Row
+from attn_lightning.evaluation.family import MODEL, Family, Row
 from attn_lightning.evaluation.folder import EvaluationFolder, Parts
 from attn_lightning.evaluation.progress import Progress
 from attn_lightning.evaluation.subject import Ragged, Subject
 from attn_lightning.evaluation.suite import Plan, measure
+from attn_lightning.metrics.measure import Measure, by_name
 from attn_lightning.types import Batch, DataSpec
 
 LENGTHS = np.array([4, 1, 6, 3, 2])
@@ -61,7 +62,8 @@ class Mass(Family):
 
     name = "mass"
     heading = "mass"
-    measures: ClassVar = {"mean": Measure(), "draw": Measure(controlled=False)}
+    measures: ClassVar = by_name([Measure("mean", "the mean"), Measure("draw", "a draw")])
+    uncontrolled = frozenset({"draw"})
 
     def __init__(self, scale=1.0, fails=False):
         self.scale = scale

@@ -5,12 +5,13 @@ import json
 from typing import ClassVar
 
 import numpy as np
-import pytest
 from rich.console import Console
 
-from attn_lightning.evaluation.family import MODEL, Family, Measure, Row
+from attn_lightning.evaluation.family import MODEL, Family, Row
+from attn_lightning.evaluation.naming import flat_name
 from attn_lightning.evaluation.suite import Findings
-from attn_lightning.evaluation.summary import Summary, described, flat_name, print_summary
+from attn_lightning.evaluation.summary import Summary, print_summary
+from attn_lightning.metrics.measure import Measure, by_name
 
 
 class Judged(Family):
@@ -18,13 +19,17 @@ class Judged(Family):
 
     name = "judged"
     heading = "How good explanations are"
-    measures: ClassVar = {
-        "high": Measure(),
-        "low": Measure(-1.0, 1.0, higher_is_better=False, unit="nats"),
-        "size": Measure(0.0, float("inf"), higher_is_better=None),
-        "accuracy": Measure(),
-        "accuracy_area": Measure(),
-    }
+    measures: ClassVar = by_name(
+        (
+            Measure("high", "how high"),
+            Measure("low", "how low", -1.0, 1.0, higher_is_better=False, unit="nats"),
+            Measure("size", "how large", 0.0, float("inf"), higher_is_better=None),
+            Measure("accuracy", "share of right predictions"),
+            Measure("accuracy_area", "mean of it"),
+            Measure("shared", "the same whatever an explanation names"),
+        )
+    )
+    uncontrolled = frozenset({"shared"})
 
 
 def row(metric, explainer, value, **setting):
@@ -37,6 +42,7 @@ def summary(rows, untrained=(), linear=None):
         Findings({"judged": list(rows)}, {"explainer x": "no \x1b[31m"}),
         Findings({"judged": list(untrained)}),
         linear or {},
+        ("random", "uniform", "inverted"),
     )
 
 
@@ -51,6 +57,8 @@ def test_a_control_that_is_as_good_is_named():
         row("low", "random", 0.2),
         row("size", "attention", 1.0),
         row("size", "random", 2.0),
+        row("shared", "attention", 0.5),
+        row("shared", "random", 0.5),
     ]
     found = summary(rows, untrained=[row("high", "attention", 0.7, k=1), row("low", "attention", 0.9)])
     marks = {(r.metric, r.explainer, *r.setting.values()): found.beaten_by(Judged(), r) for r in rows}
@@ -64,6 +72,8 @@ def test_a_control_that_is_as_good_is_named():
         ("low", "random"): [],
         ("size", "attention"): [],
         ("size", "random"): [],
+        ("shared", "attention"): [],
+        ("shared", "random"): [],
     }
 
 
@@ -138,15 +148,3 @@ def test_rows_of_a_class_are_left_to_the_file():
     rows = [row("high", "attention", 0.5), row("high", "attention", 0.1234, **{"class": 1})]
     assert "0.1234" not in shown(summary(rows))
     assert "0.1234" in json.dumps(summary(rows).to_json())
-
-
-@pytest.mark.parametrize(
-    ("measure", "expected"),
-    [
-        (Measure(), ("0..1", "higher")),
-        (Measure(0.0, float("inf"), higher_is_better=False, unit="bits"), ("0.., bits", "lower")),
-        (Measure(-float("inf"), 1.0, higher_is_better=None), ("..1", "-")),
-    ],
-)
-def test_ranges_and_directions(measure, expected):
-    assert described(measure) == expected

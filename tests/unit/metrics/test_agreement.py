@@ -10,12 +10,11 @@ from scipy.spatial.distance import jensenshannon
 
 from attn_lightning.metrics import kendall as kendall_module
 from attn_lightning.metrics.agreement import (
-    JensenShannon,
+    MEASURES,
     Kendall,
-    KendallSignificance,
     Pearson,
     Spearman,
-    TopKOverlap,
+    agreement,
     agreement_metrics,
     jensen_shannon,
     kendall,
@@ -27,7 +26,7 @@ from attn_lightning.metrics.agreement import (
 )
 
 ALL = (kendall_tau, kendall_p_value, spearman, pearson, jensen_shannon, top_k_overlap)
-METRICS = (Kendall, KendallSignificance, Spearman, Pearson, JensenShannon, TopKOverlap)
+METRICS = (Kendall, Spearman, Pearson)
 
 
 def padded(seed=0, size=40, longest=30, ties=False, dtype=np.float32):
@@ -172,38 +171,41 @@ def test_scores_that_are_not_finite_are_undefined(measure):
 def test_metrics_report_mean_deviation_and_count_of_the_defined(metric):
     scores = padded(seed=8)
     metric = metric()
-    values = metric.measure(*scores)
+    values = metric.function(*scores)
     values = values[~np.isnan(values)]
     metric.update(*map(torch.from_numpy, scores))
-    results = {key.removeprefix(metric.name): value.item() for key, value in metric.compute().items()}
+    results = {key.removeprefix(metric.declared.name): value.item() for key, value in metric.compute().items()}
     assert results == pytest.approx({"_mean": values.mean(), "_std": values.std(), "_n_valid": len(values)}, abs=1e-6)
-    assert metric.minimum <= values.min() <= values.max() <= metric.maximum
-    assert metric.higher_is_better == (metric.name != "jensen_shannon")
+    assert list(metric.compute()) == [measure.name for measure in metric.measures]
 
 
-def test_significance_is_the_share_of_small_p_values():
-    scores = padded(seed=9, size=200)
+def test_every_declared_measure_is_given_and_within_its_range():
+    scores = padded(seed=9, size=200, ties=True)
+    found = agreement(*scores, k=3, level=0.2)
+    assert list(found) == [measure.name for measure in MEASURES]
+    for measure in MEASURES:
+        values = found[measure.name]
+        assert measure.minimum <= np.nanmin(values) <= np.nanmax(values) <= measure.maximum
     p_values = kendall_p_value(*scores)
-    p_values = p_values[~np.isnan(p_values)]
-    metric = KendallSignificance(level=0.2)
-    metric.update(*map(torch.from_numpy, scores))
-    assert metric.compute()["kendall_significant_mean"].item() == pytest.approx((p_values < 0.2).mean())
+    expected = np.mean(p_values[~np.isnan(p_values)] < 0.2)
+    assert np.nanmean(found["kendall_significant"]) == pytest.approx(expected)
+    np.testing.assert_array_equal(found["top_k_overlap"], top_k_overlap(*scores, k=3))
 
 
 def test_batches_and_their_order_change_nothing():
     first, second, mask = map(torch.from_numpy, padded(seed=10))
-    whole, parts = agreement_metrics(complete=True), agreement_metrics(complete=True)
+    whole, parts = agreement_metrics(), agreement_metrics()
     whole.update(first, second, mask)
     for rows in torch.randperm(len(mask)).split(7):
         width = int(mask[rows].sum(1).max())
         parts.update(first[rows, :width], second[rows, :width], mask[rows, :width])
     expected = {key: value.item() for key, value in whole.compute().items()}
     assert {key: value.item() for key, value in parts.compute().items()} == pytest.approx(expected)
-    assert len(expected) == 18
+    assert len(expected) == 9
 
 
 def test_a_first_batch_without_any_defined_value_does_not_merge_the_metrics():
-    metrics = agreement_metrics(complete=True)
+    metrics = agreement_metrics()
     single = torch.ones(4, 1)
     metrics.update(single, single, single.bool())
     scores = padded(seed=11)
@@ -222,24 +224,9 @@ def test_nothing_defined_is_nan_with_a_count_of_0():
     assert results["pearson_std"].isnan()
 
 
-def test_predicted_classes_are_reported_apart():
-    scores = padded(seed=12)
-    predicted = np.arange(len(scores[2])) % 3
-    metric = Kendall(num_classes=4)
-    metric.update(*map(torch.from_numpy, (*scores, predicted)))
-    results, values = metric.compute(), kendall_tau(*scores)
-    assert results["kendall_mean"].item() == pytest.approx(np.nanmean(values), abs=1e-6)
-    for c in range(3):
-        assert results[f"kendall_mean_class{c}"].item() == pytest.approx(np.nanmean(values[predicted == c]), abs=1e-6)
-        assert results[f"kendall_n_valid_class{c}"] == (~np.isnan(values[predicted == c])).sum()
-    assert results["kendall_n_valid_class3"] == 0
-    with pytest.raises(ValueError, match="predicted"):
-        metric.update(*map(torch.from_numpy, scores))
-
-
 def test_half_precision_and_graphs_are_accepted():
     first, second, mask = map(torch.from_numpy, padded(seed=13))
-    metrics = agreement_metrics(complete=True)
+    metrics = agreement_metrics()
     metrics.update(first.bfloat16().requires_grad_(), second.half(), mask)
     assert metrics.compute()["kendall_n_valid"] > 0
 
@@ -247,9 +234,10 @@ def test_half_precision_and_graphs_are_accepted():
 def test_the_controls_score_what_is_declared():
     rng = np.random.default_rng(0)
     scores = rng.random((2000, 12)), rng.random((2000, 12)), np.ones((2000, 12), bool)
-    for metric in METRICS:
-        if metric.uninformative is not None:
-            assert np.nanmean(metric().measure(*scores)) == pytest.approx(metric.uninformative, abs=0.02)
+    found = agreement(*scores)
+    for measure in MEASURES:
+        if measure.uninformative is not None:
+            assert np.nanmean(found[measure.name]) == pytest.approx(measure.uninformative, abs=0.02)
     assert top_k_overlap(*scores, k=5).mean() == pytest.approx(5 / 12, abs=0.02)
 
 

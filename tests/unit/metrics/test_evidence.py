@@ -81,8 +81,8 @@ def test_metrics_are_means_over_the_marked_rows_in_any_batches(metric, measure):
         for start in range(0, 40, size):
             instance.update(*tensors(array[start : start + size] for array in arrays))
         results = instance.compute()
-        assert float(results[f"{metric.name}_mean"]) == pytest.approx(np.nanmean(expected), abs=1e-6)
-        assert float(results[f"{metric.name}_n_valid"]) == np.isfinite(expected).sum()
+        assert float(results[f"{metric.declared.name}_mean"]) == pytest.approx(np.nanmean(expected), abs=1e-6)
+        assert float(results[f"{metric.declared.name}_n_valid"]) == np.isfinite(expected).sum()
 
 
 def test_without_any_mark_everything_is_nan():

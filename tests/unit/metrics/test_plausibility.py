@@ -9,20 +9,34 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 
 from attn_lightning.metrics.plausibility import (
     areas,
-    auprc,
-    average_precision,
     f1,
     macro_f1,
     micro_f1,
     precision,
     rationale_mass,
     recall,
-    roc_auc,
     span_matches,
-    token_f1,
     token_matches,
     top_1_hit,
 )
+
+
+def token_f1(scores, rationale, mask, k):
+    matches = token_matches(scores, rationale, mask, k)
+    return f1(precision(matches), recall(matches))
+
+
+def auprc(*example):
+    return areas(*example).auprc
+
+
+def average_precision(*example):
+    return areas(*example).average_precision
+
+
+def roc_auc(*example):
+    return areas(*example).roc_auc
+
 
 AREAS = (auprc, average_precision, roc_auc)
 PER_EXAMPLE = (

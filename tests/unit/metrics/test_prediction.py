@@ -139,8 +139,11 @@ def test_one_example_works():
     assert values["log_loss"] == pytest.approx(math.log(1 + math.exp(-1)))
 
 
-def test_every_metric_says_which_direction_is_better():
-    directions = {name: metric.higher_is_better for name, metric in prediction_metrics(2).items()}
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_every_metric_is_declared_and_torchmetrics_agrees_on_its_direction(num_classes):
+    metrics = prediction_metrics(num_classes)
+    directions = {name: metric.higher_is_better for name, metric in metrics.items()}
+    assert {measure.name: measure.higher_is_better for measure in metrics.measures} == directions
     assert {name for name, higher in directions.items() if not higher} == {"log_loss", "ece"}
 
 

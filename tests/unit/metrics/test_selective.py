@@ -23,7 +23,7 @@ def mosaics(seed=0, size=300, segments=9):
 
 def test_equals_a_loop():
     example = mosaics()
-    counts = dict.fromkeys(OUTCOMES, 0)
+    counts = dict.fromkeys([outcome.name for outcome in OUTCOMES], 0)
     valid = 0
     for weights, evidence, mask, predicted, label in zip(*example, strict=True):
         if not evidence.any() or label == -1 or np.isnan(weights[mask]).any():
@@ -33,7 +33,7 @@ def test_equals_a_loop():
         valid += 1
     result = outcomes(*example)
     assert valid == len(result) - 8 == np.isfinite(result).all(1).sum()
-    np.testing.assert_array_equal(np.nansum(result, axis=0), [counts[name] for name in OUTCOMES])
+    np.testing.assert_array_equal(np.nansum(result, axis=0), list(counts.values()))
     np.testing.assert_array_equal(result[np.isfinite(result).all(1)].sum(1), 1)
     assert interpretability(result) == pytest.approx(counts["ftpt"] / (counts["ftpt"] + counts["ffpt"]))
     assert min(counts.values()) > 5

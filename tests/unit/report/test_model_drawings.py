@@ -54,8 +54,8 @@ def test_density_counts_every_defined_example_and_its_outcome():
     assert cells.sum() == 45
     assert cells.reshape(40, 40)[0, 39] >= 1
     (text,) = [text.get_text() for text in figure.axes[1].texts]
-    for name, count in zip(OUTCOMES, outcomes[5:].sum(0), strict=True):
-        assert f"{name.upper()}  {int(count)}  ({100 * count / 45:.1f} %)" in text
+    for outcome, count in zip(OUTCOMES, outcomes[5:].sum(0), strict=True):
+        assert f"{outcome.name.upper()}  {int(count)}  ({100 * count / 45:.1f} %)" in text
     assert "45 examples; 5 without rationale or label left out" in text
 
 

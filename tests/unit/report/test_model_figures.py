@@ -49,7 +49,7 @@ def test_readings_are_those_of_a_plain_loop_whatever_the_batch(mosaic_subject):
         assert found.probabilities[row] == pytest.approx(output.logits.softmax(-1)[0, label].item(), abs=1e-6)
         focus, right = output.attention[0].argmax() == z, output.logits[0].argmax() == label
         name = ("ft" if focus else "ff") + ("pt" if right else "pf")
-        assert OUTCOMES[int(found.outcomes[row].argmax())] == name
+        assert OUTCOMES[int(found.outcomes[row].argmax())].name == name
 
 
 def test_damaged_weights_and_empty_splits_are_errors(mosaic_subject, mosaic_model, mosaic_examples):
