@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor, nn
+from torch import Tensor
 
 from attn_lightning.backbone.classifier import AttentionClassifier
 from attn_lightning.backbone.importance import importances
@@ -142,16 +142,10 @@ class AttentionModule(LightningModule):
 
     def on_fit_start(self) -> None:
         """Check the methods against each other and the model that was built, and what is monitored."""
-        check_methods(self.methods, self._model)
+        pool = getattr(getattr(self.trainer, "datamodule", None), "unlabeled", None)
+        check_methods(self.methods, self._model, has_pool=pool is not None)
         if type(self) is AttentionModule:  # a subclass may log more
             check_monitors(self.trainer.callbacks, self.validation_names)  # type: ignore[attr-defined]
-        pool = getattr(getattr(self.trainer, "datamodule", None), "unlabeled", None)
-        if pool is not None and not any(method.semi_supervised and method.weight > 0 for method in self.methods):
-            names = ", ".join(type(method).__name__ for method in self.methods) or "no method"
-            raise ConfigurationError(
-                f"Expected a method that learns from unlabelled texts, but got {names}; use a virtual adversarial one "
-                "such as `--method AttentionIVAT` with a `weight` above 0, or remove `data.unlabeled`."
-            )
 
     @property
     def methods(self) -> list[Method]:
@@ -165,7 +159,9 @@ class AttentionModule(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer over two groups of parameters: with weight decay, and without (word vectors, scorer)."""
-        excluded = {id(p) for name in ("attention_parameters", "embedding_parameters") for p in self._group(name)}
+        # A model of the user's own may name these groups, or leave everything to weight decay.
+        spared = (getattr(self._model, name, list)() for name in ("attention_parameters", "embedding_parameters"))
+        excluded = {id(parameter) for group in spared for parameter in group}
         trainable = [p for p in self.parameters() if p.requires_grad]
         groups = [
             {"params": [p for p in trainable if id(p) not in excluded], "weight_decay": self.weight_decay},
@@ -175,11 +171,6 @@ class AttentionModule(LightningModule):
         if self.optimizer == "sgd":
             return torch.optim.SGD(groups, lr=self.learning_rate, momentum=self.momentum, fused=True)
         return torch.optim.Adam(groups, lr=self.learning_rate, amsgrad=self.amsgrad, fused=True)
-
-    def _group(self, name: str) -> list[nn.Parameter]:
-        """A model of the user's own may name its groups or leave everything to weight decay."""
-        function = getattr(self._model, name, None)
-        return [] if function is None else list(function())
 
     # --- training -------------------------------------------------------------------------------------------------
 

@@ -5,10 +5,12 @@ from typing import Any
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from attn_lightning.checks import check_numbers
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.evaluation.catalog import chosen_families
 from attn_lightning.evaluation.explainers.gradients import native_explanations
 from attn_lightning.evaluation.family import MODEL
+from attn_lightning.evaluation.naming import logged_name
 from attn_lightning.evaluation.out_of_domain import subset
 from attn_lightning.evaluation.subject import Explained, Subject, no_progress
 
@@ -35,9 +37,7 @@ class ProbeSet(Callback):
     def __init__(
         self, suite: str = "faithfulness", num_examples: int = 200, every_n_epochs: int = 1, seed: int = 0
     ) -> None:
-        for name, value in (("num_examples", num_examples), ("every_n_epochs", every_n_epochs)):
-            if value < 1:
-                raise ConfigurationError(f"Expected `{name}` of ProbeSet to be 1 or more, but got {value}.")
+        check_numbers(self, at_least=1, num_examples=num_examples, every_n_epochs=every_n_epochs)
         chosen_families(suite)
         self.suite = suite
         self.num_examples = num_examples
@@ -73,6 +73,6 @@ class ProbeSet(Callback):
                 )
             for row in family.run(subject, explained, no_progress):
                 if row.explainer in ("attention", MODEL):
-                    setting = "".join(f"_{key}_{value}" for key, value in row.setting.items())
                     value = np.nan if row.value is None else row.value
-                    pl_module.log(f"val/{family.name}_{row.metric}{setting}", float(value))
+                    # The same on all processes; see `AttentionModule` for the reduction.
+                    pl_module.log(f"val/{logged_name(family.name, row)}", float(value), sync_dist=True, reduce_fx="max")

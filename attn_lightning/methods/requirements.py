@@ -20,20 +20,28 @@ _EXCLUSIVE = {"attention": "attention", "task_loss": "the task loss"}
 """What only one method of a run can replace: its hook and its name."""
 
 
-def check_methods(methods: list[Method], model: Backbone) -> None:
+def check_methods(methods: list[Method], model: Backbone, has_pool: bool = False) -> None:
     """Refuse methods that cannot train this model together, before the first step.
 
     Args:
         methods: all methods of the run, flat.
         model: the backbone.
+        has_pool: whether texts without labels come with the labelled ones.
 
     Raises:
-        ConfigurationError: see `check_hooks`, `check_requirements` and `check_exclusive`.
+        ConfigurationError: see `check_hooks`, `check_requirements` and `check_exclusive`; or no method learns from the
+            pool, which would only cost time then.
     """
     for method in methods:
         check_hooks(type(method.inner))
         check_requirements(method.inner, model)
     check_exclusive(methods)
+    if has_pool and not any(method.semi_supervised and method.weight > 0 for method in methods):
+        names = ", ".join(type(method).__name__ for method in methods) or "no method"
+        raise ConfigurationError(
+            f"Expected a method that learns from unlabelled texts, but got {names}; use a virtual adversarial one "
+            "such as `--method AttentionIVAT` with a `weight` above 0, or remove `data.unlabeled`."
+        )
 
 
 def check_hooks(cls: type[Method]) -> None:
@@ -75,7 +83,7 @@ def check_requirements(method: Method, model: Backbone) -> None:
             f"Expected a {wanted} for {type(method).__name__}, but got a {type(model).__name__}; use "
             f"`--model.backbone={wanted}` or another method."
         )
-    twice = method.differentiates in (Differentiates.SCORES_TWICE, Differentiates.EMBEDDINGS_TWICE)
+    twice = method.differentiates == Differentiates.SCORES_TWICE
     needed = 2 if twice else int(method.differentiates == Differentiates.SCORES)
     normalizer = getattr(model, "normalizer", None)
     possible = getattr(normalizer, "max_derivatives", 2)

@@ -40,7 +40,7 @@ model that looks at the evidence and still errs is no better for having looked. 
 FTPF rises as FFPF falls; that is why controls, which share the predictions of the model, say nothing about FTPF.)
 """
 
-INTERPRETABILITY = Measure("interpretability", "share of the right predictions with the highest weight on the rationale")
+INTERPRETABILITY = Measure("interpretability", "share of right predictions with the top weight on the rationale")
 EVIDENCE_WEIGHT = RATIONALE_MASS.called("evidence_weight", "share of the weight that lies on the rationale")
 DOMINANT = Measure(
     "dominant",
