@@ -160,8 +160,8 @@ class AttentionModule(LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer over two groups of parameters: with weight decay, and without (word vectors, scorer)."""
         # A model of the user's own may name these groups, or leave everything to weight decay.
-        spared = (getattr(self._model, name, list)() for name in ("attention_parameters", "embedding_parameters"))
-        excluded = {id(parameter) for group in spared for parameter in group}
+        names = ("attention_parameters", "embedding_parameters")
+        excluded: set[int] = {id(parameter) for name in names for parameter in getattr(self._model, name, list)()}
         trainable = [p for p in self.parameters() if p.requires_grad]
         groups = [
             {"params": [p for p in trainable if id(p) not in excluded], "weight_decay": self.weight_decay},
