@@ -13,6 +13,7 @@ COMMANDS = {
     "evaluate": "faithfulness, plausibility, robustness and controls of a checkpoint, on any data; resumes",
     "predict": "label, probability and attention per word for texts or files, from a checkpoint alone",
     "study": "run methods × data × seeds of a file in experiments/studies, resume it, and show its tables",
+    "sweep": "check a W&B sweep file against the options of `fit`, then register it for agents",
     "figures": "decision regions, attention over mosaics and its density of a checkpoint; strip plots of a study",
 }
 
@@ -41,6 +42,10 @@ def _command(name: str) -> Callable[[Sequence[str]], int]:
         from attn_lightning.commands.study import study_command
 
         return study_command
+    if name == "sweep":
+        from attn_lightning.commands.sweep import sweep_command
+
+        return sweep_command
     from attn_lightning.numerics import flush_denormals
 
     flush_denormals()

@@ -6,6 +6,7 @@ from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, Trainer
 
 from attn_lightning.callbacks.run_record import RunRecord
+from attn_lightning.commands.wandb_run import log_evaluation
 from attn_lightning.console import stdout_console
 from attn_lightning.evaluation.catalog import chosen_explainers, chosen_families
 from attn_lightning.evaluation.runner import EvaluatedModel, EvaluationOptions, evaluate
@@ -80,5 +81,6 @@ class AfterFit:
             console,
         )
         self.record.add_evaluation(self.trainer, module, summary.flat())
+        log_evaluation(self.trainer, self.record.record["evaluation"])
         print_summary(summary, console)
         print(f"evaluation: {folder}", flush=True)

@@ -27,6 +27,7 @@ from attn_lightning.commands.parsing import (
 from attn_lightning.commands.run_choice import FOLDER_VARIABLE, RunChoice, choose, rank
 from attn_lightning.commands.run_options import RunConfig, RunOptions, experiment_name
 from attn_lightning.commands.trainer import checkpoints, loggers, run_callbacks
+from attn_lightning.commands.wandb_run import name_by_sweep, sweep_of_agent
 from attn_lightning.console import show_messages
 from attn_lightning.data.datamodule import TextDataModule
 from attn_lightning.errors import AttnLightningError, ConfigurationError
@@ -115,6 +116,7 @@ class AttentionCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Find or make the run folder before anything can write."""
+        name_by_sweep(self.options.run)
         name = self.options.run.name or experiment_name(self.options.get("config"))
         self.options.run.name = name
         if self.options.run.suite != "none":
@@ -150,6 +152,8 @@ class AttentionCLI(LightningCLI):
         assert self.choice is not None
         run = self.options.run
         self.record = RunRecord(self.choice.folder, run.name)
+        if (started := sweep_of_agent()) is not None:
+            self.record.record["sweep"] = dict(zip(("id", "run"), started, strict=True))
         method = self._get(self.config_init, "method")
         fits = self.config.subcommand == "fit"
         if fits and method is not None:

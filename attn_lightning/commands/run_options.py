@@ -1,6 +1,6 @@
 """The options of a run beside model, method, data and trainer, and the file that keeps all of them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.loggers import WandbLogger
 
 from attn_lightning import run_folder
+from attn_lightning.commands.wandb_run import upload_configuration
 from attn_lightning.evaluation.catalog import FAST_EXPLAINERS
 
 
@@ -34,6 +35,10 @@ class RunOptions:
         monitor_mode: whether more of it is better (max) or less (min); as declared for the metric by default.
         wandb: also log to Weights & Biases; `WANDB_MODE=offline` needs no account and no network.
         wandb_project: its project.
+        wandb_entity: user or team that the project belongs to; None: your own.
+        wandb_group: group of the run, which the web page folds into one line.
+        wandb_tags: words to filter runs by.
+        wandb_name: name of the run there; `<name>-<version>` by default.
     """
 
     root: Path = Path("runs")
@@ -49,6 +54,10 @@ class RunOptions:
     monitor_mode: Literal["max", "min"] | None = None
     wandb: bool = False
     wandb_project: str = "attn_lightning"
+    wandb_entity: str | None = None
+    wandb_group: str | None = None
+    wandb_tags: list[str] = field(default_factory=list)
+    wandb_name: str | None = None
 
 
 class RunConfig(SaveConfigCallback):
@@ -75,7 +84,7 @@ class RunConfig(SaveConfigCallback):
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 contents = yaml.safe_load(self.parser.dump(config, skip_unset=False))
-                logger.experiment.config.update(contents, allow_val_change=True)
+                upload_configuration(logger, contents)
 
     def _free_path(self) -> Path:
         path, number = self.folder / run_folder.CONFIG, 0

@@ -9,13 +9,14 @@ from typing import Any
 from jsonargparse import Namespace
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.loggers import CSVLogger, Logger
 
 from attn_lightning import run_folder
 from attn_lightning.callbacks.epoch_seed import EpochSeed
 from attn_lightning.callbacks.run_record import EpochSummary, RunRecord
 from attn_lightning.checkpoint import read_checkpoint
 from attn_lightning.commands.run_choice import RunChoice, rank
+from attn_lightning.commands.wandb_run import BestSoFar, make_logger
 
 
 def run_callbacks(record: RunRecord) -> list[Callback]:
@@ -33,7 +34,7 @@ def checkpoints(folder: Path, monitor: str, mode: str) -> list[Callback]:
         "enable_version_counter": False,
     }
     best = ModelCheckpoint(filename="best", monitor=monitor, mode=mode, **options)
-    return [best, ModelCheckpoint(filename="last", **options)]
+    return [best, ModelCheckpoint(filename="last", **options), BestSoFar()]
 
 
 def loggers(chosen: Any, choice: RunChoice, options: Namespace, fits: bool) -> list[Logger] | bool:
@@ -49,7 +50,7 @@ def loggers(chosen: Any, choice: RunChoice, options: Namespace, fits: bool) -> l
         return False
     found: list[Logger] = [csv_logger(choice.folder, choice.resumed)] if fits else []
     if options.wandb:
-        found.append(_wandb_logger(choice.folder, options))
+        found.append(make_logger(choice.folder, options))
     if chosen not in (None, True):
         found.extend(chosen if isinstance(chosen, list) else [chosen])
     return found or False
@@ -72,12 +73,3 @@ def csv_logger(folder: Path, resumed: Path | None) -> CSVLogger:
         warnings.filterwarnings("ignore", message="Experiment logs directory")
         logger.experiment.metrics.extend(rows)
     return logger
-
-
-def _wandb_logger(folder: Path, options: Namespace) -> Logger:
-    return WandbLogger(
-        project=options.wandb_project,
-        name=f"{options.name}-{folder.name}",
-        save_dir=folder,
-        log_model=False,
-    )

@@ -1,0 +1,104 @@
+"""`sweep`: check every command that a W&B sweep file can produce, then hand the file to `wandb sweep`."""
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from attn_lightning.errors import ConfigurationError, did_you_mean
+from attn_lightning.study.sweeps import Sweep, check_sweep, read_sweep
+
+FOLDER = Path("experiments/sweeps")
+
+
+class OneLineArguments(argparse.ArgumentParser):
+    """Reports a mistake in the options as one line, as all commands do."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of printing pages of usage."""
+        raise ConfigurationError(f"{message}; run it with `--help` for the options.")
+
+
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = OneLineArguments(
+        prog="python -m attn_lightning sweep",
+        allow_abbrev=False,
+        description="Check every command that a W&B sweep file can produce, then register it with `wandb sweep`. "
+        "Agents run it: `make agent ID=entity/project/id`.",
+    )
+    parser.add_argument("sweep", help="a YAML file, or the name of one in experiments/sweeps")
+    parser.add_argument("--project", default="attn_lightning", help="project of W&B (default: attn_lightning)")
+    parser.add_argument("--entity", help="entity of W&B (default: your own)")
+    parser.add_argument("--dry-run", action="store_true", help="only check the commands; contacts nobody")
+    return parser.parse_args(arguments)
+
+
+def sweep_command(arguments: Sequence[str]) -> int:
+    """Run `sweep`.
+
+    Args:
+        arguments: the options of the command.
+
+    Returns:
+        The exit code of `wandb sweep`, or 0.
+    """
+    options = _options(arguments)
+    sweep = read_sweep(find_sweep(options.sweep, FOLDER))
+    # This loads torch, which a mistake in the file should not have to wait for.
+    from attn_lightning.commands.validation import Validator
+
+    parse = Validator().parse
+    print(f"{check_sweep(sweep, parse)} commands, all accepted by `fit`", flush=True)
+    config = parse(next(sweep.commands()))
+    check_metric(sweep, config)
+    if not config["run"]["wandb"]:
+        raise ConfigurationError(
+            f"Expected `--run.wandb=true` in the `command` of {sweep.path}, but got none; without it nothing reaches "
+            "the sweep."
+        )
+    if options.dry_run:
+        return 0
+    entity = ["--entity", options.entity] if options.entity else []
+    command = [sys.executable, "-m", "wandb", "sweep", "--project", options.project, *entity, str(sweep.path)]
+    return subprocess.run(command, check=False).returncode
+
+
+def find_sweep(name: str, *folders: Path) -> Path:
+    """The file of a sweep, given by path or by its name in one of the folders.
+
+    Args:
+        name: a path, or the name of a file without `.yaml`.
+        folders: where names are looked for, in order.
+
+    Raises:
+        ConfigurationError: there is none; lists the nearest and all.
+    """
+    path = Path(name)
+    if path.suffix or path.parent != Path():
+        folders = (path.parent,)
+    for folder in folders:
+        if (folder / f"{path.stem}.yaml").is_file():
+            return folder / f"{path.stem}.yaml"
+    names = sorted(found.stem for folder in folders for found in folder.glob("*.yaml"))
+    raise ConfigurationError(
+        f"Expected the name of a file in {' or '.join(map(str, folders))}, but there is no {path.stem!r}."
+        f"{did_you_mean(path.stem, names)} All: {', '.join(names) or 'none'}."
+    )
+
+
+def check_metric(sweep: Sweep, config: dict[str, Any]) -> None:
+    """Refuse a sweep whose metric its runs do not log: a search would wait for it for ever.
+
+    Raises:
+        ConfigurationError: naming what is logged under that prefix.
+    """
+    if sweep.metric is None:
+        return
+    prefix = sweep.metric.split("/")[0]
+    best = f"best/{config['run']['monitor']}"
+    if prefix not in ("best", "val", "test", "train", "evaluation") or (prefix == "best" and sweep.metric != best):
+        raise ConfigurationError(
+            f"Expected a `metric` in {sweep.path} that runs log, such as {best}, but got {sweep.metric!r}; rename it."
+        )
