@@ -8,9 +8,10 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor
+from torch import Tensor, nn
 
 from attn_lightning.backbone.classifier import AttentionClassifier
+from attn_lightning.backbone.freezing import constant, kept_in_graph
 from attn_lightning.backbone.importance import importances
 from attn_lightning.backbone.joint import joint_passes
 from attn_lightning.backbone.protocol import Backbone
@@ -89,6 +90,7 @@ class AttentionModule(LightningModule):
         self.spec: DataSpec | None = None
         self.tokenizer_state: str | None = None
         self._epoch_means = EpochMeans()
+        self._frozen: list[nn.Parameter] = []
 
     # --- construction ---------------------------------------------------------------------------------------------
 
@@ -192,17 +194,24 @@ class AttentionModule(LightningModule):
             batch: labelled examples, or those under "labeled" and others without labels under "unlabeled".
             batch_index: of the epoch.
         """
-        step = self._train_step(batch)
-        task = self._task_loss(step)
         # A weight of 0 is the baseline to the bit: the method may not even draw its random numbers.
         active = [method for method in self.methods if method.weight > 0]
-        terms = [term for method in active if (term := extra_term(method, step)) is not None]
-        total = torch.stack([task, *(term.weight * term.value for term in terms)]).sum()
+        self._frozen = [parameter for method in active for parameter in method.frozen(self._model)]
+        with constant(self._frozen):
+            step = self._train_step(batch)
+            task = self._task_loss(step)
+            terms = [term for method in active if (term := extra_term(method, step)) is not None]
+            total = torch.stack([task, *(term.weight * term.value for term in terms)]).sum()
         if not torch.isfinite(total):
             self._raise_not_finite(task, terms)
         logs = {f"{term.name}_{key}": value for term in terms for key, value in term.logs.items()}
         self._epoch_means.add({"loss": total, "task": task, **{term.name: term.value for term in terms}, **logs})
-        return total
+        return kept_in_graph(total, self._frozen)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Take the gradients of zeros away that DDP makes for frozen parameters: momentum would act on them."""
+        for parameter in self._frozen:
+            parameter.grad = None
 
     def _train_step(self, batches: Batch | dict[str, Batch]) -> TrainStep:
         batch, unlabeled = (batches, None) if isinstance(batches, Batch) else (batches["labeled"], batches["unlabeled"])

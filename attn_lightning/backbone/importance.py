@@ -8,6 +8,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from attn_lightning.backbone.freezing import constant
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.types import AttentionOutput, Batch
@@ -71,17 +72,13 @@ def differentiable(model: nn.Module) -> Iterator[None]:
         model: what the block differentiates.
     """
     modes = [(module, module.training) for module in model.modules()]
-    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
     try:
-        # `autograd.grad` alone skips them only in torch's own operations, not in fused LSTMs and custom functions.
-        model.eval().requires_grad_(False)
-        with torch.inference_mode(False), torch.enable_grad():
+        model.eval()
+        with constant(model.parameters()), torch.inference_mode(False), torch.enable_grad():
             yield
     finally:
         for module, mode in modes:
             module.training = mode
-        for parameter in learned:
-            parameter.requires_grad_()
 
 
 def confidence(logits: Tensor) -> Tensor:

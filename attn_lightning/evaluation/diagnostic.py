@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attn_lightning.backbone.protocol import Backbone
+from attn_lightning.backbone.random_attention import random_soft_attention
 from attn_lightning.backbone.scorers import AdditiveScorer
 from attn_lightning.data.batching import LengthBatches, Rows
 from attn_lightning.evaluation.subject import Examples, ProgressCallback, Ragged, Subject, on_device
@@ -88,10 +89,10 @@ def attention_of(
 
 
 def random_weights(lengths: Rows, generator: torch.Generator) -> Ragged:
-    """Weights drawn uniformly from all attention a text can get: a flat Dirichlet distribution over its tokens."""
-    draws = torch.empty(int(np.sum(lengths))).exponential_(generator=generator).numpy()
-    weights = Ragged(draws, lengths)
-    weights.values /= np.repeat(np.add.reduceat(draws, weights.starts), weights.lengths)
+    """Weights drawn uniformly from all attention a text can get; see `random_soft_attention`."""
+    weights = Ragged.empty(lengths)
+    for row, length in enumerate(weights.lengths):
+        weights[row][:] = random_soft_attention(torch.ones(1, int(length), dtype=torch.bool), generator)[0].numpy()
     return weights
 
 

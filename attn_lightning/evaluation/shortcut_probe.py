@@ -14,9 +14,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from attn_lightning.evaluation.subject import Ragged
-from attn_lightning.methods.shortcuts import NUM_EDGE_POSITIONS, NUM_PARTS
 from attn_lightning.metrics.measure import Measure
 from attn_lightning.metrics.per_example import BoolArray, FloatArray
+from attn_lightning.metrics.selection_features import NUM_FEATURES, selection_features
 
 MEASURES = (
     Measure("majority_rate", "share of examples with the most frequent label of the training", higher_is_better=None),
@@ -32,9 +32,6 @@ MEASURES = (
 
 Probe = Literal["boosting", "logistic"]
 PROBES: tuple[Probe, ...] = get_args(Probe)
-
-NUM_LARGEST = 5
-NUM_FEATURES = 2 * NUM_EDGE_POSITIONS + NUM_PARTS + NUM_LARGEST + 4
 
 _CHUNK = 2**18
 """Tokens whose features are computed at once, padding included."""
@@ -57,39 +54,6 @@ def hard_masks(scores: FloatArray, mask: BoolArray, k: int) -> FloatArray:
     chosen[~mask] = 0.0
     weights: FloatArray = chosen / chosen.sum(1, keepdims=True)
     return weights
-
-
-def selection_features(weights: FloatArray, mask: BoolArray) -> FloatArray:
-    """What a selection looks like, without a word of the text.
-
-    Args:
-        weights: (B, T) at least 0, summing to 1 over the real tokens, 0 at padding: a hard mask or soft weights.
-        mask: (B, T) bool, the real tokens first in every row.
-
-    Returns:
-        (B, NUM_FEATURES) float32: the weight of each of the first and of the last positions (0 beyond the text), the
-        weight in each tenth of the text, the largest weights in falling order, mean and standard deviation of the
-        relative position under the weights, `sum_t w_t w_{t+1}` (neighbours), and `log n`. Independent of padding.
-    """
-    lengths = mask.sum(1, keepdims=True)
-    places = np.broadcast_to(np.arange(mask.shape[1]), mask.shape)
-    weights = np.where(mask, weights, 0.0)
-    edges = np.zeros((len(mask), 2, NUM_EDGE_POSITIONS))
-    for edge, distance in enumerate((places, lengths - 1 - places)):
-        line, place = np.nonzero(mask & (distance < NUM_EDGE_POSITIONS))
-        edges[line, edge, distance[line, place]] = weights[line, place]
-    parts = np.zeros((len(mask), NUM_PARTS))
-    line, place = np.nonzero(mask)
-    np.add.at(parts, (line, NUM_PARTS * place // lengths[line, 0]), weights[line, place])
-    largest = np.zeros((len(mask), NUM_LARGEST))
-    found = -np.sort(-weights, axis=1)[:, :NUM_LARGEST]
-    largest[:, : found.shape[1]] = found
-    relative = (places + 0.5) / lengths
-    mean = (weights * relative).sum(1, keepdims=True)
-    deviation = np.sqrt((weights * (relative - mean) ** 2).sum(1, keepdims=True))
-    neighbours = (weights[:, 1:] * weights[:, :-1]).sum(1, keepdims=True)
-    columns = [edges.reshape(len(mask), -1), parts, largest, mean, deviation, neighbours, np.log(lengths)]
-    return np.concatenate(columns, 1).astype(np.float32)
 
 
 def features_of(weights: Ragged, k: int | None) -> FloatArray:

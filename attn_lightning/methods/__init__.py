@@ -12,9 +12,10 @@ from attn_lightning.methods.base import Differentiates, Method
 from attn_lightning.methods.baselines import Diversity, RationaleSupervision
 from attn_lightning.methods.bottleneck import InformationBottleneck
 from attn_lightning.methods.combined import Combined, Scheduled
+from attn_lightning.methods.instance_weighting import InstanceWeighting
+from attn_lightning.methods.random_pretraining import RandomAttentionPretraining
 from attn_lightning.methods.relation import Relation
 from attn_lightning.methods.selective import HardAttention, Hybrid, MarginalLikelihood
-from attn_lightning.methods.shortcuts import InstanceWeighting, RandomAttentionPretraining
 from attn_lightning.methods.sparsity import EntropyPenalty, MaxPenalty, TsallisPenalty
 from attn_lightning.methods.word_perturbation import WordAT, WordIAT, WordIVAT, WordRP, WordVAT
 from attn_lightning.step import TrainStep

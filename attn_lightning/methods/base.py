@@ -1,17 +1,18 @@
 """The contract of a training method: a Lightning callback that injects an extra loss term."""
 
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import ClassVar
 
 from lightning.pytorch import Callback
-from torch import Tensor
+from torch import Tensor, nn
 
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.step import TrainStep
 from attn_lightning.types import LossTerm
 
-HOOKS = ("loss", "example_weights", "attention", "task_loss")
+HOOKS = ("loss", "example_weights", "attention", "task_loss", "frozen")
 """What `AttentionModule` asks a method for; a method defines at least one of them."""
 
 
@@ -29,8 +30,7 @@ class Method(Callback):
 
     A method never calls `.backward()`, writes into `.grad`, holds trainable parameters or keeps tensors between steps,
     so that automatic optimisation, accumulation, clipping, mixed precision and DDP work untouched. One that freezes a
-    part of the model for a phase drops that part's gradients before the optimizer step, which DDP allows and
-    `requires_grad` after its wrapping does not.
+    part of the model for a phase says so by `frozen` and leaves `requires_grad` alone.
 
     Args:
         weight: lambda, the factor of the extra term, at least 0; with 0 the run is the baseline, exactly.
@@ -75,3 +75,11 @@ class Method(Callback):
     def task_loss(self, step: TrainStep) -> Tensor | None:
         """(B,) another task objective that replaces the cross-entropy; None leaves it alone."""
         return None
+
+    def frozen(self, model: Backbone) -> Sequence[nn.Parameter]:
+        """Parameters that stand still at this step, the same ones at all steps between two of the optimizer.
+
+        They are constants of the step: no gradient is computed for them or below them, and the optimizer leaves them
+        as they are, momentum and weight decay included.
+        """
+        return []

@@ -1,18 +1,19 @@
 """Training of the information bottleneck: which part of a `BottleneckClassifier` learns what, and when."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, cast, get_args
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 
 from attn_lightning.backbone.bottleneck import BottleneckClassifier
 from attn_lightning.backbone.normalizers import Softmax
 from attn_lightning.backbone.protocol import Backbone
+from attn_lightning.checks import check_choice, check_numbers
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.methods.base import Method
+from attn_lightning.methods.phases import forget_best_epoch
 from attn_lightning.numerics import full_precision, kl_divergence, masked_log_softmax
 from attn_lightning.step import TrainStep
 from attn_lightning.types import LossTerm
@@ -117,9 +118,8 @@ class InformationBottleneck(Method):
 
     Interactions:
         Needs `BottleneckClassifier`, and with feedback by divergence its softmax normalizer. Replaces the task loss,
-        so it excludes other methods that do. Terms of other methods train whatever the phase leaves unfrozen. Under
-        DDP frozen parameters have no gradient: use `--trainer.strategy=ddp_find_unused_parameters_true`. Draws random
-        numbers in compressor epochs. Unlabelled examples are ignored.
+        so it excludes other methods that do. Terms of other methods train whatever the phase leaves unfrozen.
+        Draws random numbers in compressor epochs. Unlabelled examples are ignored.
 
     Args:
         weight: lambda, factor of both extra terms, 0 or more; at 0 there are no phases either and the model is
@@ -137,8 +137,7 @@ class InformationBottleneck(Method):
             constant.
 
     Raises:
-        ConfigurationError: an argument is out of its range; the epochs of the trainer are not those of the schedule;
-            a DDP strategy that cannot skip frozen parameters.
+        ConfigurationError: an argument is out of its range; the epochs of the trainer are not those of the schedule.
     """
 
     requires_backbone: ClassVar[type[Backbone]] = BottleneckClassifier
@@ -155,14 +154,11 @@ class InformationBottleneck(Method):
         anneal: float = 0.0,
     ) -> None:
         super().__init__(weight)
-        _check_at_least(0, beta=beta, gamma=gamma, warmup_epochs=warmup_epochs, anneal=anneal)
-        _check_at_least(1, num_rounds=num_rounds)
-        _check_choice("schedule", schedule, get_args(Schedule))
-        _check_choice("feedback", feedback, get_args(Feedback))
-        if anneal > 1:
-            raise ConfigurationError(
-                f"Expected `anneal` to be a share in [0, 1], but got {anneal}; use 1 to raise beta until the end."
-            )
+        check_numbers(self, at_least=0, beta=beta, gamma=gamma, warmup_epochs=warmup_epochs)
+        check_numbers(self, at_least=1, num_rounds=num_rounds)
+        check_numbers(self, at_least=0, at_most=1, advice="1 raises beta until the end", anneal=anneal)
+        check_choice(self, choices=get_args(Schedule), schedule=schedule)
+        check_choice(self, choices=get_args(Feedback), feedback=feedback)
         self.beta, self.gamma, self.anneal = beta, gamma, anneal
         self.warmup_epochs, self.num_rounds = warmup_epochs, num_rounds
         self.schedule: Schedule = schedule
@@ -244,51 +240,35 @@ class InformationBottleneck(Method):
                 f"Expected `trainer.max_epochs` to be warmup_epochs + 2 * num_rounds = {self.num_epochs} for "
                 f"InformationBottleneck, but got {trainer.max_epochs}; change one of the three."
             )
-        self._check_strategy(trainer)
         self._check_normalizer(pl_module.backbone)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take up the phase, also in the middle of an epoch that is resumed."""
         if self.weight > 0:
-            self._enter(trainer, pl_module.backbone)
+            self._enter(trainer)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Enter the phase of this epoch, with the noise statistics of the last one."""
         if self.weight == 0:
             return
         cast(BottleneckClassifier, pl_module.backbone).compressor.update_statistics()
-        self._enter(trainer, pl_module.backbone)
+        self._enter(trainer)
         if self.schedule != "joint" and trainer.current_epoch == self.warmup_epochs:
-            _forget_best_epoch(trainer)
+            forget_best_epoch(trainer)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave the model as it was, with everything trainable that the optimizer has."""
-        _let_learn(trainer, frozen=[])
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """As after the last epoch."""
-        _let_learn(trainer, frozen=[])
-
-    def _enter(self, trainer: Trainer, model: Any) -> None:
+    def _enter(self, trainer: Trainer) -> None:
         self.phase = phase_of(trainer.current_epoch, self.schedule, self.warmup_epochs)
-        _let_learn(trainer, frozen=self._frozen(model))
 
-    def _frozen(self, model: BottleneckClassifier) -> list[nn.Parameter]:
+    def frozen(self, model: Any) -> Sequence[nn.Parameter]:
+        """The compressor in learner epochs, the learner without the classifier in compressor epochs."""
         if self.phase == "joint":
             return []
         if self.phase == "compressor":
-            return [p for part in (model.embedding, model.encoder, model.scorer) for p in part.parameters()]
-        return list(model.compressor.parameters())
-
-    def _check_strategy(self, trainer: Trainer) -> None:
-        strategy = trainer.strategy
-        if self.schedule == "joint" or not isinstance(strategy, DDPStrategy):
-            return
-        if not strategy._ddp_kwargs.get("find_unused_parameters"):
-            raise ConfigurationError(
-                "Expected a DDP strategy that skips the frozen part of the model for InformationBottleneck, but got "
-                "one that does not; use `--trainer.strategy=ddp_find_unused_parameters_true`."
-            )
+            parts = [model.embedding, model.encoder, model.scorer]
+        else:
+            # Under the compressor's own attention the learner's scorer has nothing to do.
+            parts = [model.compressor, *([model.scorer] if self._learns_from_compressor else [])]
+        return [parameter for part in parts for parameter in part.parameters()]
 
     def _check_normalizer(self, model: Any) -> None:
         normalizer = getattr(model, "normalizer", None)
@@ -298,39 +278,3 @@ class InformationBottleneck(Method):
                 f"zeros is infinite, but got {type(normalizer).__name__}; use `feedback: direct` or "
                 "`--model.backbone.normalizer=Softmax`."
             )
-
-
-def _let_learn(trainer: Trainer, frozen: list[nn.Parameter]) -> None:
-    """Freeze these parameters and thaw all others that the optimizers hold.
-
-    A frozen parameter has no gradient at all (Lightning clears it before the first backward pass of the phase), so that
-    the optimizer leaves it alone to the bit: a gradient of zeros would let momentum and weight decay move it.
-    """
-    excluded = {id(parameter) for parameter in frozen}
-    for optimizer in trainer.optimizers:
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                parameter.requires_grad_(id(parameter) not in excluded)
-
-
-def _forget_best_epoch(trainer: Trainer) -> None:
-    """Let the choice of the best epoch start anew: from here on there is a compressor to choose."""
-    for callback in trainer.checkpoint_callbacks:
-        if isinstance(callback, ModelCheckpoint):
-            callback.best_k_models, callback.best_model_score = {}, None
-            callback.best_model_path = callback.kth_best_model_path = ""
-
-
-def _check_at_least(minimum: int, **values: float) -> None:
-    for name, value in values.items():
-        if not minimum <= value < float("inf"):
-            raise ConfigurationError(
-                f"Expected `{name}` of InformationBottleneck to be {minimum} or more, but got {value}; raise it."
-            )
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ConfigurationError(
-            f"Expected `{name}` of InformationBottleneck to be one of {', '.join(choices)}, but got {value!r}."
-        )

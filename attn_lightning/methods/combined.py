@@ -1,13 +1,14 @@
 """Methods made of methods: several in one run, and one whose weight follows a schedule."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, get_args
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
+from torch import Tensor, nn
 
+from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.methods.base import Method
 from attn_lightning.methods.requirements import check_exclusive, extra_term
@@ -189,6 +190,10 @@ class Scheduled(_Composite):
     def task_loss(self, step: TrainStep) -> Tensor | None:
         """That of the method, not scheduled."""
         return self.method.task_loss(step)
+
+    def frozen(self, model: Backbone) -> Sequence[nn.Parameter]:
+        """Those of the method, not scheduled."""
+        return self.method.frozen(model)
 
 
 def flatten(callbacks: Iterable[Callback]) -> Iterable[Method]:

@@ -13,14 +13,14 @@ has the shape of what it is added to, (B, T) for scores or (B, T, E) for embeddi
 Every direction is a constant of the loss (`r` is detached), and none is differentiated below the place of its noise.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from attn_lightning.backbone.freezing import constant
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.numerics import at_least_float32, full_precision, kl_divergence, unit_vectors
@@ -115,7 +115,7 @@ def perturb_embeddings(model: Backbone, output: AttentionOutput) -> Site:
         return model.attend(hidden, model.score(hidden, mask), mask).logits
 
     def probe(noise: Tensor) -> Tensor:
-        with constant_parameters(model):
+        with constant(model.parameters()):
             return logits(fixed + noise)
 
     return Site(
@@ -125,26 +125,6 @@ def perturb_embeddings(model: Backbone, output: AttentionOutput) -> Site:
         probe=probe,
         place=place if place.requires_grad else None,
     )
-
-
-@contextmanager
-def constant_parameters(model: nn.Module) -> Iterator[None]:
-    """Take the parameters as constants in the passes of the block, and restore their flags.
-
-    `autograd.grad` skips their gradients by itself only in torch's own operations: a fused LSTM or a custom function
-    computes them on the way to the gradient that is asked for, which costs half as many products again.
-
-    Args:
-        model: whose parameters; buffers need nothing.
-    """
-    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    try:
-        for parameter in learned:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for parameter in learned:
-            parameter.requires_grad_()
 
 
 def label_trials(step: TrainStep, where: Where) -> list[Trial]:

@@ -6,19 +6,23 @@ Run as a script it trains on two processes and leaves what each of them has lear
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
+from unittest import mock
 
 import pytest
 import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 
+from attn_lightning.backbone.bottleneck import BottleneckClassifier, GaussianBottleneck
 from attn_lightning.backbone.classifier import AttentionClassifier
 from attn_lightning.backbone.encoders import BiLSTM
 from attn_lightning.data import Planted, RandomEmbeddings
-from attn_lightning.methods import InstanceWeighting, Method, RandomAttentionPretraining
+from attn_lightning.methods import InformationBottleneck, InstanceWeighting, Method, RandomAttentionPretraining
 from attn_lightning.module import AttentionModule
 
 BATCH_SIZE = 16
@@ -33,11 +37,33 @@ class ScatteredAttention(RandomAttentionPretraining):
         return chosen / chosen.sum(1, keepdim=True)
 
 
-METHODS: dict[str, partial[Method]] = {
-    "pretraining": partial(ScatteredAttention, num_pretraining_epochs=1, subset_size=14),
-    "slow_classifier": partial(ScatteredAttention, num_pretraining_epochs=1, classifier_rate=0.5),
-    "weighting": partial(InstanceWeighting, num_folds=3),
+class Case(NamedTuple):
+    """A method and the model that it trains."""
+
+    method: Callable[[], Method]
+    model: type[AttentionClassifier] = AttentionClassifier
+    options: Mapping[str, Any] = MappingProxyType({})
+
+
+ROUND = partial(InformationBottleneck, warmup_epochs=1, num_rounds=1, beta=0.01)
+GAUSSIAN = {"compressor": GaussianBottleneck}
+
+CASES = {
+    "pretraining": Case(partial(ScatteredAttention, num_pretraining_epochs=1, subset_size=14)),
+    "slow_classifier": Case(partial(ScatteredAttention, num_pretraining_epochs=1, classifier_rate=0.5)),
+    "weighting": Case(partial(InstanceWeighting, num_folds=3)),
+    "bottleneck": Case(ROUND, BottleneckClassifier, GAUSSIAN),
+    "bottleneck_direct": Case(partial(ROUND, feedback="direct"), BottleneckClassifier, GAUSSIAN),
+    "bottleneck_joint": Case(partial(ROUND, schedule="joint"), BottleneckClassifier, GAUSSIAN),
 }
+NOISE_GATE = {"noise_gate": Case(ROUND, BottleneckClassifier)}
+"""Its statistics are those of the first process, so two processes learn something else than one."""
+
+
+def noise_of_places(like: Tensor) -> Tensor:
+    """Stands in for `torch.randn_like`: noise that does not depend on which examples share a batch."""
+    places = torch.arange(like[0].numel(), dtype=like.dtype).reshape(like.shape[1:])
+    return torch.sin(3.0 * (places % like.shape[-1]) + 1.0).expand_as(like).clone()
 
 
 def train(name: str, processes: int, folder: Path) -> dict[str, Any]:
@@ -53,9 +79,10 @@ def train(name: str, processes: int, folder: Path) -> dict[str, Any]:
         cache=folder / "cache",
     )
     torch.manual_seed(0)
-    method = METHODS[name]()
+    case = (CASES | NOISE_GATE)[name]
+    method = case.method()
     module = AttentionModule(
-        backbone=partial(AttentionClassifier, encoder=partial(BiLSTM, hidden_size=3)),
+        backbone=partial(case.model, encoder=partial(BiLSTM, hidden_size=3), **case.options),
         learning_rate=0.02,
         num_probe_examples=0,
     )
@@ -74,7 +101,8 @@ def train(name: str, processes: int, folder: Path) -> dict[str, Any]:
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(module, data)
+    with mock.patch.object(torch, "randn_like", noise_of_places):
+        trainer.fit(module, data)
     metrics = {key: torch.as_tensor(value) for key, value in trainer.callback_metrics.items()}
     return {"weights": module.backbone.state_dict(), "method": method.state_dict(), "metrics": metrics}
 
@@ -91,7 +119,7 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, An
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", CASES)
 def test_two_processes_learn_what_one_learns(name: str, two_processes: list[dict[str, Any]], tmp_path: Path) -> None:
     alone = train(name, 1, tmp_path)
     for process in two_processes:
@@ -105,6 +133,13 @@ def test_two_processes_learn_what_one_learns(name: str, two_processes: list[dict
 
 
 @pytest.mark.slow
+def test_noise_gates_learn_the_same_on_all_processes(two_processes: list[dict[str, Any]]) -> None:
+    first, second = (process["noise_gate"]["weights"] for process in two_processes)
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
+    assert first["compressor.deviation"].std() > 0
+
+
+@pytest.mark.slow
 def test_the_trial_would_notice_a_difference(two_processes: list[dict[str, Any]]) -> None:
     ours, other = (two_processes[0][name]["weights"] for name in ("pretraining", "slow_classifier"))
     assert not torch.allclose(ours["classifier.weight"], other["classifier.weight"], atol=1e-3)
@@ -115,5 +150,5 @@ def test_the_trial_would_notice_a_difference(two_processes: list[dict[str, Any]]
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
-    results = {name: train(name, 2, folder) for name in METHODS}
+    results = {name: train(name, 2, folder) for name in CASES | NOISE_GATE}
     torch.save(results, folder / f"{os.environ.get('LOCAL_RANK', '0')}.pt")

@@ -11,15 +11,12 @@ from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.evaluation.families.shortcut_probe import ShortcutProbe
 from attn_lightning.evaluation.shortcut_probe import (
-    NUM_FEATURES,
-    NUM_LARGEST,
     features_of,
     hard_masks,
     probe_predictions,
-    selection_features,
 )
 from attn_lightning.evaluation.subject import Explained, Ragged, Subject, no_progress
-from attn_lightning.methods.shortcuts import NUM_EDGE_POSITIONS, NUM_PARTS
+from attn_lightning.metrics.selection_features import selection_features
 from attn_lightning.types import AttentionOutput, Batch
 
 
@@ -90,47 +87,6 @@ def random_weights(mask, generator):
 
 def padded(lengths, width=None):
     return np.arange(width or max(lengths)) < np.asarray(lengths)[:, None]
-
-
-def features_by_hand(weights):
-    n = len(weights)
-    first = [float(weights[i]) if i < n else 0.0 for i in range(NUM_EDGE_POSITIONS)]
-    last = [float(weights[n - 1 - i]) if i < n else 0.0 for i in range(NUM_EDGE_POSITIONS)]
-    parts = [0.0] * NUM_PARTS
-    for i, weight in enumerate(weights):
-        parts[int(i / n * NUM_PARTS + 1e-9)] += weight
-    largest = sorted(weights, reverse=True)[:NUM_LARGEST] + [0.0] * max(0, NUM_LARGEST - n)
-    places = [(i + 0.5) / n for i in range(n)]
-    mean = sum(w * p for w, p in zip(weights, places, strict=True))
-    deviation = sum(w * (p - mean) ** 2 for w, p in zip(weights, places, strict=True)) ** 0.5
-    neighbours = sum(weights[i] * weights[i + 1] for i in range(n - 1))
-    return [*first, *last, *parts, *largest, mean, deviation, neighbours, np.log(n)]
-
-
-def test_features_equal_a_loop_without_padding():
-    lengths = (1, 2, 7, 25, 10, 3)
-    mask = padded(lengths)
-    weights = random_weights(mask, np.random.default_rng(0))
-    found = selection_features(weights, mask)
-    assert found.shape == (6, NUM_FEATURES)
-    for row, n in enumerate(lengths):
-        np.testing.assert_allclose(found[row], features_by_hand(weights[row, :n].tolist()), atol=1e-6)
-
-
-def test_features_of_constant_and_one_hot_weights_are_finite():
-    mask = padded((1, 4, 4), 6)
-    weights = np.array([[1, 0, 0, 0, 0, 0], [0.25] * 4 + [0, 0], [0, 0, 1, 0, 0, 0]], np.float32)
-    found = selection_features(weights, mask)
-    assert np.isfinite(found).all()
-    assert found[2, 2] == 1
-
-
-def test_padding_and_its_values_change_no_feature():
-    lengths = (3, 5, 1)
-    weights = random_weights(padded(lengths), np.random.default_rng(0))
-    wider = np.pad(weights, ((0, 0), (0, 7)), constant_values=9.0)
-    expected = selection_features(weights, padded(lengths))
-    np.testing.assert_allclose(selection_features(wider, padded(lengths, 12)), expected)
 
 
 def test_hard_masks_select_the_highest():

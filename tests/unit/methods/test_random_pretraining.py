@@ -1,0 +1,153 @@
+"""Random attention in the first phase; what each phase moves, bit by bit."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
+from torch.nn import functional as F
+
+from attn_lightning.backbone.classifier import AttentionClassifier
+from attn_lightning.backbone.encoders import Average
+from attn_lightning.data.embeddings import RandomEmbeddings
+from attn_lightning.data.planted import Planted
+from attn_lightning.errors import ConfigurationError
+from attn_lightning.methods import InstanceWeighting, RandomAttentionPretraining
+from attn_lightning.methods.base import Method
+from attn_lightning.module import AttentionModule
+from attn_lightning.step import TrainStep
+from attn_lightning.types import Batch, DataSpec
+
+MASK = torch.arange(6) < torch.tensor([6, 4, 1])[:, None]
+
+
+def make_step(tokens: int = 1, labels: tuple[int, ...] = (0, 1, 1)) -> TrainStep:
+    torch.manual_seed(0)
+    model = AttentionClassifier(DataSpec(2, 10, 4, ("a", "b")), encoder=Average)
+    batch = Batch(MASK * tokens, MASK, torch.tensor(labels), torch.tensor([4, 0, 2]))
+    task_loss = lambda logits, y: F.cross_entropy(logits, y, reduction="none")  # noqa: E731
+    return TrainStep(model, batch, model(batch.tokens, batch.mask), task_loss, progress=0.0)
+
+
+def fit(folder: Path, *callbacks: Callback, max_epochs: int, resume: Path | None = None) -> AttentionModule:
+    torch.manual_seed(0)
+    data = Planted(
+        train_documents=48, validation_documents=8, test_documents=8, embeddings=RandomEmbeddings(dimension=6),
+        cache=folder / "cache", batch_size=16,
+    )  # fmt: skip
+    module = AttentionModule(lambda spec: AttentionClassifier(spec, encoder=Average), num_probe_examples=0)
+    trainer = Trainer(
+        max_epochs=max_epochs, callbacks=list(callbacks), logger=False, enable_progress_bar=False, accelerator="cpu",
+        enable_model_summary=False, num_sanity_val_steps=0, default_root_dir=folder,
+        enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks), use_distributed_sampler=False,
+    )  # fmt: skip
+    trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=False)
+    return module
+
+
+class Snapshots(Callback):
+    """The weights after every epoch, and before the first."""
+
+    def __init__(self) -> None:
+        self.states: list[dict[str, Tensor]] = []
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        self.states.append(copy.deepcopy(pl_module.backbone.state_dict()))
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
+        self.states.append(copy.deepcopy(pl_module.backbone.state_dict()))
+
+    def moved(self, epoch: int) -> set[str]:
+        before, after = self.states[epoch], self.states[epoch + 1]
+        return {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+
+
+@pytest.mark.parametrize("masks", ["subsets", "soft"])
+def test_random_attention_does_not_depend_on_texts_and_labels(masks: Any) -> None:
+    method, found = RandomAttentionPretraining(masks=masks, subset_size=2), []
+    for step in (make_step(), make_step(tokens=7, labels=(1, 0, 0))):
+        torch.manual_seed(5)
+        found.append(method.attention(step))
+    torch.testing.assert_close(found[0], found[1], atol=0, rtol=0)
+
+
+class Scores(Callback):
+    """A validation score that is best in the first epoch."""
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
+        pl_module.log("val/score", [9.0, 8.0, 1.0, 2.0][trainer.current_epoch])
+
+
+def test_each_phase_moves_what_it_trains_and_only_the_second_one_is_kept(tmp_path: Path) -> None:
+    snapshots, best = Snapshots(), ModelCheckpoint(tmp_path, "best", monitor="val/score", mode="max")
+    method = RandomAttentionPretraining(num_pretraining_epochs=2, subset_size=3)
+    fit(tmp_path, method, snapshots, Scores(), best, max_epochs=4)
+    assert snapshots.moved(0) == snapshots.moved(1) == {"embedding", "encoder", "classifier"}
+    assert snapshots.moved(2) == snapshots.moved(3) == {"embedding", "encoder", "scorer"}
+    assert best.best_model_score == 2.0
+
+
+def test_a_resumed_run_finds_its_phase(tmp_path: Path) -> None:
+    keep = ModelCheckpoint(tmp_path, "{epoch}", save_top_k=-1, auto_insert_metric_name=False)
+    make = lambda: RandomAttentionPretraining(num_pretraining_epochs=1, classifier_rate=0.5)  # noqa: E731
+    whole = fit(tmp_path, make(), keep, max_epochs=3)
+    again = fit(tmp_path, make(), ModelCheckpoint(tmp_path / "again"), max_epochs=3, resume=tmp_path / "1.ckpt")
+    for name, value in whole.backbone.state_dict().items():  # type: ignore[union-attr]
+        torch.testing.assert_close(again.backbone.state_dict()[name], value, atol=0, rtol=0)  # type: ignore[union-attr]
+
+
+class LearningRates(Callback):
+    """The learning rate of the group that holds the classifier, after every epoch."""
+
+    def __init__(self) -> None:
+        self.rates: list[float] = []
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
+        wanted = id(pl_module.backbone.classifier.weight)
+        groups = trainer.optimizers[0].param_groups
+        assert sum(len(group["params"]) for group in groups) == len(list(pl_module.parameters()))
+        self.rates += [group["lr"] for group in groups if any(id(p) == wanted for p in group["params"])]
+
+
+def test_a_slow_classifier_has_its_own_learning_rate(tmp_path: Path) -> None:
+    rates = LearningRates()
+    method = RandomAttentionPretraining(num_pretraining_epochs=1, classifier_rate=0.25, random_fraction=0.5)
+    fit(tmp_path, method, rates, max_epochs=2)
+    assert rates.rates == pytest.approx([1e-3, 2.5e-4])
+
+
+def test_weight_zero_is_the_baseline(tmp_path: Path) -> None:
+    baseline = fit(tmp_path, max_epochs=1)
+    for method in (RandomAttentionPretraining(weight=0.0), InstanceWeighting(weight=0.0)):
+        found = fit(tmp_path, method, max_epochs=1)
+        pairs = zip(found.parameters(), baseline.parameters(), strict=True)
+        assert all(torch.equal(got, want) for got, want in pairs)
+
+
+def test_a_training_without_a_second_phase_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="max_epochs"):
+        fit(tmp_path, RandomAttentionPretraining(num_pretraining_epochs=2), max_epochs=2)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_pretraining_epochs": 0},
+        {"subset_size": 0},
+        {"masks": "hard"},
+        {"classifier_rate": 1.5},
+        {"random_fraction": 1.0},
+    ],
+)
+def test_bad_options_of_pretraining_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match=next(iter(options))):
+        RandomAttentionPretraining(**options)
+
+
+def test_both_remedies_together(tmp_path: Path) -> None:
+    methods: list[Method] = [RandomAttentionPretraining(num_pretraining_epochs=1), InstanceWeighting()]
+    fit(tmp_path, *methods, max_epochs=2)
