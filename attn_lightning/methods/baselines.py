@@ -6,31 +6,13 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
-from torch.nn import functional as F
 
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.methods.base import Method
+from attn_lightning.metrics.conicity import conicity
 from attn_lightning.numerics import at_least_float32, full_precision, kl_divergence, log_attention
 from attn_lightning.step import TrainStep
 from attn_lightning.types import LossTerm
-
-
-def conicity(hidden: Tensor, mask: Tensor) -> Tensor:
-    """`mean_t cos(h_t, mean_u h_u)` over the real tokens: how alike the states of a text are.
-
-    Args:
-        hidden: (B, T, D); values at padding are ignored.
-        mask: (B, T) bool, at least one True per row.
-
-    Returns:
-        (B,) in [-1, 1], in practice from 0 (all directions) to 1 (one direction, or one token). A state of length 0
-        has the cosine 0.
-    """
-    inside = mask.unsqueeze(-1)
-    hidden, lengths = hidden.masked_fill(~inside, 0.0), mask.sum(1, keepdim=True)
-    mean = hidden.sum(1) / lengths
-    cosines = F.cosine_similarity(hidden, mean.unsqueeze(1), dim=-1)
-    return (cosines * mask).sum(1) / lengths.squeeze(1)
 
 
 class Diversity(Method):
@@ -39,7 +21,8 @@ class Diversity(Method):
     If all states of a text are nearly the same vector, any attention gives the same context and explains nothing.
 
     Objective:
-        `L = L_task + weight * mean_i conicity(h_i)`, `conicity(h) = mean_t cos(h_t, mean_u h_u)` over real tokens.
+        `L = L_task + weight * mean_i conicity(h_i)`, `conicity(h) = mean_t cos(h_t, mean_u h_u)` over real tokens; the
+        mean goes over the texts of two tokens and more, see `attn_lightning.metrics.conicity`.
 
     Source:
         Mohankumar et al. 2020, Towards Transparent and Explainable Attention Models
@@ -69,7 +52,10 @@ class Diversity(Method):
         """Mean conicity of the labelled texts."""
         output = step.output
         with full_precision(output.hidden.device.type):
-            value = conicity(at_least_float32(output.hidden), output.mask).mean()
+            each = conicity(output.hidden, output.mask)
+        # A text of one token has no conicity: it counts neither as narrow nor as wide.
+        defined = ~each.isnan()
+        value = torch.where(defined, each, 0.0).sum() / defined.sum().clamp_min(1)
         return LossTerm("diversity", value, self.weight)
 
 

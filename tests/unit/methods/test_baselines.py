@@ -1,5 +1,7 @@
 """Conicity against a plain loop and known geometry, supervision against scipy, the control by its statistics."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,7 @@ from attn_lightning.backbone.classifier import AttentionClassifier
 from attn_lightning.data.planted import Planted
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.methods import Diversity, RationaleSupervision
-from attn_lightning.methods.baselines import conicity, rationale_divergence, shuffle_rationale
+from attn_lightning.methods.baselines import rationale_divergence, shuffle_rationale
 from attn_lightning.module import AttentionModule
 from attn_lightning.numerics import masked_softmax
 from attn_lightning.step import TrainStep
@@ -39,35 +41,26 @@ def make_step(rationale: Tensor | None, has_rationale: Tensor | None = None) -> 
 # --- diversity ------------------------------------------------------------------------------------------------------
 
 
-def test_conicity_equals_a_plain_loop() -> None:
-    hidden = torch.randn(3, 6, 5, generator=torch.Generator().manual_seed(0)).numpy()
-    for states, mask, value in zip(hidden, MASK.numpy(), conicity(torch.from_numpy(hidden), MASK), strict=True):
-        mean = np.mean([h for h, real in zip(states, mask, strict=True) if real], axis=0)
+def test_diversity_is_the_mean_conicity_of_the_texts_that_have_one() -> None:
+    step = make_step(None)
+    expected = []
+    for states, mask in zip(step.output.hidden.detach().numpy(), MASK.numpy(), strict=True):
+        mean = states[mask].mean(axis=0)
         cosines = [h @ mean / (np.linalg.norm(h) * np.linalg.norm(mean)) for h in states[mask]]
-        assert value.item() == pytest.approx(np.mean(cosines), abs=1e-6)
+        if len(cosines) > 1:
+            expected.append(np.mean(cosines))
+    assert len(expected) == 2
+    assert Diversity().loss(step).value.item() == pytest.approx(np.mean(expected), abs=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("states", "expected"),
-    [
-        (torch.ones(1, 4, 3), 1.0),
-        (torch.eye(4).unsqueeze(0), 0.5),
-        (torch.tensor([[[1.0, 0.0], [-1.0, 0.0]]]), 0.0),
-        (torch.zeros(1, 3, 2), 0.0),
-    ],
-    ids=["one direction", "orthogonal states have 1 / sqrt(n)", "opposite", "no states"],
-)
-def test_conicity_of_known_geometry(states: Tensor, expected: float) -> None:
-    states.requires_grad_()
-    value = conicity(states, torch.ones(states.shape[:2], dtype=torch.bool))
-    assert value.item() == pytest.approx(expected, abs=1e-6)
-    value.sum().backward()
-    assert torch.isfinite(states.grad).all()  # type: ignore[arg-type]
-
-
-def test_conicity_ignores_the_length_of_all_states() -> None:
-    hidden = torch.randn(3, 6, 5)
-    torch.testing.assert_close(conicity(1e-3 * hidden, MASK), conicity(1e3 * hidden, MASK))
+def test_a_batch_of_single_tokens_teaches_diversity_nothing() -> None:
+    step = make_step(None)
+    alone = MASK & (torch.arange(6) == 0)
+    term = Diversity().loss(replace(step, output=replace(step.output, mask=alone)))
+    term.value.backward()
+    gradients = [p.grad for p in step.model.parameters() if p.grad is not None]
+    assert term.value == 0
+    assert all((gradient == 0).all() for gradient in gradients)
 
 
 def test_diversity_leaves_scorer_and_classifier_alone() -> None:

@@ -64,6 +64,21 @@ def test_the_length_of_the_states_does_not_matter(scale):
     torch.testing.assert_close(conicity(hidden.float() * scale, mask), expected, equal_nan=True)
 
 
+def test_gradients_are_those_of_the_formula_and_finite_where_it_is_undefined():
+    hidden, mask = padded(seed=4, size=4, longest=5, width=3)
+    hidden = hidden.nan_to_num(0.0).requires_grad_()
+
+    def defined(states):
+        return conicity(states, mask)[1:]
+
+    assert torch.autograd.gradcheck(defined, hidden)
+    undefined = torch.stack([torch.tensor([[1.0, 2.0], [-1.0, -2.0]]), torch.zeros(2, 2)]).requires_grad_()
+    values = conicity(undefined, torch.ones(2, 2, dtype=torch.bool))
+    assert values.isnan().all()
+    torch.where(values.isnan(), 0.0, values).sum().backward()
+    assert (undefined.grad == 0).all()
+
+
 def test_padding_order_and_batch_change_nothing():
     hidden, mask = padded(seed=2)
     expected = conicity(hidden, mask)
