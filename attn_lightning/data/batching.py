@@ -9,7 +9,7 @@ import datasets
 import numpy as np
 import torch
 from lightning.pytorch import Trainer
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from attn_lightning.errors import ConfigurationError
@@ -123,6 +123,36 @@ class EncodedTexts(Dataset[Batch]):
         )
 
 
+def length_batches(
+    lengths: ArrayLike, batch_size: int | None = None, token_budget: int | None = None
+) -> Iterator[Rows]:
+    """Every row once, the longest first, in batches of similar length that keep to both bounds.
+
+    Args:
+        lengths: (N,) tokens of every row, each at least 1.
+        batch_size: the most rows of a batch; None: no bound.
+        token_budget: the most tokens of a batch, padding included, so that memory depends on it and not on the data. A
+            longer row is a batch of its own. None: no bound.
+
+    Yields:
+        Rows, as indices into `lengths`.
+    """
+    counts = np.asarray(lengths, np.int64)
+    order = np.argsort(-counts, kind="stable")
+    for start, end in _runs(counts[order], batch_size or len(counts), token_budget):
+        yield order[start:end]
+
+
+def _runs(falling: Rows, most: int, token_budget: int | None, world_size: int = 1) -> Iterator[tuple[int, int]]:
+    """Start and end of runs of at most `most` lengths; padded to the first, a process's share keeps to the budget."""
+    start = 0
+    while start < len(falling):
+        fitting = most if token_budget is None else token_budget // int(falling[start]) * world_size
+        end = min(start + min(most, max(fitting, world_size)), len(falling))
+        yield start, end
+        start = end
+
+
 class LengthBatches(DistributedSampler[list[int]]):
     """Lists of rows of similar length, every row exactly once per epoch over all processes together.
 
@@ -194,13 +224,9 @@ class LengthBatches(DistributedSampler[list[int]]):
 
     def _cut(self, rows: Rows, size: int) -> list[Rows]:
         """Rows, the longest first, in runs of at most `size` that keep to the budget."""
-        batches, start = [], 0
-        while start < len(rows):
-            longest = int(self.lengths[rows[start]])
-            fitting = size if self.token_budget is None else self.token_budget // longest * self.world_size
-            end = start + min(size, max(fitting, self.world_size))
-            batches.append(rows[start:end])
-            start = end
+        runs = _runs(self.lengths[rows], size, self.token_budget, self.world_size)
+        batches = [rows[start:end] for start, end in runs]
+        # Fewer rows than processes would leave one of them without a batch, and the others waiting for it.
         if len(batches) > 1 and len(batches[-1]) < self.world_size:
             batches[-2:] = [np.concatenate(batches[-2:])]
         return batches

@@ -14,17 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from attn_lightning.checks import check_choice, check_numbers
 from attn_lightning.data.batching import Rows
 from attn_lightning.data.cache import MANIFEST, build_aside, default_cache, is_whole
+from attn_lightning.data.formats import Row
+from attn_lightning.data.labels import Labels
 from attn_lightning.data.sdc import uniform_mosaics
 from attn_lightning.data.segments import (
     ClassOptions,
     MosaicExamples,
     SegmentDataModule,
-    check_range,
     seeds,
 )
-from attn_lightning.data.sources import SPLITS, Hub, Labels, Row, Source, Split, SplitName, find, take
+from attn_lightning.data.sources import SPLITS, Hub, Source, Split, SplitName, find, take
 from attn_lightning.errors import ConfigurationError, DataFormatError
 
 logger = logging.getLogger(__name__)
@@ -82,7 +84,7 @@ class CifarOptions(ClassOptions):
 
     Attributes:
         protocol: `disjoint` or `released`.
-        images_per_class: use the first so many training images of every class; None uses all.
+        images_per_class: the number of training images of every class, the first; None uses all.
     """
 
     protocol: Protocol
@@ -90,13 +92,8 @@ class CifarOptions(ClassOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.protocol not in get_args(Protocol):
-            raise ConfigurationError(
-                f"Expected `protocol` to be one of {', '.join(get_args(Protocol))}, but got {self.protocol!r}; pick "
-                "one."
-            )
-        if self.images_per_class is not None:
-            check_range("images_per_class", self.images_per_class, 2)
+        check_choice(choices=get_args(Protocol), protocol=self.protocol)
+        check_numbers(at_least=2, images_per_class=self.images_per_class)
 
 
 class CifarMosaics(SegmentDataModule):
@@ -123,7 +120,7 @@ class CifarMosaics(SegmentDataModule):
         num_foreground_classes: k, the first k classes are foreground and the classes of the task, 2 to 9.
         background_share: share, above 0 and at most 1, of the other classes from which background images come: the
             first of them, rounded, at least one.
-        images_per_class: use the first so many training images of every class; None uses all.
+        images_per_class: the number of training images of every class, the first; None uses all.
         train_mosaics: of the training split.
         validation_mosaics: of the validation split.
         test_mosaics: of the test split.

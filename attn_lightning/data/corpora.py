@@ -1,21 +1,24 @@
 """The data sets by name: where each one is, which classes it has and what its protocols do."""
 
+from abc import ABC, abstractmethod
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import datasets
 
-from attn_lightning.data.datamodule import Recipe, TextDataModule, cut
+from attn_lightning.checks import check_choice
+from attn_lightning.data.datamodule import TextDataModule
+from attn_lightning.data.formats import parquet_label_names
+from attn_lightning.data.preparation import Recipe, cut
+from attn_lightning.data.records import Columns
 from attn_lightning.data.sources import (
     SPLITS,
-    Columns,
     Hub,
     Source,
     find,
     first_row,
     from_files,
-    parquet_label_names,
 )
 from attn_lightning.errors import ConfigurationError
 
@@ -23,23 +26,34 @@ Protocol = Literal["official", "jain_wallace"]
 RATIONALE = ("rationale", "rationale")
 
 
-class SST(TextDataModule):
-    """Stanford Sentiment Treebank, whole sentences, negative 0 and positive 1, neutral ones dropped.
-
-    `official`: 6,920 / 872 / 1,821 sentences, words as the treebank cut them. `jain_wallace` (Jain & Wallace 2019):
-    runs of letters and digits only, numbers merged, sentences of at most 5 words and the longest of every split left
-    out, which leaves 6,355 / 821 / 1,725.
+class ProtocolTexts(TextDataModule, ABC):
+    """Data with an official split and the published protocol of Jain & Wallace (2019).
 
     Args:
         protocol: `official` or `jain_wallace`.
         **kwargs: see `TextDataModule`.
     """
 
-    corpus: ClassVar[str] = "sst2"
-
     def __init__(self, protocol: Protocol = "official", **kwargs: Any) -> None:
+        check_choice(choices=get_args(Protocol), protocol=protocol)
         self.protocol = protocol
         super().__init__(**kwargs)
+
+    @abstractmethod
+    def source(self) -> Source:
+        """Where the rows come from."""
+
+
+class SST(ProtocolTexts):
+    """Stanford Sentiment Treebank, whole sentences, negative 0 and positive 1, neutral ones dropped.
+
+    `official`: 6,920 / 872 / 1,821 sentences, words as the treebank cut them. `jain_wallace` (Jain & Wallace 2019):
+    runs of letters and digits only, numbers merged, sentences of at most 5 words and the longest of every split left
+    out, which leaves 6,355 / 821 / 1,725.
+    """
+
+    corpus: ClassVar[str] = "sst2"
+    classes = ("negative", "positive")
 
     def source(self) -> Source:
         """Local folder `sst2`, else the hub."""
@@ -51,10 +65,6 @@ class SST(TextDataModule):
             return Columns()
         return Columns(split_at_spaces=True, annotations=(("token_sentiment", "token_sentiment"),))
 
-    def declared_labels(self) -> tuple[str, ...]:
-        """Negative and positive."""
-        return ("negative", "positive")
-
     def protocol_recipe(self) -> Recipe:
         """See the class."""
         if self.protocol == "jain_wallace":
@@ -62,32 +72,21 @@ class SST(TextDataModule):
         return Recipe(splitting="treebank")
 
 
-class IMDB(TextDataModule):
+class IMDB(ProtocolTexts):
     """IMDB movie reviews (Maas et al. 2011), negative 0 and positive 1; validation is 20 % of train.
 
     `official`: 20,000 / 5,000 / 25,000 reviews, cut off after 400 words. `jain_wallace`: reviews of 7 to 399 words
     (longer ones are left out), punctuation dropped. Words with fewer than 10 occurrences are unknown in both. 123 texts
     stand in both official splits; `overlap` in the manifest counts those that the training part still holds.
-
-    Args:
-        protocol: `official` or `jain_wallace`.
-        **kwargs: see `TextDataModule`.
     """
 
     corpus: ClassVar[str] = "imdb"
-
-    def __init__(self, protocol: Protocol = "official", **kwargs: Any) -> None:
-        self.protocol = protocol
-        super().__init__(**kwargs)
+    classes = ("negative", "positive")
 
     def source(self) -> Source:
         """Local folder `imdb`, else the hub."""
         hub = Hub("stanfordnlp/imdb", "e6281661ce1c48d982bc483cf8a173c1bbeb5d31")
         return find(self.corpus, self.root, hub, ("train", "test"))
-
-    def declared_labels(self) -> tuple[str, ...]:
-        """Negative and positive."""
-        return ("negative", "positive")
 
     def protocol_recipe(self) -> Recipe:
         """See the class."""
@@ -97,22 +96,14 @@ class IMDB(TextDataModule):
         return shared.replace(max_length=400)
 
 
-class News(TextDataModule):
+class News(ProtocolTexts):
     """Two of the 20 newsgroups, rec.sport.baseball 0 and rec.sport.hockey 1, without headers, footers and quotes.
 
     `official`: split by date, 20 % of train for validation, cut off after 500 words. `jain_wallace`: all posts pooled
     and split 64 / 16 / 20, posts of 7 to 499 words, numbers merged. Words that occur once are unknown in both.
-
-    Args:
-        protocol: `official` or `jain_wallace`.
-        **kwargs: see `TextDataModule`.
     """
 
     corpus: ClassVar[str] = "20news_sports"
-
-    def __init__(self, protocol: Protocol = "official", **kwargs: Any) -> None:
-        self.protocol = protocol
-        super().__init__(**kwargs)
 
     def source(self) -> Source:
         """Local folder `20news_sports`, else all groups from the hub."""
@@ -147,23 +138,16 @@ class News(TextDataModule):
         return super().arrange(splits)
 
 
-class AG(TextDataModule):
+class AG(ProtocolTexts):
     """AG's news, World 0 and Business 1 (classes 0 and 2 of four); validation is 15 % of train.
 
     `official`: title and description. `jain_wallace`: the description only, numbers merged; where the copy has no
     `description` column (the hub's has none) the whole text is used, and the manifest and the log say so. Words with
     fewer than 5 occurrences are unknown.
-
-    Args:
-        protocol: `official` or `jain_wallace`.
-        **kwargs: see `TextDataModule`.
     """
 
     corpus: ClassVar[str] = "ag_news"
-
-    def __init__(self, protocol: Protocol = "official", **kwargs: Any) -> None:
-        self.protocol = protocol
-        super().__init__(**kwargs)
+    classes = ("World", "Sports", "Business", "Sci/Tech")
 
     def source(self) -> Source:
         """Local folder `ag_news`, else the hub."""
@@ -186,10 +170,6 @@ class AG(TextDataModule):
             return []
         return ["The protocol reads the description only; this copy has none in some split, so the whole text is used."]
 
-    def declared_labels(self) -> tuple[str, ...]:
-        """All four classes."""
-        return ("World", "Sports", "Business", "Sci/Tech")
-
     def kept_classes(self) -> tuple[str, ...]:
         """World and business."""
         return ("World", "Business")
@@ -204,66 +184,40 @@ class AG(TextDataModule):
         )
 
 
-class Movies(TextDataModule):
+class RationaleTexts(TextDataModule, ABC):
+    """Words and a mark for each, in a local folder; words that occur once are unknown."""
+
+    def source(self) -> Source:
+        """The local folder."""
+        return find(self.corpus, self.root, None, SPLITS)
+
+    def columns(self) -> Columns:
+        """Words and a mark for each."""
+        return Columns(tokens="tokens", annotations=(RATIONALE,))
+
+    def protocol_recipe(self) -> Recipe:
+        """Words that occur once are unknown."""
+        return Recipe(min_count=2, splitting="treebank")
+
+
+class Movies(RationaleTexts):
     """Movie reviews with rationales (Zaidan et al. 2007, splits of ERASER), negative 0 and positive 1.
 
     Train and validation rationales are not exhaustive (9 % and 7 % of the tokens), those of test are (31 %).
-
-    Args:
-        **kwargs: see `TextDataModule`.
     """
 
     corpus: ClassVar[str] = "movies"
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-
-    def source(self) -> Source:
-        """Local folder `movies`."""
-        return find(self.corpus, self.root, None, SPLITS)
-
-    def columns(self) -> Columns:
-        """Words and a mark for each."""
-        return Columns(tokens="tokens", annotations=(RATIONALE,))
-
-    def declared_labels(self) -> tuple[str, ...]:
-        """Negative and positive."""
-        return ("negative", "positive")
-
-    def protocol_recipe(self) -> Recipe:
-        """Words that occur once are unknown."""
-        return Recipe(min_count=2, splitting="treebank")
+    classes = ("negative", "positive")
 
 
-class HateXplain(TextDataModule):
+class HateXplain(RationaleTexts):
     """Posts with rationales (Mathew et al. 2021): hatespeech 0, normal 1, offensive 2. The content is offensive.
 
     Posts without a rationale have `Batch.has_rationale` False.
-
-    Args:
-        **kwargs: see `TextDataModule`.
     """
 
     corpus: ClassVar[str] = "hatexplain"
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-
-    def source(self) -> Source:
-        """Local folder `hatexplain`."""
-        return find(self.corpus, self.root, None, SPLITS)
-
-    def columns(self) -> Columns:
-        """Words and a mark for each."""
-        return Columns(tokens="tokens", annotations=(RATIONALE,))
-
-    def declared_labels(self) -> tuple[str, ...]:
-        """The three classes."""
-        return ("hatespeech", "normal", "offensive")
-
-    def protocol_recipe(self) -> Recipe:
-        """Words that occur once are unknown."""
-        return Recipe(min_count=2, splitting="treebank")
+    classes = ("hatespeech", "normal", "offensive")
 
 
 class TextFiles(TextDataModule):

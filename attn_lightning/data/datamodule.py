@@ -1,82 +1,40 @@
-"""The data module that all text data sets share: preparation, cache, manifest, batches."""
+"""The data module that all text data sets share: options, prepared data, batches."""
 
-import hashlib
-import json
 import logging
-import math
 import os
-import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
-from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
 import datasets
-import numpy as np
-import pyarrow as pa
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import CombinedLoader
-from numpy.typing import NDArray
-from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from attn_lightning.data.batching import EncodedTexts, RaggedColumn, batch_loader
-from attn_lightning.data.cache import MANIFEST, build_aside, default_cache, is_whole
-from attn_lightning.data.embeddings import Embeddings, RandomEmbeddings, with_random_rows
-from attn_lightning.data.sources import SPLITS, Columns, Labels, Row, Source, records
-from attn_lightning.data.text import PADDING, UNKNOWN, Digits, Splitting, TextOptions, TextTokenizer, Unknown
+from attn_lightning.checks import check_choice, check_numbers
+from attn_lightning.data.batching import EncodedTexts, batch_loader
+from attn_lightning.data.cache import build_aside, default_cache, is_whole
+from attn_lightning.data.embeddings import Embeddings, RandomEmbeddings
+from attn_lightning.data.encoding import ANNOTATIONS
+from attn_lightning.data.preparation import Description, Recipe, cut, prepare
+from attn_lightning.data.prepared import PreparedTexts
+from attn_lightning.data.records import Columns
+from attn_lightning.data.sources import Source
+from attn_lightning.data.text import Digits, TextTokenizer, Unknown
 from attn_lightning.data.unlabeled import (
     EpochOf,
     LabeledTexts,
     LabelOptions,
     UnlabeledTexts,
-    check_language,
-    texts_only,
+    open_pool,
+    pool_folder,
+    prepare_pool,
 )
-from attn_lightning.errors import ConfigurationError, DataFormatError
+from attn_lightning.errors import ConfigurationError
 from attn_lightning.types import Batch, DataSpec
 
 logger = logging.getLogger(__name__)
-
-FORMAT = 1
-"""Part of the cache key: raised whenever the same options would prepare other data."""
-
-ANNOTATIONS = {"rationale": "bool", "shortcut": "int8", "token_sentiment": "int8"}
-TOKENIZER, POOL_FILE = "tokenizer.json", "pool.arrow"
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """The options of the preparation that depend on the data set and its protocol; None in the constructor means these.
-
-    Attributes:
-        min_length: shorter texts, in words, are left out of every split.
-        max_length: longer texts are cut off after so many words; 0 cuts none.
-        length_limit: texts of so many words or more are left out of every split; 0 leaves none out.
-        drop_longest: leave the longest texts of every split out, as a strict "<" against the maximum does.
-        min_count: words that occur less often in train are unknown.
-        digits: see `TextOptions`.
-        splitting: see `TextOptions`.
-        validation_fraction: share of train that is cut off where there is no validation split.
-        split_seed: of every split that is made here.
-    """
-
-    min_length: int = 0
-    max_length: int = 0
-    length_limit: int = 0
-    drop_longest: bool = False
-    min_count: int = 1
-    digits: Digits = "keep"
-    splitting: Splitting = "words"
-    validation_fraction: float = 0.1
-    split_seed: int = 0
-
-    def replace(self, **options: Any) -> "Recipe":
-        """The recipe with other options."""
-        return replace(self, **options)
 
 
 class TextDataModule(LightningDataModule):
@@ -92,7 +50,7 @@ class TextDataModule(LightningDataModule):
         batch_size: examples of a training batch, per process.
         eval_batch_size: examples of a validation, test or prediction batch, per process.
         min_length: texts of fewer words are left out and counted; None: as the data set's protocol says.
-        max_length: texts are cut off after so many words and counted; 0 cuts none; None: as the protocol says.
+        max_length: texts are cut off after this number of words and counted; 0 cuts none; None: as the protocol says.
         min_count: words that occur less often in the training texts are unknown; None: as the protocol says.
         lowercase: fold case.
         digits: `merge` reads all words with digits as one word; None: as the protocol says.
@@ -102,8 +60,8 @@ class TextDataModule(LightningDataModule):
         split_seed: seed of the splits that are made here; None: as the protocol says.
         token_budget: the most tokens of a training batch, padding included; None: no limit beside `batch_size`.
         num_workers: processes that make batches; 0 is fast enough, batches are views into mapped memory.
-        max_examples: train on a random subset of so many examples that keeps the shares of the classes; None takes all.
-        max_test_examples: test on a random subset of so many examples that keeps the shares of the classes; None: all.
+        max_examples: train on a random subset of this size that keeps the shares of the classes; None takes all.
+        max_test_examples: test on a random subset of this size that keeps the shares of the classes; None: all.
         labeled_fraction: share of the training labels of every class that is shown, above 0 and at most 1; None: all.
         labels_per_class: shown training labels of every class, instead of a fraction; None shows all.
         label_seed: which labels are shown; independent of the seed of the training.
@@ -113,8 +71,8 @@ class TextDataModule(LightningDataModule):
         unlabeled_batch_size: texts of an unlabelled batch, per process; None takes `batch_size`.
         epoch_of: an epoch is one pass over the `longer` of labelled and unlabelled batches, while the other starts
             again as often as needed, or over the `shorter`, which leaves a part of the other out, a new one each time.
-        default_tokens: so many tokens without content are put before every text, the same for all texts and on top of
-            `max_length`; for the backbone `DefaultTokens`. 0 for none.
+        default_tokens: the number of tokens without content that are put before every text, the same for all texts
+            and on top of `max_length`; for the backbone `DefaultTokens`. 0 for none.
 
     Raises:
         ConfigurationError: an option is out of its range, or the data is nowhere to be found.
@@ -122,6 +80,7 @@ class TextDataModule(LightningDataModule):
     """
 
     corpus: ClassVar[str] = "texts"
+    classes: ClassVar[tuple[str, ...] | None] = None
 
     def __init__(
         self,
@@ -156,31 +115,40 @@ class TextDataModule(LightningDataModule):
         self.cache = cache or default_cache()
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
-        self.lowercase = lowercase
-        self.unknown: Unknown = unknown
         self.embeddings = embeddings or RandomEmbeddings(300)
         self.token_budget = token_budget
         self.num_workers = num_workers
-        self.max_examples = max_examples
-        self.max_test_examples = max_test_examples
         self.shown_labels = LabelOptions(labeled_fraction, labels_per_class, label_seed)
         self.unlabeled: Literal["train"] | TextDataModule | None = unlabeled
         self.unlabeled_batch_size = batch_size if unlabeled_batch_size is None else unlabeled_batch_size
         self.epoch_of: EpochOf = epoch_of
-        self.default_tokens = default_tokens
-        self._overrides: dict[str, Any] = {
+        overrides = {
             "min_length": min_length,
             "max_length": max_length,
             "min_count": min_count,
             "digits": digits,
             "validation_fraction": validation_fraction,
             "split_seed": split_seed,
+            "lowercase": lowercase,
+            "unknown": unknown,
+            "default_tokens": default_tokens,
+            "max_examples": max_examples,
+            "max_test_examples": max_test_examples,
         }
-        self._folder: Path | None = None
+        self.recipe = self.protocol_recipe().replace(**{k: v for k, v in overrides.items() if v is not None})
+        self._prepared: PreparedTexts | None = None
         self._vectors: Tensor | None = None
         # The command line clears it for `test` and `validate`: a checkpoint's weights would replace them at once.
         self.makes_word_vectors = True
-        _check_options(self)
+        check_numbers(at_least=1, batch_size=batch_size, eval_batch_size=eval_batch_size, token_budget=token_budget)
+        check_numbers(at_least=1, unlabeled_batch_size=unlabeled_batch_size)
+        check_numbers(at_least=0, num_workers=num_workers)
+        check_choice(choices=get_args(EpochOf), epoch_of=epoch_of)
+        if unlabeled not in (None, "train") and not isinstance(unlabeled, TextDataModule):
+            raise ConfigurationError(
+                f"Expected `unlabeled` to be `train` or a text data module, but got {unlabeled!r}; leave it out for "
+                "supervised training."
+            )
 
     # What a data set says of itself.
 
@@ -198,7 +166,7 @@ class TextDataModule(LightningDataModule):
 
     def declared_labels(self) -> tuple[str, ...] | None:
         """The classes by index; None takes those that occur in train."""
-        return None
+        return self.classes
 
     def kept_classes(self) -> tuple[str, ...] | None:
         """The classes to keep, in the order of their index; None keeps all."""
@@ -219,25 +187,76 @@ class TextDataModule(LightningDataModule):
 
     def prepare_data(self) -> None:
         """Read, encode and cache the data and what the embeddings need, on one process; instant if it is cached."""
-        folder = self._locate()
-        if not is_whole(folder):
-            build_aside(folder, self._build)
-        self._load(folder)
+        if not is_whole(self._folder):
+            build_aside(self._folder, partial(prepare, self.describe(), self.recipe))
+        self._open()
         if self.makes_word_vectors:
             self._word_vectors()
-            self._prepare_pool()
+            if isinstance(self.unlabeled, TextDataModule) and not is_whole(folder := self._pool_folder(self.unlabeled)):
+                pool = self.unlabeled
+                build_aside(folder, partial(prepare_pool, pool.describe(), pool.recipe.max_examples, self.tokenizer))
 
     def setup(self, stage: str | None = None) -> None:
         """Map the prepared data into memory."""
-        if self._folder is None:
-            self._load(self._locate())
+        if self._prepared is None:
+            self._open()
         if self.makes_word_vectors and self.unlabeled is not None and "unlabeled" not in self.manifest:
             self._open_pool(self.unlabeled)
 
     @cached_property
-    def recipe(self) -> Recipe:
-        """The protocol's options with the user's in their place."""
-        return self.protocol_recipe().replace(**{k: v for k, v in self._overrides.items() if v is not None})
+    def found(self) -> Source:
+        """The source, looked for once."""
+        return self.source()
+
+    def describe(self) -> Description:
+        """All that the data set says of itself, as `prepare` takes it."""
+        return Description(
+            self.corpus,
+            type(self).__name__,
+            self.found,
+            self.columns(),
+            self.declared_labels(),
+            self.kept_classes(),
+            getattr(self, "protocol", None),
+            self.notes(),
+            self.arrange,
+        )
+
+    @cached_property
+    def _folder(self) -> Path:
+        return self.cache / f"{self.corpus}-{self.describe().key(self.recipe)[:20]}"
+
+    def _pool_folder(self, other: "TextDataModule") -> Path:
+        other.root = other.root or self.root
+        key = self.describe().key(self.recipe)
+        return pool_folder(self.cache, key, other.describe(), other.recipe.max_examples)
+
+    def _open(self) -> None:
+        self._prepared, self._vectors = PreparedTexts(self._folder), None
+        labels = self.dataset("train").data.column("label").to_numpy()
+        self.labeled_rows = self.shown_labels.choose(labels)
+        if len(self.labeled_rows) < len(labels):
+            self.manifest["labeled"] = self.shown_labels.describe(self.labeled_rows, labels, self.label_names)
+
+    def _open_pool(self, pool: "Literal['train'] | TextDataModule") -> None:
+        self._pool, content = self.dataset("train"), {"name": "train", "rows": len(self.dataset("train"))}
+        if isinstance(pool, TextDataModule):
+            self._pool, content = open_pool(self._pool_folder(pool))
+        self.manifest["unlabeled"] = content | {"batch_size": self.unlabeled_batch_size, "epoch_of": self.epoch_of}
+        logger.info("%s: %d labelled texts, %d unlabelled ones", self.corpus, len(self.labeled_rows), len(self._pool))
+
+    def _ready(self) -> PreparedTexts:
+        if self._prepared is None:
+            raise ConfigurationError(
+                "Expected prepared data, but got a data module before `setup`; call `prepare_data()` and `setup()`."
+            )
+        return self._prepared
+
+    def _word_vectors(self) -> Tensor:
+        if self._vectors is None:
+            seed = int(os.environ.get("PL_GLOBAL_SEED") or 0)
+            self._vectors = self._ready().word_vectors(self.embeddings, self.cache / "embeddings", seed)
+        return self._vectors
 
     # What the others read after setup.
 
@@ -251,7 +270,7 @@ class TextDataModule(LightningDataModule):
             embedding_size=self.embeddings.dimension,
             label_names=self.label_names,
             embedding_weights=weights,
-            num_default_tokens=self.default_tokens,
+            num_default_tokens=self.recipe.default_tokens,
         )
 
     @property
@@ -259,24 +278,23 @@ class TextDataModule(LightningDataModule):
         """One name per class."""
         return tuple(self.manifest["label_names"])
 
-    @cached_property
+    @property
     def manifest(self) -> dict[str, Any]:
         """Where the data came from and what was made of it; JSON."""
-        content: dict[str, Any] = json.loads((self._ready() / MANIFEST).read_text("utf-8"))
-        return content
+        return self._ready().manifest
 
-    @cached_property
+    @property
     def tokenizer(self) -> TextTokenizer:
         """The tokenizer that encoded the data."""
-        return TextTokenizer.from_str((self._ready() / TOKENIZER).read_text("utf-8"))
+        return self._ready().tokenizer
 
     def dataset(self, split: str) -> datasets.Dataset:
         """The encoded split, memory-mapped: `text`, `label`, `ids`, `starts`, `ends` and annotations."""
-        if split not in self._splits:
-            raise ConfigurationError(
-                f"Expected a split out of {', '.join(self._splits)}, but got {split!r}; the data has no such split."
-            )
-        return self._splits[split]
+        return self._ready().split(split)
+
+    def annotations(self, split: str) -> frozenset[str]:
+        """Which marks of words the batches of a split carry: `rationale`, `shortcut`."""
+        return frozenset(ANNOTATIONS) & frozenset(self.dataset(split).column_names)
 
     def examples(self, split: str) -> EncodedTexts:
         """A split in random access, for whoever evaluates a model on it; of train all rows, labels shown."""
@@ -331,356 +349,3 @@ class TextDataModule(LightningDataModule):
 
     def _loader_of(self, data: EncodedTexts, batch_size: int, seed: int = 0, **options: Any) -> DataLoader[Batch]:
         return batch_loader(data, batch_size, trainer=self.trainer, num_workers=self.num_workers, seed=seed, **options)
-
-    def _word_vectors(self) -> Tensor:
-        if self._vectors is None:
-            seed = int(os.environ.get("PL_GLOBAL_SEED") or 0)
-            vocabulary = self.tokenizer.vocabulary
-            words = vocabulary[: len(vocabulary) - self.default_tokens]
-            vectors = self.embeddings.build(words, self._sentences, self.cache / "embeddings", seed)
-            self._vectors = with_random_rows(vectors, self.default_tokens, seed) if self.default_tokens else vectors
-        return self._vectors
-
-    def _sentences(self) -> Iterator[list[str]]:
-        words = np.array(self.tokenizer.vocabulary, object)
-        for chunk in self._splits["train"].data.column("ids").chunks:
-            values, bounds = words[chunk.values.to_numpy()], chunk.offsets.to_numpy()
-            for start, end in pairwise(bounds):
-                yield values[start + self.default_tokens : end].tolist()
-
-    # Preparation.
-
-    def _ready(self) -> Path:
-        if self._folder is None:
-            raise ConfigurationError(
-                "Expected prepared data, but got a data module before `setup`; call `prepare_data()` and `setup()`."
-            )
-        return self._folder
-
-    def _locate(self) -> Path:
-        return self.cache / f"{self.corpus}-{self._key[:20]}"
-
-    @cached_property
-    def found(self) -> Source:
-        """The source, looked for once."""
-        return self.source()
-
-    @cached_property
-    def _key(self) -> str:
-        content = {
-            "format": FORMAT,
-            "source": [self.found.kind, self.found.revision],
-            "recipe": asdict(self.recipe),
-            "columns": asdict(self.columns()),
-            "labels": [self.declared_labels(), self.kept_classes()],
-            "arrange": [type(self).__name__, getattr(self, "protocol", None)],
-            "text": [self.lowercase, self.unknown],
-            "max_examples": self.max_examples,
-        }
-        # Newer options count only where they are used, so that what was prepared before stays valid.
-        newer = {"default_tokens": self.default_tokens, "max_test_examples": self.max_test_examples}
-        content |= {name: value for name, value in newer.items() if value}
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-    def _load(self, folder: Path) -> None:
-        if not is_whole(folder):
-            raise ConfigurationError(
-                f"Expected prepared data in {folder}, but got none; call `prepare_data()` first (the Trainer does)."
-            )
-        self._folder, self._vectors = folder, None
-        for name in ("manifest", "tokenizer"):
-            self.__dict__.pop(name, None)
-        self._splits = {split: _open(folder / f"{split}.arrow") for split in self.manifest["splits"]}
-        labels = self._splits["train"].data.column("label").to_numpy()
-        self.labeled_rows = self.shown_labels.choose(labels)
-        if len(self.labeled_rows) < len(labels):
-            self.manifest["labeled"] = self.shown_labels.describe(self.labeled_rows, labels, self.label_names)
-
-    # The unlabelled pool.
-
-    def _pool_folder(self, other: "TextDataModule") -> Path:
-        other.root = other.root or self.root
-        content = [FORMAT, self._key, other.found.revision, asdict(other.columns()), other.max_examples]
-        return self.cache / f"pool-{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:20]}"
-
-    def _prepare_pool(self) -> None:
-        if isinstance(self.unlabeled, TextDataModule):
-            folder = self._pool_folder(self.unlabeled)
-            if not is_whole(folder):
-                build_aside(folder, partial(self._build_pool, self.unlabeled))
-
-    def _build_pool(self, other: "TextDataModule", folder: Path) -> None:
-        with tempfile.TemporaryDirectory(dir=folder.parent) as raw:
-            texts = texts_only(other.found.splits["train"], other.columns(), other.max_examples)
-            rows = _write(texts, Path(raw) / "pool.arrow")
-            share = check_language(rows, self.tokenizer, other.corpus)
-            _encode(rows, self.tokenizer, folder / POOL_FILE)
-        encoded = _open(folder / POOL_FILE)
-        manifest = {
-            "name": other.corpus,
-            "source": {key: getattr(other.found, key) for key in ("kind", "location", "revision")},
-            "rows": len(encoded),
-            "unknown_share": share,
-            "files": {POOL_FILE: (folder / POOL_FILE).stat().st_size},
-        }
-        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False), "utf-8")
-
-    def _open_pool(self, pool: "Literal['train'] | TextDataModule") -> None:
-        content: dict[str, Any] = {"name": "train", "rows": len(self.dataset("train"))}
-        self._pool = self.dataset("train")
-        if isinstance(pool, TextDataModule):
-            folder = self._pool_folder(pool)
-            self._pool, content = _open(folder / POOL_FILE), json.loads((folder / MANIFEST).read_text("utf-8"))
-            del content["files"]
-        self.manifest["unlabeled"] = content | {"batch_size": self.unlabeled_batch_size, "epoch_of": self.epoch_of}
-        logger.info("%s: %d labelled texts, %d unlabelled ones", self.corpus, len(self.labeled_rows), len(self._pool))
-
-    def _labels(self) -> Labels:
-        declared = self.declared_labels()
-        if declared is None:
-            declared = Labels.scan(self.found.splits["train"], self.columns().label).names
-        return Labels(declared, self.kept_classes())
-
-    def _build(self, folder: Path) -> None:
-        labels = self._labels()
-        with tempfile.TemporaryDirectory(dir=folder.parent) as raw:
-            splits = {
-                name: _write(records(split, self.columns(), labels), Path(raw) / f"{name}.arrow")
-                for name, split in self.found.splits.items()
-            }
-            splits, filtered = self._select(self.arrange(splits))
-            tokenizer = TextTokenizer.train(_training_texts(splits["train"]), self.recipe.min_count, self._text_options)
-            for name, rows in splits.items():
-                _encode(rows, tokenizer, folder / f"{name}.arrow")
-        (folder / TOKENIZER).write_text(tokenizer.to_str(), "utf-8")
-        encoded = {name: _open(folder / f"{name}.arrow") for name in splits}
-        manifest = self._describe(encoded, filtered, labels.kept, len(tokenizer))
-        manifest["files"] = {path.name: path.stat().st_size for path in folder.iterdir()}
-        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False), "utf-8")
-
-    @property
-    def _text_options(self) -> TextOptions:
-        recipe = self.recipe
-        kept = (recipe.digits, self.unknown, recipe.splitting, recipe.max_length)
-        return TextOptions(self.lowercase, *kept, self.default_tokens)
-
-    def _select(self, splits: dict[str, datasets.Dataset]) -> tuple[dict[str, datasets.Dataset], dict[str, int]]:
-        kept: dict[str, datasets.Dataset] = {
-            name: _within(splits[name], self.recipe, self._text_options) for name in SPLITS if name in splits
-        }
-        filtered = {name: len(splits[name]) - len(rows) for name, rows in kept.items()}
-        for name, most in (("train", self.max_examples), ("test", self.max_test_examples)):
-            if most is not None and most < len(kept[name]):
-                kept[name] = cut(kept[name], 1 - most / len(kept[name]), self.recipe.split_seed)[0]
-        return kept, filtered
-
-    def _describe(
-        self, splits: dict[str, datasets.Dataset], filtered: dict[str, int], names: tuple[str, ...], num_words: int
-    ) -> dict[str, Any]:
-        contents = {}
-        digests = {name: _digests(rows) for name, rows in splits.items()}
-        for name, rows in splits.items():
-            contents[name] = _statistics(rows, names) | {"filtered": filtered[name], "sha256": digests[name][0]}
-            if name != "train":
-                contents[name]["overlap"] = int(np.isin(digests[name][1], digests["train"][1]).sum())
-            _report(self.corpus, name, contents[name])
-        return {
-            "name": self.corpus,
-            "source": {key: getattr(self.found, key) for key in ("kind", "location", "revision")},
-            "protocol": getattr(self, "protocol", None),
-            "recipe": asdict(self.recipe),
-            "tokenizer": asdict(self._text_options),
-            "label_names": names,
-            "vocabulary_size": num_words,
-            "notes": self.notes(),
-            "splits": contents,
-        }
-
-
-def cut(rows: datasets.Dataset, fraction: float, seed: int) -> tuple[datasets.Dataset, datasets.Dataset]:
-    """Two stratified parts, the second with `fraction` of the rows, as scikit-learn's `train_test_split` makes them.
-
-    Raises:
-        DataFormatError: there are too few rows of some class.
-    """
-    labels = rows.select_columns(["label"]).with_format("numpy")[:]["label"]
-    try:
-        first, second = train_test_split(
-            np.arange(len(rows)), test_size=fraction, random_state=seed, stratify=labels, shuffle=True
-        )
-    except ValueError as error:
-        raise DataFormatError(
-            f"Expected enough examples of every class to cut {fraction:.0%} off, but got {len(rows)} ({error}); give "
-            "a validation split of your own or change `validation_fraction`."
-        ) from error
-    return rows.select(np.sort(first)), rows.select(np.sort(second))
-
-
-def _check_options(module: "TextDataModule") -> None:
-    recipe = module.recipe
-    counts = {"batch_size": module.batch_size, "eval_batch_size": module.eval_batch_size, "min_count": recipe.min_count}
-    counts["unlabeled_batch_size"] = module.unlabeled_batch_size
-    optional = {name: getattr(module, name) for name in ("token_budget", "max_examples", "max_test_examples")}
-    counts |= {name: value for name, value in optional.items() if value is not None}
-    lowest = {"min_length": recipe.min_length, "max_length": recipe.max_length, "num_workers": module.num_workers}
-    lowest["default_tokens"] = module.default_tokens
-    for names, least in ((counts, 1), (lowest, 0), ({"split_seed": recipe.split_seed}, 0)):
-        for name, value in names.items():
-            if value < least:
-                raise ConfigurationError(f"Expected `{name}` to be {least} or more, but got {value}; raise it.")
-    if module.epoch_of not in get_args(EpochOf):
-        raise ConfigurationError(f"Expected `epoch_of` to be longer or shorter, but got {module.epoch_of!r}; pick one.")
-    if module.unlabeled not in (None, "train") and not isinstance(module.unlabeled, TextDataModule):
-        raise ConfigurationError(
-            f"Expected `unlabeled` to be `train` or a text data module, but got {module.unlabeled!r}; leave it out for "
-            "supervised training."
-        )
-    if not 0 < recipe.validation_fraction < 1:
-        raise ConfigurationError(
-            f"Expected `validation_fraction` to be between 0 and 1, but got {recipe.validation_fraction}; 0.1 is usual."
-        )
-
-
-def _open(path: Path) -> datasets.Dataset:
-    return datasets.Dataset.from_file(str(path))
-
-
-def _write(rows: Iterator[Row], path: Path) -> datasets.Dataset:
-    """Rows to an Arrow file, a thousand in memory at a time.
-
-    Raises:
-        DataFormatError: there are none.
-    """
-    chunk = list(islice(rows, 1000))
-    if not chunk:
-        raise DataFormatError(f"Expected examples in the {path.stem} split, but got none; check its file and classes.")
-    types = {"line": pa.int64(), "label": pa.int64(), "text": pa.string(), "tokens": pa.list_(pa.string())}
-    types |= dict.fromkeys(ANNOTATIONS, pa.list_(pa.int8()))
-    schema = pa.schema({name: kind for name, kind in types.items() if name in chunk[0]})
-    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, schema) as writer:
-        while chunk:
-            writer.write_table(pa.Table.from_pylist(chunk, schema))
-            chunk = list(islice(rows, 1000))
-    return _open(path)
-
-
-def _batches(rows: datasets.Dataset, column: str) -> Iterator[list[Any]]:
-    for batch in rows.select_columns([column]).iter(batch_size=1000):
-        yield batch[column]
-
-
-def _training_texts(rows: datasets.Dataset) -> Iterator[Any]:
-    column = "tokens" if "tokens" in rows.column_names else "text"
-    return chain.from_iterable(_batches(rows, column))
-
-
-def _within(rows: datasets.Dataset, recipe: Recipe, options: TextOptions) -> datasets.Dataset:
-    """The rows whose length in words the recipe admits."""
-    if not (recipe.min_length or recipe.length_limit or recipe.drop_longest):
-        return rows
-    if "tokens" in rows.column_names:
-        lengths = np.array([len(words) for batch in _batches(rows, "tokens") for words in batch])
-    else:
-        counter = TextTokenizer([PADDING, UNKNOWN], replace(options, default_tokens=0))
-        lengths = np.array([count for batch in _batches(rows, "text") for count in counter.count_words(batch)])
-    limit = min(recipe.length_limit or math.inf, lengths.max() if recipe.drop_longest else math.inf)
-    kept = rows.select(np.flatnonzero((lengths >= recipe.min_length) & (lengths < limit)))
-    if not len(kept):
-        raise DataFormatError(
-            f"Expected texts of {recipe.min_length} words or more and fewer than {limit}, but got lengths of "
-            f"{lengths.min()} to {lengths.max()}; change `min_length`."
-        )
-    return kept
-
-
-def _encode(rows: datasets.Dataset, tokenizer: TextTokenizer, path: Path) -> None:
-    annotations = [name for name in ANNOTATIONS if name in rows.column_names]
-    features = {"line": "int64", "label": "int64", "text": "string", "truncated": "bool", "unknown": "bool"}
-    lists = dict.fromkeys(("ids", "starts", "ends"), "int32") | {name: ANNOTATIONS[name] for name in annotations}
-    if "rationale" in annotations:
-        features["has_rationale"] = "bool"
-    schema = {name: datasets.Value(kind) for name, kind in features.items()}
-    schema |= {name: datasets.Sequence(datasets.Value(kind)) for name, kind in lists.items()}
-
-    schema = datasets.Features(schema)
-
-    def encode(table: pa.Table) -> pa.Table:
-        words = table.column("tokens").to_pylist() if "tokens" in table.column_names else None
-        encoding = (
-            tokenizer.encode_batch(table.column("text").to_pylist())
-            if words is None
-            else tokenizer.encode_tokens(words)
-        )
-        columns: dict[str, Any] = {name: table.column(name) for name in ("line", "label", "text")}
-        columns |= {"truncated": encoding.truncated, "unknown": encoding.unknown, "ids": _lists(encoding.ids)}
-        columns["starts"] = _lists([offsets[:, 0] for offsets in encoding.offsets])
-        columns["ends"] = _lists([offsets[:, 1] for offsets in encoding.offsets])
-        for name in annotations:
-            marks = table.column(name).to_pylist()
-            columns[name] = _lists(
-                [_pick(*pair) for pair in zip(marks, encoding.positions, strict=True)], ANNOTATIONS[name]
-            )
-            if name == "rationale":
-                columns["has_rationale"] = [row is not None for row in marks]
-        return pa.table({name: columns[name] for name in schema}).cast(schema.arrow_schema)
-
-    rows.with_format("arrow").map(
-        encode,
-        batched=True,
-        features=schema,
-        remove_columns=[name for name in rows.column_names if name not in schema],
-        cache_file_name=str(path),
-        load_from_cache_file=False,
-        new_fingerprint=path.parent.name + path.stem,
-        desc=f"encoding {path.stem}",
-    )
-
-
-def _lists(rows: Sequence[NDArray[Any]], kind: str = "int32") -> pa.ListArray:
-    """A list column straight from arrays; going through Python lists would take most of the preparation."""
-    bounds = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
-    return pa.ListArray.from_arrays(pa.array(bounds, pa.int32()), pa.array(np.concatenate(rows).astype(kind)))
-
-
-def _pick(marks: list[int] | None, positions: NDArray[np.int32]) -> NDArray[np.int8]:
-    """The annotation of the tokens that were kept; 0 where there is none."""
-    values = np.array([*(marks or [0] * (int(positions.max()) + 1)), 0], np.int8)
-    return values[positions]
-
-
-def _statistics(rows: datasets.Dataset, names: tuple[str, ...]) -> dict[str, Any]:
-    """Counts per class, and of what happened to the texts."""
-    lengths = RaggedColumn(rows, "ids").lengths
-    counts = np.bincount(rows.data.column("label").to_numpy(), minlength=len(names))
-    flags = {name: int(rows.data.column(name).to_numpy().sum()) for name in ("truncated", "unknown")}
-    classes = dict(zip(names, counts.tolist(), strict=True))
-    return {"rows": len(rows), "classes": classes, "tokens": int(lengths.sum()), "longest": int(lengths.max()), **flags}
-
-
-def _report(name: str, split: str, content: dict[str, Any]) -> None:
-    """Log what was done to a split.
-
-    Raises:
-        DataFormatError: all rows are of one class.
-    """
-    classes = [label for label, count in content["classes"].items() if count]
-    if len(classes) < 2:
-        raise DataFormatError(
-            f"Expected at least two classes in the {split} split of {name}, but got {classes} only; check the file."
-        )
-    logger.info(
-        "%s, %s: %d texts, %d cut off, %d left out by length, %d without a known word, %s",
-        name, split, content["rows"], content["truncated"], content["filtered"], content["unknown"],
-        content["classes"],
-    )  # fmt: skip
-
-
-def _digests(rows: datasets.Dataset) -> tuple[str, NDArray[np.uint64]]:
-    """SHA-256 of labels and texts in their order, and a short digest of each text."""
-    whole, texts = hashlib.sha256(), np.empty(len(rows), np.uint64)
-    labels = rows.data.column("label").to_numpy()
-    for row, text in enumerate(chain.from_iterable(_batches(rows, "text"))):
-        digest = hashlib.sha256(text.encode()).digest()
-        whole.update(b"%d" % labels[row] + digest)
-        texts[row] = int.from_bytes(digest[:8], "little")
-    return whole.hexdigest(), texts

@@ -7,12 +7,14 @@ change; each mosaic has a seed of its own. No global generator is touched.
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from attn_lightning.checks import check_choice, check_numbers
 from attn_lightning.data.batching import Rows
 from attn_lightning.data.legacy_random import LegacyIntegers
 from attn_lightning.data.segments import (
@@ -24,11 +26,9 @@ from attn_lightning.data.segments import (
     Points,
     SegmentDataModule,
     assemble,
-    check_range,
     seeds,
 )
 from attn_lightning.data.sources import SPLITS, SplitName
-from attn_lightning.errors import ConfigurationError
 
 Kind = Literal["em1", "em2", "em3"]
 FloatArray = NDArray[np.float64]
@@ -133,86 +133,16 @@ def uniform_mosaics(of_seeds: range, background: Rows, foreground: Rows, classes
     return Mosaics(assemble(background[others], places, position), classes[places], position)
 
 
-class Blobs(SegmentDataModule):
-    """Mosaics of nine points in the plane out of ten blobs; the one from blobs 0 to 2 decides the label.
+class PointMosaics(SegmentDataModule, ABC):
+    """What blobs and ellipses share: published points of ten classes and the mosaics of the seeds 0 to 5999.
 
-    Bit for bit the published data: 5,000 points from `multivariate_normal(mean, 0.01 I)` after `seed(12)`, and the
-    mosaics of the seeds 0 to 2999 (train) and 3000 to 5999 (test). There was no validation split: ours has the seeds
-    after those. Smaller splits are the beginning of the published ones.
-
-    Args:
-        num_segments: m, points of a mosaic, at least 2.
-        num_foreground_classes: k, the blobs 0 to k - 1 are foreground and the classes of the task, 2 to 9.
-        background_share: share, above 0 and at most 1, of the other blobs from which background points come: the first
-            of them, rounded, at least one.
-        train_mosaics: of the training split.
-        validation_mosaics: of the validation split.
-        test_mosaics: of the test split.
-        batch_size: mosaics of a training batch, per process.
-        eval_batch_size: mosaics of a validation, test or prediction batch, per process.
-        num_workers: processes that make batches; 0 is fast enough.
-
-    Raises:
-        ConfigurationError: an option is out of its range.
-    """
-
-    corpus = "blobs"
-    segment_shape: ClassVar[tuple[int, ...]] = (2,)
-
-    def __init__(
-        self,
-        num_segments: int = 9,
-        num_foreground_classes: int = 3,
-        background_share: float = 1.0,
-        train_mosaics: int = PUBLISHED_TRAIN,
-        validation_mosaics: int = 500,
-        test_mosaics: int = PUBLISHED_TEST,
-        batch_size: int = 250,
-        eval_batch_size: int = 512,
-        num_workers: int = 0,
-    ) -> None:
-        self.options = ClassOptions(
-            num_segments=num_segments,
-            num_foreground_classes=num_foreground_classes,
-            background_share=background_share,
-            train_mosaics=train_mosaics,
-            validation_mosaics=validation_mosaics,
-            test_mosaics=test_mosaics,
-        )
-        super().__init__(
-            self.options,
-            tuple(f"blob_{label}" for label in range(num_foreground_classes)),
-            batch_size,
-            eval_batch_size,
-            num_workers,
-        )
-
-    def make(self) -> dict[SplitName, MosaicExamples]:
-        """All splits, of the same points."""
-        pool = Points(*blob_points())
-        ranges = seeds(self.options, PUBLISHED_TRAIN, PUBLISHED_TEST)
-        return {s: MosaicExamples(pool, blob_mosaics(ranges[s], pool.classes, self.options)) for s in SPLITS}
-
-    def source(self) -> dict[str, Any]:
-        """Embedded; the revision stands for the options and the generator."""
-        return _embedded(self.corpus, self.options)
-
-    def notes(self) -> list[str]:
-        """The splits share their points."""
-        return [SHARED_POINTS]
-
-
-class Ellipses(SegmentDataModule):
-    """Mosaics of nine points in five dimensions out of ten ellipses; the one from ellipses 0 to 2 decides the label.
-
-    Bit for bit the published data: 500 points per class from `multivariate_normal` after `seed(12)`, and the mosaics of
-    the seeds 0 to 2999 (train) and 3000 to 5999 (test). There was no validation split: ours has the seeds after those.
-    Smaller splits are the beginning of the published ones.
+    The seeds 0 to 2999 are the training mosaics and 3000 to 5999 those of the test. There was no validation split: ours
+    has the seeds after those. Smaller splits are the beginning of the published ones.
 
     Args:
         num_segments: m, points of a mosaic, at least 2.
-        num_foreground_classes: k, the ellipses 0 to k - 1 are foreground and the classes of the task, 2 to 9.
-        background_share: share, above 0 and at most 1, of the other ellipses from which background points come: the
+        num_foreground_classes: k, the classes 0 to k - 1 are foreground and the classes of the task, 2 to 9.
+        background_share: share, above 0 and at most 1, of the other classes from which background points come: the
             first of them, rounded, at least one.
         train_mosaics: of the training split.
         validation_mosaics: of the validation split.
@@ -225,9 +155,6 @@ class Ellipses(SegmentDataModule):
         ConfigurationError: an option is out of its range.
     """
 
-    corpus = "ellipses"
-    segment_shape: ClassVar[tuple[int, ...]] = (5,)
-
     def __init__(
         self,
         num_segments: int = 9,
@@ -248,24 +175,22 @@ class Ellipses(SegmentDataModule):
             validation_mosaics=validation_mosaics,
             test_mosaics=test_mosaics,
         )
-        super().__init__(
-            self.options,
-            tuple(f"ellipse_{label}" for label in range(num_foreground_classes)),
-            batch_size,
-            eval_batch_size,
-            num_workers,
-        )
+        names = tuple(f"{self.corpus.removesuffix('s')}_{label}" for label in range(num_foreground_classes))
+        super().__init__(self.options, names, batch_size, eval_batch_size, num_workers)
+
+    @abstractmethod
+    def points(self) -> tuple[FloatArray, Rows]:
+        """All points and their classes."""
+
+    @abstractmethod
+    def mosaics(self, of_seeds: range, classes: Rows) -> Mosaics:
+        """One mosaic of these points per seed."""
 
     def make(self) -> dict[SplitName, MosaicExamples]:
         """All splits, of the same points."""
-        pool = Points(*ellipse_points())
-        # The points are in the order of their classes.
-        background = np.flatnonzero(pool.classes >= self.options.num_foreground_classes)
-        background = background[pool.classes[background] < self.options.first_unused_class]
-        foreground = np.flatnonzero(pool.classes < self.options.num_foreground_classes)
+        pool = Points(*self.points())
         ranges = seeds(self.options, PUBLISHED_TRAIN, PUBLISHED_TEST)
-        parts = (background, foreground, pool.classes, self.options.num_segments)
-        return {split: MosaicExamples(pool, uniform_mosaics(ranges[split], *parts)) for split in SPLITS}
+        return {split: MosaicExamples(pool, self.mosaics(ranges[split], pool.classes)) for split in SPLITS}
 
     def source(self) -> dict[str, Any]:
         """Embedded; the revision stands for the options and the generator."""
@@ -274,6 +199,49 @@ class Ellipses(SegmentDataModule):
     def notes(self) -> list[str]:
         """The splits share their points."""
         return [SHARED_POINTS]
+
+
+class Blobs(PointMosaics):
+    """Mosaics of nine points in the plane out of ten blobs; the one from blobs 0 to 2 decides the label.
+
+    Bit for bit the published data: 5,000 points from `multivariate_normal(mean, 0.01 I)` after `seed(12)`, and the
+    mosaics of the seeds 0 to 2999 (train) and 3000 to 5999 (test). There was no validation split: ours has the seeds
+    after those.
+    """
+
+    corpus = "blobs"
+    segment_shape: ClassVar[tuple[int, ...]] = (2,)
+
+    def points(self) -> tuple[FloatArray, Rows]:
+        """See `blob_points`."""
+        return blob_points()
+
+    def mosaics(self, of_seeds: range, classes: Rows) -> Mosaics:
+        """See `blob_mosaics`."""
+        return blob_mosaics(of_seeds, classes, self.options)
+
+
+class Ellipses(PointMosaics):
+    """Mosaics of nine points in five dimensions out of ten ellipses; the one from ellipses 0 to 2 decides the label.
+
+    Bit for bit the published data: 500 points per class from `multivariate_normal` after `seed(12)`, and the mosaics of
+    the seeds 0 to 2999 (train) and 3000 to 5999 (test). There was no validation split: ours has the seeds after those.
+    """
+
+    corpus = "ellipses"
+    segment_shape: ClassVar[tuple[int, ...]] = (5,)
+
+    def points(self) -> tuple[FloatArray, Rows]:
+        """See `ellipse_points`."""
+        return ellipse_points()
+
+    def mosaics(self, of_seeds: range, classes: Rows) -> Mosaics:
+        """See `uniform_mosaics`; the points are in the order of their classes."""
+        first, unused = self.options.num_foreground_classes, self.options.first_unused_class
+        background = np.flatnonzero((classes >= first) & (classes < unused))
+        return uniform_mosaics(
+            of_seeds, background, np.flatnonzero(classes < first), classes, self.options.num_segments
+        )
 
 
 @dataclass(frozen=True)
@@ -310,11 +278,8 @@ class ErrorModeOptions(MosaicOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.kind not in get_args(Kind):
-            raise ConfigurationError(
-                f"Expected `kind` to be one of {', '.join(get_args(Kind))}, but got {self.kind!r}; pick one."
-            )
-        check_range("seed", self.seed, 0)
+        check_choice(choices=get_args(Kind), kind=self.kind)
+        check_numbers(at_least=0, seed=self.seed)
 
 
 def error_mode_examples(split: SplitName, options: ErrorModeOptions) -> MosaicExamples:

@@ -15,6 +15,7 @@ from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
+from attn_lightning.checks import check_numbers
 from attn_lightning.data.batching import Rows, batch_loader
 from attn_lightning.data.sources import SPLITS, SplitName
 from attn_lightning.errors import ConfigurationError
@@ -162,9 +163,9 @@ class MosaicOptions:
     test_mosaics: int
 
     def __post_init__(self) -> None:
-        check_range("num_segments", self.num_segments, 2)
-        for split in SPLITS:
-            check_range(f"{split}_mosaics", self.mosaics(split), 1)
+        check_numbers(at_least=2, num_segments=self.num_segments)
+        sizes = {f"{split}_mosaics": self.mosaics(split) for split in SPLITS}
+        check_numbers(at_least=1, **sizes, advice="no split may be empty")
 
     def mosaics(self, split: SplitName) -> int:
         """Mosaics of a split."""
@@ -187,12 +188,8 @@ class ClassOptions(MosaicOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_range("num_foreground_classes", self.num_foreground_classes, 2, NUM_CLASSES - 1)
-        if not 0 < self.background_share <= 1:
-            raise ConfigurationError(
-                f"Expected `background_share` to be above 0 and at most 1, but got {self.background_share}; 1 draws "
-                "background segments from all other classes."
-            )
+        check_numbers(at_least=2, below=NUM_CLASSES, num_foreground_classes=self.num_foreground_classes)
+        check_numbers(above=0, at_most=1, background_share=self.background_share)
 
     @property
     def num_background_classes(self) -> int:
@@ -207,13 +204,6 @@ class ClassOptions(MosaicOptions):
 
 NUM_CLASSES = 10
 """Classes of the segments in all published data sets but the error modes."""
-
-
-def check_range(name: str, value: float, low: float, high: float | None = None) -> None:
-    """Raise a `ConfigurationError` where an option is not in [low, high]."""
-    if not low <= value <= (float("inf") if high is None else high):
-        bounds = f"at least {low}" if high is None else f"between {low} and {high}"
-        raise ConfigurationError(f"Expected `{name}` to be {bounds}, but got {value}; change it.")
 
 
 def seeds(options: MosaicOptions, published_train: int, published_test: int) -> dict[SplitName, range]:
@@ -264,9 +254,8 @@ class SegmentDataModule(LightningDataModule):
         num_workers: int,
     ) -> None:
         super().__init__()
-        check_range("batch_size", batch_size, 1)
-        check_range("eval_batch_size", eval_batch_size, 1)
-        check_range("num_workers", num_workers, 0)
+        check_numbers(at_least=1, batch_size=batch_size, eval_batch_size=eval_batch_size)
+        check_numbers(at_least=0, num_workers=num_workers)
         self.mosaic_options = options
         self.label_names = label_names
         self.batch_size = batch_size
@@ -329,6 +318,10 @@ class SegmentDataModule(LightningDataModule):
         if split not in splits:
             raise ConfigurationError(f"Expected a split out of {', '.join(SPLITS)}, but got {split!r}; name another.")
         return splits[split]
+
+    def annotations(self, split: str) -> frozenset[str]:
+        """Which marks of segments the batches of a split carry: the foreground is the rationale."""
+        return frozenset({"rationale"})
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Every training mosaic once, in an order that changes every epoch."""

@@ -53,8 +53,8 @@ class TextOptions:
             on their own), `treebank` (the same, but words with inner hyphens or points stay whole, as in the Penn
             Treebank), `alphanumeric` (runs of letters and digits only; punctuation disappears).
         max_length: the number of tokens kept of a text; 0 keeps all.
-        default_tokens: so many tokens without content are put before every text, always the same ones; they come on
-            top of `max_length`.
+        default_tokens: the number of tokens without content that are put before every text, always the same ones;
+            they come on top of `max_length`.
     """
 
     lowercase: bool = True

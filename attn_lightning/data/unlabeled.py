@@ -1,9 +1,12 @@
 """Semi-supervised data: which training labels are shown, and where texts without labels come from."""
 
 import hashlib
+import json
+import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
+from pathlib import Path
 from typing import Any, Literal
 
 import datasets
@@ -11,8 +14,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from attn_lightning.checks import check_numbers
 from attn_lightning.data.batching import EncodedTexts, Rows
-from attn_lightning.data.sources import Columns, Labels, Row, Split, records
+from attn_lightning.data.cache import MANIFEST
+from attn_lightning.data.encoding import encode_rows, open_rows, write_rows
+from attn_lightning.data.formats import Row
+from attn_lightning.data.labels import Labels
+from attn_lightning.data.preparation import FORMAT, Description, write_manifest
+from attn_lightning.data.records import Columns, records
+from attn_lightning.data.sources import Split
 from attn_lightning.data.text import UNKNOWN_ID, TextTokenizer
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.types import UNLABELED, Batch
@@ -21,6 +31,8 @@ EpochOf = Literal["longer", "shorter"]
 
 MAX_UNKNOWN = 0.5
 """Share of unknown words above which texts are taken to be of another language than the task's."""
+
+POOL_FILE = "pool.arrow"
 
 SAMPLE = 1000
 """Texts at which the share of unknown words is measured before a pool is encoded."""
@@ -49,16 +61,9 @@ class LabelOptions:
                 f"Expected `labeled_fraction` or `labels_per_class`, but got both ({self.fraction} and "
                 f"{self.per_class}); leave one out."
             )
-        if self.fraction is not None and not 0 < self.fraction <= 1:
-            raise ConfigurationError(
-                f"Expected `labeled_fraction` to be above 0 and at most 1, but got {self.fraction}; 0.1 shows a tenth."
-            )
-        if self.per_class is not None and self.per_class < 1:
-            raise ConfigurationError(
-                f"Expected `labels_per_class` to be 1 or more, but got {self.per_class}; raise it."
-            )
-        if self.seed < 0:
-            raise ConfigurationError(f"Expected `label_seed` to be 0 or more, but got {self.seed}; raise it.")
+        check_numbers(above=0, at_most=1, labeled_fraction=self.fraction, advice="0.1 shows a tenth")
+        check_numbers(at_least=1, labels_per_class=self.per_class)
+        check_numbers(at_least=0, label_seed=self.seed)
 
     def choose(self, labels: NDArray[Any]) -> Rows:
         """Rows that keep their label, in rising order: stratified, at least one of every class.
@@ -134,7 +139,7 @@ def texts_only(split: Split, columns: Columns, limit: int | None) -> Iterator[Ro
     Args:
         split: of the source.
         columns: which column is the text.
-        limit: the first so many rows; None takes all.
+        limit: at most this number of rows, the first; None takes all.
     """
 
     def unlabeled() -> Iterator[tuple[int, Row]]:
@@ -143,6 +148,40 @@ def texts_only(split: Split, columns: Columns, limit: int | None) -> Iterator[Ro
 
     hidden = replace(split, rows=unlabeled)
     return records(hidden, replace(columns, annotations=()), Labels(("0", "1")))
+
+
+def pool_folder(cache: Path, task_key: str, pool: Description, limit: int | None) -> Path:
+    """Where a pool of other texts is kept: it depends on the task, which reads it with its own vocabulary."""
+    content = [FORMAT, task_key, pool.source.revision, asdict(pool.columns), limit]
+    return cache / f"pool-{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:20]}"
+
+
+def prepare_pool(pool: Description, limit: int | None, tokenizer: TextTokenizer, folder: Path) -> None:
+    """Encode the training texts of another data set as the task reads them.
+
+    Args:
+        pool: the other data set.
+        limit: at most this number of texts, the first; None takes all.
+        tokenizer: that of the task.
+        folder: an empty one.
+
+    Raises:
+        ConfigurationError: the texts are of another language than the task's.
+    """
+    with tempfile.TemporaryDirectory(dir=folder.parent) as raw:
+        texts = texts_only(pool.source.splits["train"], pool.columns, limit)
+        rows = write_rows(texts, Path(raw) / "pool.arrow")
+        share = check_language(rows, tokenizer, pool.name)
+        encode_rows(rows, tokenizer, folder / POOL_FILE)
+    counted = len(open_rows(folder / POOL_FILE))
+    write_manifest(folder, {"name": pool.name, "source": pool.origin(), "rows": counted, "unknown_share": share})
+
+
+def open_pool(folder: Path) -> tuple[datasets.Dataset, dict[str, Any]]:
+    """The texts of a pool that `prepare_pool` made, and what a manifest says of them."""
+    content: dict[str, Any] = json.loads((folder / MANIFEST).read_text("utf-8"))
+    del content["files"]
+    return open_rows(folder / POOL_FILE), content
 
 
 def check_language(rows: datasets.Dataset, tokenizer: TextTokenizer, name: str) -> float:

@@ -18,6 +18,7 @@ from attn_lightning.backbone.classifier import AttentionClassifier
 from attn_lightning.backbone.encoders import BiLSTM
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.backbone.shared_lstm import SharedLSTM
+from attn_lightning.data.batching import length_batches
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.evaluation.subject import Subject
 from attn_lightning.numerics import at_least_float32
@@ -107,7 +108,7 @@ def erased_probabilities(
     with inference(subject.model):
         run = _runner(subject, batch, replacement, output, not kept.any(1).all())
         sizes = kept.sum(1) if replacement == "delete" else batch.mask.sum(1).cpu().numpy()[owners]
-        for places in length_buckets(np.maximum(sizes, 1), _tokens_at_once(subject, batch.tokens.device)):
+        for places in length_batches(np.maximum(sizes, 1), token_budget=_tokens_at_once(subject, batch.tokens.device)):
             probabilities[places] = _probabilities(run(owners[places], kept[places]))
     return probabilities[inverse]
 
@@ -133,7 +134,7 @@ def scaled_probabilities(
     model, device = subject.model, batch.tokens.device
     with inference(model):
         embeddings = model.embed(batch.tokens)
-        for places in length_buckets(lengths, _tokens_at_once(subject, device)):
+        for places in length_batches(lengths, token_budget=_tokens_at_once(subject, device)):
             width = int(lengths[places].max())
             which = torch.from_numpy(owners[places]).to(device)
             factors = torch.from_numpy(scales[places, :width]).to(embeddings.dtype).to(device)
@@ -188,19 +189,6 @@ def removals_until_flip(
             logits = subject.model.attend(hidden[:, k:], ranked[:, k:], rest).logits
             removals[left[running & (logits.argmax(-1) != classes[left])]] = k
     return removals.cpu().numpy()
-
-
-def length_buckets(lengths: NDArray[np.integer[Any]], token_budget: int) -> Iterator[NDArray[np.int64]]:
-    """Places of texts of similar length, the longest first, each time with at most `token_budget` padded tokens.
-
-    A text that is longer than the budget comes alone.
-    """
-    order = np.argsort(-lengths, kind="stable")
-    start = 0
-    while start < len(order):
-        end = start + max(1, token_budget // int(lengths[order[start]]))
-        yield order[start:end]
-        start = end
 
 
 def _distinct(owners: NDArray[np.int64], kept: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -1,7 +1,7 @@
 """Predictions for raw texts from a checkpoint alone: label, probability and attention per word."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,6 +17,7 @@ from rich.text import Text
 
 from attn_lightning.checkpoint import checkpoint_contents, checkpoint_spec, read_checkpoint
 from attn_lightning.console import printable
+from attn_lightning.data.batching import length_batches
 from attn_lightning.data.text import TextTokenizer
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.files import replacing
@@ -26,7 +27,7 @@ from attn_lightning.types import UNLABELED, Batch, DataSpec
 CHUNK = 2048
 """Texts read at a time: long enough to sort by length, short enough that a file of any size fits in memory."""
 
-_TOKENS = 2**17
+TOKEN_BUDGET = 2**17
 """The most tokens of a pass, padding included, unless a single text has more: about 1 GB with the default model."""
 
 _SHOWN = 200
@@ -92,9 +93,9 @@ class Predictor:
         """Predict texts, in batches of similar length; the answers come in the order of the texts."""
         encoding = self.tokenizer.encode_batch(texts)
         answers: dict[int, Prediction] = {}
-        for rows in _batches([len(ids) for ids in encoding.ids], batch_size):
+        for rows in length_batches([len(ids) for ids in encoding.ids], batch_size, TOKEN_BUDGET):
             output = self._run([encoding.ids[row] for row in rows])
-            for position, row in enumerate(rows):
+            for position, row in enumerate(rows.tolist()):
                 length = len(encoding.ids[row])
                 answers[row] = self._answer(
                     texts[row],
@@ -144,18 +145,6 @@ class Predictor:
             unknown=(ids == 1).tolist(),
             truncated=truncated,
         )
-
-
-def _batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
-    """Rows by rising length, `batch_size` at a time, fewer where they would have more than `_TOKENS` tokens."""
-    batch: list[int] = []
-    for row in np.argsort(lengths, kind="stable").tolist():
-        if batch and (len(batch) == batch_size or (len(batch) + 1) * lengths[row] > _TOKENS):
-            yield batch
-            batch = []
-        batch.append(row)
-    if batch:
-        yield batch
 
 
 def write(answers: Iterable[Prediction], path: Path) -> int:

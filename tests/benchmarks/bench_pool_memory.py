@@ -29,7 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from attn_lightning.data import Planted, RandomEmbeddings, TextFiles
-from attn_lightning.data.planted import PlantedOptions, generate
+from attn_lightning.data.planted_documents import PlantedOptions, generate
 
 KINDS = ("anonymous", "mapped")
 STAGES = ("prepare", "epoch")

@@ -109,7 +109,7 @@ def test_the_command_line_knows_all_options(capsys, monkeypatch):
     shown = capsys.readouterr().out
     for option in ("protocol", "root", "cache", "min_count", "unknown", "embeddings", "token_budget", "max_examples"):
         assert f"--data.{option}" in shown
-    assert "are cut off after so many words" in " ".join(shown.split())
+    assert "are cut off after this number of words" in " ".join(shown.split())
 
 
 SCRIPT = """

@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 
-from attn_lightning.data.planted import MARKER, NEGATIONS
+from attn_lightning.data.planted_documents import MARKER, NEGATIONS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

@@ -86,10 +86,20 @@ def test_order_is_kept_and_batches_change_nothing(predictor):
         assert ours.probability == pytest.approx(alone.probability, abs=1e-6)
 
 
-def test_batches_are_bounded_in_tokens(monkeypatch):
-    monkeypatch.setattr(prediction, "_TOKENS", 10)
-    batches = list(prediction._batches([4, 30, 2, 3, 5, 2], 3))
-    assert batches == [[2, 5, 3], [0, 4], [1]]
+def test_batches_are_bounded_in_tokens(predictor, monkeypatch):
+    shapes = []
+    monkeypatch.setattr("attn_lightning.evaluation.prediction.TOKEN_BUDGET", 10)
+    monkeypatch.setattr(predictor.module.backbone, "embed", watched(predictor.module.backbone.embed, shapes))
+    predictor.predict([" ".join(["film"] * length) for length in (4, 30, 2, 3, 5, 2)], batch_size=3)
+    assert shapes == [(1, 30), (2, 5), (3, 3)]
+
+
+def watched(function, shapes):
+    def called(tokens):
+        shapes.append(tuple(tokens.shape))
+        return function(tokens)
+
+    return called
 
 
 def test_a_text_of_100000_words(predictor, monkeypatch):

@@ -4,8 +4,10 @@ import datasets
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from attn_lightning.data.batching import EncodedTexts, LengthBatches, RaggedColumn
+from attn_lightning.data.batching import EncodedTexts, LengthBatches, RaggedColumn, length_batches
 from attn_lightning.errors import ConfigurationError
 
 
@@ -140,3 +142,21 @@ def test_evaluation_order_is_by_length_and_fixed():
 def test_fewer_rows_than_processes():
     with pytest.raises(ConfigurationError, match="fewer devices"):
         LengthBatches(np.array([1]), 4, world_size=2)
+
+
+@given(
+    st.lists(st.integers(1, 300), max_size=60),
+    st.one_of(st.none(), st.integers(1, 20)),
+    st.one_of(st.none(), st.integers(1, 500)),
+)
+def test_batches_keep_to_rows_and_tokens_and_hold_every_row_once(lengths, batch_size, token_budget):
+    batches = [rows.tolist() for rows in length_batches(lengths, batch_size, token_budget)]
+    assert sorted(row for rows in batches for row in rows) == list(range(len(lengths)))
+    flat = [lengths[row] for rows in batches for row in rows]
+    assert flat == sorted(lengths, reverse=True)
+    for rows, following in zip(batches, [*batches[1:], None], strict=False):
+        padded = len(rows) * lengths[rows[0]]
+        assert len(rows) == 1 or token_budget is None or padded <= token_budget
+        assert batch_size is None or len(rows) <= batch_size
+        full = batch_size == len(rows) or (token_budget is not None and padded + lengths[rows[0]] > token_budget)
+        assert full or following is None, "a batch ends only where another row would break a bound"

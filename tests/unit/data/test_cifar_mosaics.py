@@ -251,7 +251,7 @@ class TestErrors:
         [{"protocol": "leaky"}, {"images_per_class": 1}, {"num_foreground_classes": 10}, {"background_share": 2.0}],
     )
     def test_impossible_options(self, options: dict[str, Any], wrong: dict[str, Any]) -> None:
-        with pytest.raises(ConfigurationError, match=rf"Expected `{next(iter(wrong))}` .*but got .*;"):
+        with pytest.raises(ConfigurationError, match=rf"Expected `{next(iter(wrong))}` .*but got "):
             CifarMosaics(**{**options, **wrong})
 
     @pytest.mark.parametrize(

@@ -4,29 +4,18 @@ import hashlib
 import json
 import pickle
 from collections.abc import Iterator
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from lightning.pytorch import Trainer, seed_everything
-from lightning.pytorch.callbacks import ModelCheckpoint
-from torch import Tensor, nn
 
-from attn_lightning.backbone.protocol import Backbone
-from attn_lightning.callbacks.run_record import RunRecord
 from attn_lightning.data import Blobs, Ellipses, ErrorMode
-from attn_lightning.data.legacy_random import LegacyIntegers
 from attn_lightning.data.sdc import BOXES, blob_points, ellipse_points
 from attn_lightning.data.segments import SegmentDataModule
 from attn_lightning.errors import ConfigurationError
-from attn_lightning.module import AttentionModule
-from attn_lightning.types import AttentionOutput, Batch, DataSpec
+from attn_lightning.types import Batch
 
 SMALL: dict[str, Any] = {"train_mosaics": 40, "validation_mosaics": 20, "test_mosaics": 30}
 MODULES: tuple[type[SegmentDataModule], ...] = (Blobs, Ellipses, ErrorMode)
@@ -44,35 +33,6 @@ def global_generator() -> Iterator[Any]:
     state = np.random.get_state()  # noqa: NPY002
     yield np.random
     np.random.set_state(state)  # noqa: NPY002
-
-
-class TestLegacyIntegers:
-    @settings(max_examples=40, deadline=None)
-    @given(
-        st.integers(0, 2**32 - 40),
-        st.lists(st.one_of(st.integers(1, 20), st.integers(1, 2**32 - 1)), min_size=1, max_size=60),
-    )
-    def test_equals_numpy(self, first: int, limits: list[int]) -> None:
-        seeds = range(first, first + 5)
-        draws = LegacyIntegers(seeds)
-        found = [draws.below(limit) for limit in limits]
-        for place, seed in enumerate(seeds):
-            random = np.random.RandomState(seed)
-            assert [column[place] for column in found] == [random.randint(0, limit) for limit in limits]
-
-    def test_a_stream_longer_than_the_words_at_the_start(self) -> None:
-        draws = LegacyIntegers(range(3))
-        found = np.array([draws.below(17) for _ in range(500)])
-        expected = np.array([np.random.RandomState(seed).randint(0, 17, 500) for seed in range(3)])
-        assert (expected == found.T).all()
-
-    def test_streams_with_limits_of_their_own(self) -> None:
-        draws = LegacyIntegers(range(4))
-        limits = [[1, 5, 1, 1000], [7, 1, 1, 3], [2, 2, 9, 1]]
-        found = [draws.below(row) for row in limits]
-        for seed in range(4):
-            random = np.random.RandomState(seed)
-            assert [row[seed] for row in found] == [random.randint(0, row[seed]) for row in limits]
 
 
 class TestBlobs:
@@ -317,7 +277,7 @@ class TestEveryModule:
         ],
     )
     def test_impossible_options(self, make: Any, options: dict[str, Any]) -> None:
-        with pytest.raises(ConfigurationError, match=rf"Expected `{next(iter(options))}` .*but got .*;"):
+        with pytest.raises(ConfigurationError, match=rf"Expected `{next(iter(options))}` .*but got "):
             make(**options)
 
     def test_before_setup(self, make: Any) -> None:
@@ -365,68 +325,14 @@ class TestClasses:
         ],
     )
     def test_impossible_options(self, make: Any, options: dict[str, Any]) -> None:
-        with pytest.raises(ConfigurationError, match=rf"Expected `{next(iter(options))}` .*but got .*;"):
+        with pytest.raises(ConfigurationError, match=rf"Expected `{next(iter(options))}` .*but got "):
             make(**options)
 
 
 @pytest.mark.parametrize("options", [{"kind": "em4"}, {"seed": -1}])
 def test_impossible_error_modes(options: dict[str, Any]) -> None:
-    with pytest.raises(ConfigurationError, match=rf"Expected `{next(iter(options))}` .*but got .*;"):
+    with pytest.raises(ConfigurationError, match=rf"Expected `{next(iter(options))}` .*but got "):
         ErrorMode(**options)
-
-
-class TinySegments(Backbone):
-    """A linear focus on flat segments, averaged and classified."""
-
-    def __init__(self, spec: DataSpec) -> None:
-        super().__init__()
-        self.focus = nn.Linear(spec.embedding_size, 1)
-        self.classifier = nn.Linear(spec.embedding_size, spec.num_classes)
-
-    def embed(self, tokens: Tensor) -> Tensor:
-        return tokens.flatten(2)
-
-    def encode(self, embeddings: Tensor, mask: Tensor) -> Tensor:
-        return embeddings
-
-    def score(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        return self.focus(hidden).squeeze(-1)
-
-    def attend(self, hidden: Tensor, scores: Tensor, mask: Tensor, attention: Tensor | None = None) -> AttentionOutput:
-        weights = scores.softmax(-1) if attention is None else attention
-        context = (weights.unsqueeze(-1) * hidden).sum(1)
-        return AttentionOutput(self.classifier(context), weights, scores, hidden, context, mask)
-
-
-def fitted(folder: Path, epochs: int, resumed: Path | None = None) -> tuple[AttentionModule, Trainer]:
-    seed_everything(3, verbose=False)
-    model = AttentionModule(TinySegments, class_weights="balanced")
-    callbacks = [RunRecord(folder), ModelCheckpoint(folder / "checkpoints", save_top_k=-1)]
-    quiet: dict[str, Any] = {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
-    trainer = Trainer(max_epochs=epochs, callbacks=callbacks, logger=False, use_distributed_sampler=False, **quiet)
-    data = ErrorMode(**SMALL, batch_size=8)
-    trainer.fit(model, data, ckpt_path=resumed, weights_only=False)
-    return model, trainer
-
-
-def test_a_run_leaves_its_record_and_resumes_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PL_GLOBAL_SEED", "3")
-    for name in ("whole", "resumed"):
-        (tmp_path / name).mkdir()
-    whole, trainer = fitted(tmp_path / "whole", 3)
-    trainer.test(whole, datamodule=trainer.datamodule, verbose=False)  # type: ignore[attr-defined]
-    record = json.loads((tmp_path / "whole" / "metrics.json").read_text())
-    assert record["status"] == "complete"
-    assert record["data"]["name"] == "em1"
-    assert record["data"]["splits"]["test"]["rows"] == 30
-    table = pq.read_table(tmp_path / "whole" / "predictions.parquet")
-    assert table.num_rows == 30
-    assert {len(weights) for weights in table["attention"].to_pylist()} == {9}
-    assert "text" not in table.column_names
-    (checkpoint,) = (tmp_path / "whole" / "checkpoints").glob("epoch=1-*")
-    resumed, _ = fitted(tmp_path / "resumed", 3, checkpoint)
-    for ours, theirs in zip(resumed.parameters(), whole.parameters(), strict=True):
-        assert torch.equal(ours, theirs)
 
 
 def test_the_command_line_knows_short_names_and_options(cli: Any) -> None:

@@ -14,7 +14,6 @@ from attn_lightning.errors import ConfigurationError
 from attn_lightning.evaluation.erasure import (
     erased_probabilities,
     inference,
-    length_buckets,
     removals_until_flip,
     scaled_probabilities,
 )
@@ -278,16 +277,6 @@ def test_flips_equal_one_number_of_removals_at_a_time(normalizer, ties):
     expected = flips_one_by_one(model, batch, predicted, scores)
     np.testing.assert_array_equal(removals_until_flip(small_subject(model), output, predicted, scores), expected)
     assert len(set(expected)) > 2
-
-
-def test_buckets_hold_every_text_once_and_keep_to_the_budget():
-    lengths = np.random.default_rng(0).integers(1, 30, 200)
-    for budget in (1, 29, 64, 10**6):
-        buckets = list(length_buckets(lengths, budget))
-        assert sorted(np.concatenate(buckets)) == list(range(200))
-        assert all(len(places) == 1 or len(places) * lengths[places].max() <= budget for places in buckets)
-    assert len(buckets) == 1
-    assert list(length_buckets(np.zeros(0, int), 5)) == []
 
 
 @pytest.mark.gpu

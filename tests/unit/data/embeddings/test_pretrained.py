@@ -1,29 +1,14 @@
-import ast
 import gzip
-import itertools
 import logging
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch.nn.functional import cosine_similarity
 
-from attn_lightning.data import embeddings as module
-from attn_lightning.data.embeddings import (
-    Embeddings,
-    FastTextEmbeddings,
-    PretrainedEmbeddings,
-    RandomEmbeddings,
-    complete,
-    epochs_for,
-)
+from attn_lightning.data.embeddings import PretrainedEmbeddings
 from attn_lightning.errors import ConfigurationError, DataFormatError
 
 VOCABULARY = ["<pad>", "<unk>", "oak", "elm", "Rain", "snow", "absent"]
@@ -34,23 +19,6 @@ VECTORS = {
     "snow": [-4.0, 0.0625, 3.0],
     "other": [9.0, 9.0, 9.0],
 }
-# Many words per topic: fastText leaves out most occurrences of words as frequent as 1 in 10.
-TREES, WEATHER = ([f"{topic}{number}" for number in range(30)] for topic in ("oak", "snow"))
-
-
-def no_sentences() -> Iterator[list[str]]:
-    raise AssertionError("this kind of embeddings has no business with the text")
-
-
-def two_topics() -> Iterator[list[str]]:
-    """Sentences of one topic each: words of a topic stand together, words of different topics never do."""
-    random = np.random.default_rng(0)
-    for index in range(600):
-        topic = (TREES, WEATHER)[index % 2]
-        yield [topic[int(random.random() * len(topic))] for _ in range(12)]
-
-
-TOPIC_VOCABULARY = ["<pad>", "<unk>", *TREES, *WEATHER]
 
 
 def rows_of_text(vectors: dict[str, list[float]]) -> str:
@@ -62,34 +30,12 @@ def write(path: Path, content: str | bytes) -> Path:
     return path
 
 
-def build(embeddings: Embeddings, cache: Path, seed: int = 0) -> torch.Tensor:
+def no_sentences() -> Iterator[list[str]]:
+    raise AssertionError("this kind of embeddings has no business with the text")
+
+
+def build(embeddings: PretrainedEmbeddings, cache: Path, seed: int = 0) -> torch.Tensor:
     return embeddings.build(VOCABULARY, no_sentences, cache, seed)
-
-
-def small_fasttext(**options: object) -> FastTextEmbeddings:
-    return FastTextEmbeddings(**{"dimension": 16, "epochs": 5, "buckets": 500, **options})  # type: ignore[arg-type]
-
-
-class TestRandom:
-    def test_padding_is_zero_and_the_rest_has_the_scale(self, tmp_path: Path) -> None:
-        words = [str(number) for number in range(2000)]
-        table = RandomEmbeddings(dimension=50, scale=0.3).build(words, no_sentences, tmp_path, seed=1)
-        assert table.shape == (2000, 50)
-        assert table.dtype == torch.float32
-        assert not table[0].any()
-        assert table[1:].std().item() == pytest.approx(0.3, rel=0.01)
-
-    def test_the_seed_decides_and_the_global_generator_is_left_alone(self, tmp_path: Path) -> None:
-        state = torch.get_rng_state()
-        first, again, other = (build(RandomEmbeddings(3), tmp_path, seed) for seed in (1, 1, 2))
-        assert torch.equal(first, again)
-        assert not torch.equal(first, other)
-        assert torch.equal(torch.get_rng_state(), state)
-
-    @pytest.mark.parametrize(("dimension", "scale"), [(0, 0.1), (3, 0.0), (3, float("nan"))])
-    def test_impossible_options(self, dimension: int, scale: float) -> None:
-        with pytest.raises(ConfigurationError, match="Expected `"):
-            RandomEmbeddings(dimension, scale)
 
 
 class TestFormats:
@@ -158,17 +104,17 @@ class TestFormats:
             build(PretrainedEmbeddings(files["bare"]), tmp_path)
         assert "vectors for 4 of 7 words" in caplog.text
 
-    def test_a_fasttext_model_and_its_text_form_agree(self, tmp_path: Path) -> None:
+    def test_a_fasttext_model_and_its_text_form_agree(self, fasttext_model: Any, topics: Any, tmp_path: Path) -> None:
         model = fasttext_model(tmp_path, maxn=0)
-        rows = {word: [float(x) for x in model.get_word_vector(word)] for word in [*TREES, *WEATHER]}
+        rows = {word: [float(x) for x in model.get_word_vector(word)] for word in [*topics.trees, *topics.weather]}
         text = write(tmp_path / "model.vec", f"60 4\n{rows_of_text(rows)}")
         tables = [
-            PretrainedEmbeddings(path).build(TOPIC_VOCABULARY, no_sentences, tmp_path, 0)
+            PretrainedEmbeddings(path).build(topics.vocabulary, no_sentences, tmp_path, 0)
             for path in (text, tmp_path / "model.bin")
         ]
         torch.testing.assert_close(*tables, atol=1e-6, rtol=1e-6)
 
-    def test_subwords_of_a_fasttext_model_give_words_it_never_saw(self, tmp_path: Path) -> None:
+    def test_subwords_of_a_fasttext_model_give_words_it_never_saw(self, fasttext_model: Any, tmp_path: Path) -> None:
         model = fasttext_model(tmp_path, maxn=4)
         words = ["<pad>", "<unk>", "oak1", "snowmist"]
         table = PretrainedEmbeddings(tmp_path / "model.bin").build(words, no_sentences, tmp_path, 0)
@@ -176,22 +122,11 @@ class TestFormats:
         assert not table[0].any()
 
 
-def fasttext_model(folder: Path, maxn: int) -> "object":
-    import fasttext
-
-    text = write(folder / "text", "".join(" ".join(words) + "\n" for words in itertools.islice(two_topics(), 50)))
-    model = fasttext.train_unsupervised(
-        str(text), dim=4, minn=2 if maxn else 0, maxn=maxn, bucket=100, minCount=1, thread=1, epoch=1, verbose=0
-    )
-    model.save_model(str(folder / "model.bin"))
-    return model
-
-
 class TestCacheOfFiles:
     def test_the_second_time_the_file_is_not_read(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         path = write(tmp_path / "v.txt", rows_of_text(VECTORS))
         first = build(PretrainedEmbeddings(path), tmp_path / "cache")
-        monkeypatch.setattr(module, "read_vectors", no_sentences)
+        monkeypatch.setattr("attn_lightning.data.embeddings.pretrained.read_vectors", None)
         assert torch.equal(build(PretrainedEmbeddings(path), tmp_path / "cache"), first)
 
     def test_another_file_content_or_vocabulary_is_read_again(self, tmp_path: Path) -> None:
@@ -216,7 +151,7 @@ class TestBrokenFiles:
             _ = PretrainedEmbeddings(tmp_path / "nowhere.vec").dimension
 
     @pytest.mark.parametrize("name", ["v.vec", "v.txt", "v.txt.gz", "v.npz", "model.bin"])
-    def test_another_dimension(self, tmp_path: Path, name: str) -> None:
+    def test_another_dimension(self, fasttext_model: Any, tmp_path: Path, name: str) -> None:
         path = tmp_path / name
         if name == "model.bin":
             fasttext_model(tmp_path, maxn=0)
@@ -272,139 +207,12 @@ class TestBrokenFiles:
         with pytest.raises(DataFormatError, match="fastText model"):
             build(PretrainedEmbeddings(path), tmp_path)
 
-    def test_cut_off_bin(self, tmp_path: Path) -> None:
+    def test_cut_off_bin(self, fasttext_model: Any, tmp_path: Path) -> None:
         fasttext_model(tmp_path, maxn=0)
         path = tmp_path / "model.bin"
         write(path, path.read_bytes()[:8])
         with pytest.raises(DataFormatError, match="fastText model"):
             build(PretrainedEmbeddings(path), tmp_path)
-
-
-class TestFastText:
-    def test_words_of_a_topic_are_closer_than_words_of_two(self, tmp_path: Path) -> None:
-        table = small_fasttext(epochs=50).build(TOPIC_VOCABULARY, two_topics, tmp_path, 0)
-        trees, weather = table[2:32], table[32:]
-        within = [cosine_similarity(topic[:, None], topic, dim=-1).min() for topic in (trees, weather)]
-        across = cosine_similarity(trees[:, None], weather, dim=-1).max()
-        assert min(within) > across + 0.1
-
-    @pytest.mark.parametrize("options", [{}, {"model": "cbow"}, {"minn": 3, "maxn": 5}])
-    def test_two_cold_runs_are_identical(self, tmp_path: Path, options: dict[str, object]) -> None:
-        tables = [
-            small_fasttext(**options).build(TOPIC_VOCABULARY, two_topics, tmp_path / name, 0) for name in ("a", "b")
-        ]
-        assert torch.equal(*tables)
-        assert tables[0].dtype == torch.float32
-        assert not tables[0][0].any()
-        assert tables[0][2:].any(dim=1).all()
-
-    def test_a_warm_cache_gives_the_same_and_trains_nothing(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        first = small_fasttext().build(TOPIC_VOCABULARY, two_topics, tmp_path, 0)
-        monkeypatch.setattr(module, "_run_fasttext", no_sentences)
-        assert torch.equal(small_fasttext().build(TOPIC_VOCABULARY, two_topics, tmp_path, 0), first)
-        assert [file.suffix for file in tmp_path.iterdir()] == [".npz"]
-
-    def test_other_options_text_or_vocabulary_train_anew(self, tmp_path: Path) -> None:
-        small_fasttext().build(TOPIC_VOCABULARY, two_topics, tmp_path, 0)
-        small_fasttext(epochs=2).build(TOPIC_VOCABULARY, two_topics, tmp_path, 0)
-        small_fasttext().build(TOPIC_VOCABULARY[:-1], two_topics, tmp_path, 0)
-        small_fasttext().build(TOPIC_VOCABULARY, lambda: itertools.islice(two_topics(), 300), tmp_path, 0)
-        assert len(list(tmp_path.iterdir())) == 4
-
-    def test_the_unknown_word_is_trained_and_absent_words_are_drawn(self, tmp_path: Path) -> None:
-        words = ["<pad>", "<unk>", *TREES, "absent"]
-        one, two = (small_fasttext().build(words, two_topics, tmp_path, seed) for seed in (1, 2))
-        assert torch.equal(one[1:-1], two[1:-1])
-        assert not torch.equal(one[-1], two[-1])
-
-    def test_strange_words_do_not_break_the_training_text(self, tmp_path: Path) -> None:
-        strange = ["new york", "a\nb", "</s>", "__label__x", "", "tab\tbed", "\ud800", "日本", "zero\0", "blåbär"]
-        table = small_fasttext().build(["<pad>", "<unk>", *strange], lambda: iter([strange] * 50), tmp_path, 0)
-        assert table.shape == (12, 16)
-        again = small_fasttext().build(["<pad>", "<unk>", *strange], lambda: iter([strange] * 50), tmp_path / "b", 1)
-        assert torch.equal(table[2:], again[2:]), "no row was drawn at random"
-
-    def test_text_without_words(self, tmp_path: Path) -> None:
-        with pytest.raises(DataFormatError, match="has none; check the text column"):
-            small_fasttext().build(TOPIC_VOCABULARY, lambda: iter([[], []]), tmp_path, 0)
-
-    def test_what_fasttext_says_is_passed_on(self, tmp_path: Path) -> None:
-        with pytest.raises(ConfigurationError, match=r"ended with .*check the memory"):
-            small_fasttext(minn=3, maxn=3, buckets=10**15).build(TOPIC_VOCABULARY, two_topics, tmp_path, 0)
-        assert not list(tmp_path.iterdir())
-
-    def test_the_progress_is_logged(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-        with caplog.at_level(logging.INFO):
-            small_fasttext().build(TOPIC_VOCABULARY, two_topics, tmp_path, 0)
-        assert "training word vectors, 5 epochs" in caplog.text
-        assert "100.0 %" in caplog.text
-
-    @pytest.mark.parametrize(
-        "options",
-        [
-            {"epochs": 0},
-            {"minn": 3},
-            {"maxn": 3},
-            {"minn": 5, "maxn": 3},
-            {"threads": 0},
-            {"learning_rate": 0.0},
-            {"model": "glove"},
-            {"dimension": 0},
-            {"negatives": 0},
-        ],
-    )
-    def test_impossible_options(self, options: dict[str, object]) -> None:
-        with pytest.raises(ConfigurationError, match="Expected"):
-            small_fasttext(**options)
-
-    @pytest.mark.skipif(not hasattr(os, "killpg"), reason="needs POSIX signals")
-    def test_ctrl_c_stops_the_training_at_once_and_leaves_nothing(self, tmp_path: Path) -> None:
-        script = write(
-            tmp_path / "script.py",
-            "import sys\nfrom pathlib import Path\nfrom attn_lightning.data.embeddings import FastTextEmbeddings\n"
-            "text = lambda: iter([['oak', 'elm'] * 10] * 100)\n"
-            "words = ['<pad>', '<unk>', 'oak', 'elm']\n"
-            "FastTextEmbeddings(300, epochs=10**6).build(words, text, Path(sys.argv[1]), 0)\n",
-        )
-        cache = tmp_path / "cache"
-        process = subprocess.Popen(
-            [sys.executable, str(script), str(cache)],
-            start_new_session=True,
-            stderr=subprocess.PIPE,
-        )
-        try:
-            deadline = time.monotonic() + 60
-            while not list(cache.glob("fasttext-*/text.txt")) and time.monotonic() < deadline:
-                time.sleep(0.1)
-            time.sleep(1.0)
-            os.killpg(process.pid, signal.SIGINT)
-            assert process.stderr is not None
-            assert b"KeyboardInterrupt" in process.stderr.read()
-            assert process.wait(timeout=30) != 0
-        finally:
-            process.kill()
-            process.wait()
-        assert not list(cache.iterdir())
-
-
-def test_drawn_rows_have_the_mean_length_of_the_found_ones() -> None:
-    found = {row: np.full(400, value, dtype=np.float32) for row, value in ((2, 0.1), (3, 0.3))}  # lengths 2 and 6
-    table = complete(found, 500, 400, seed=0)
-    assert table[4:].norm(dim=1).mean().item() == pytest.approx(4.0, rel=0.02)
-    assert not table[0].any()
-
-
-def test_small_texts_are_read_more_often() -> None:
-    assert [epochs_for(words) for words in (100, 140_000, 1_000_000, 4_600_000, 10**9)] == [30, 30, 5, 1, 1]
-
-
-def test_the_compiled_module_is_not_imported_before_it_is_needed() -> None:
-    tree = ast.parse(Path(module.__file__).read_text())
-    names = [alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names]
-    assert "numpy" in names
-    assert "fasttext" not in names
 
 
 @pytest.mark.real_data

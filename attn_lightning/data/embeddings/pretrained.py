@@ -1,0 +1,316 @@
+"""Initial word vectors from a file: text (`.vec`, `.txt`), fastText models (`.bin`) and NumPy archives (`.npz`)."""
+
+import gzip
+import logging
+import re
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
+from io import StringIO
+from pathlib import Path
+from typing import IO, Any, cast
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from attn_lightning.data.embeddings.base import (
+    PADDING_ROW,
+    UNKNOWN_ROW,
+    Embeddings,
+    Sentences,
+    Vector,
+    cached,
+    complete,
+    digest,
+    valid_unicode,
+)
+from attn_lightning.errors import ConfigurationError, DataFormatError
+
+logger = logging.getLogger(__name__)
+
+
+class PretrainedEmbeddings(Embeddings):
+    """Vectors from a file; only the words of the vocabulary are kept, and cached.
+
+    A word that the file does not have is looked up in lower case, then (fastText `.bin` with n-grams) composed of its
+    character n-grams, else drawn at random. Formats, by the end of the name:
+
+    - `.vec`, `.txt` and others: one word per line, then its numbers; with or without the header `words dimension`
+      (word2vec, fastText, GloVe), also with `.gz`. Read in one pass, memory does not grow with the file.
+    - `.bin`: a fastText model. It is loaded whole, once. (word2vec's binary format is not read.)
+    - `.npz`: arrays `words` (V,) and `vectors` (V, E).
+
+    Nothing is read before the vectors are needed, so a checkpoint can be used where the file is absent.
+
+    Args:
+        path: the file.
+        dimension: E that is expected; None takes that of the file.
+
+    Raises:
+        ConfigurationError: there is no such file, its dimension is another one, or it has no word of the vocabulary.
+        DataFormatError: a line or an array is broken; the message names it.
+    """
+
+    def __init__(self, path: Path, dimension: int | None = None) -> None:
+        if dimension is not None:
+            super().__init__(dimension)
+        self.path = Path(path).expanduser()
+        self._expected = dimension
+
+    @property
+    def dimension(self) -> int:
+        """E, read from the beginning of the file where it was not given."""
+        if self._expected is None:
+            self._expected = _dimension_of(self._file())
+        return self._expected
+
+    def _file(self) -> Path:
+        if self.path.is_file():
+            return self.path
+        raise ConfigurationError(
+            f"Expected `path` to be a file of word vectors, but there is none at {self.path}; check the path."
+        )
+
+    def build(self, vocabulary: Sequence[str], sentences: Sentences, cache: Path, seed: int) -> Tensor:
+        """Read the rows of the vocabulary; `sentences` is not used. See `Embeddings.build`."""
+        status = self._file().stat()
+        identity = [str(self.path.resolve()), str(status.st_size), str(status.st_mtime_ns), str(self.dimension)]
+        key = digest([*identity, *vocabulary])
+
+        def read() -> dict[int, Vector]:
+            return read_vectors(self.path, vocabulary, self.dimension)
+
+        found = cached(cache / f"pretrained-{key}.npz", read)
+        logger.info("%s: vectors for %d of %d words", self.path.name, len(found), len(vocabulary))
+        if not found:
+            raise ConfigurationError(
+                f"Expected {self.path} to have words of the vocabulary, but it has none of {len(vocabulary)}; "
+                f"check the language and the tokenization (first words: {', '.join(vocabulary[2:7])})."
+            )
+        return complete(found, len(vocabulary), self.dimension, seed)
+
+
+def read_vectors(path: Path, vocabulary: Sequence[str], dimension: int) -> dict[int, Vector]:
+    """Vectors of a file for the words of a vocabulary.
+
+    Args:
+        path: a file in one of the formats of `PretrainedEmbeddings`.
+        vocabulary: V words; row 0 (padding) is not looked up.
+        dimension: E that is expected.
+
+    Returns:
+        Row number to (E,) float32, only the rows that were found.
+
+    Raises:
+        ConfigurationError: the file has another dimension.
+        DataFormatError: it is broken.
+    """
+    if path.suffix == ".bin":
+        return read_binary(path, vocabulary, dimension)
+    wanted = set(vocabulary[UNKNOWN_ROW:])
+    wanted |= {word.lower() for word in wanted}
+    vectors = _read_npz(path, wanted, dimension) if path.suffix == ".npz" else _read_text(path, wanted, dimension)
+    found = {}
+    for row, word in enumerate(vocabulary):
+        vector = vectors.get(word, vectors.get(word.lower()))
+        if row != PADDING_ROW and vector is not None:
+            found[row] = vector
+    return found
+
+
+# --- text -----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[IO[bytes]]:
+    try:
+        with cast(IO[bytes], gzip.open(path, "rb")) if path.suffix == ".gz" else path.open("rb") as file:
+            yield file
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DataFormatError(f"Expected {path} to be a whole gzip file, but: {error}; fetch it again.") from error
+
+
+def _is_number(field: bytes) -> bool:
+    try:
+        float(field)
+    except ValueError:
+        return False
+    return True
+
+
+def _header(first: bytes) -> int | None:
+    """Dimension named by a header line, None if the line is a word with its numbers."""
+    match = re.fullmatch(rb"\s*\d+\s+(\d+)\s*", first)
+    return int(match[1]) if match else None
+
+
+def _dimension_of_row(first: bytes) -> int:
+    """Numbers at the end of a line, the first field excepted: it is the word, even where it looks like a number."""
+    fields = first.split()
+    words = [index for index, field in enumerate(fields) if index == 0 or not _is_number(field)]
+    return len(fields) - 1 - max(words, default=0)
+
+
+def _text_dimension(path: Path) -> int:
+    with _open(path) as file:
+        first = file.readline()
+    header = _header(first)
+    dimension = _dimension_of_row(first) if header is None else header
+    if dimension < 1:
+        raise DataFormatError(
+            f"Expected {path}, line 1, to be a word and its numbers, but got {first[:60]!r}; check the format."
+        )
+    return dimension
+
+
+def _check_dimension(path: Path, came: int, expected: int) -> None:
+    if came != expected:
+        raise ConfigurationError(
+            f"Expected `dimension` to be {came}, that of {path}, but got {expected}; set it to {came} or leave it out."
+        )
+
+
+def _read_text(path: Path, wanted: set[str], dimension: int) -> dict[str, Vector]:
+    _check_dimension(path, _text_dimension(path), dimension)
+    vectors: dict[str, Vector] = {}
+    num_replaced = 0
+    with _open(path) as file:
+        for number, line in enumerate(file, start=1):
+            if number == 1 and _header(line) is not None:
+                continue
+            word, numbers = _split_row(line, dimension, path, number)
+            text = word.decode(errors="replace")
+            num_replaced += "\ufffd" in text
+            if text in wanted and text not in vectors:
+                vectors[text] = _parse(numbers, dimension, path, number)
+    if num_replaced:
+        logger.warning("%s: %d words are not valid UTF-8; their broken bytes were replaced", path, num_replaced)
+    return vectors
+
+
+def _split_row(line: bytes, dimension: int, path: Path, number: int) -> tuple[bytes, bytes]:
+    """Word and numbers of a line. Words of some files contain spaces, so the numbers are counted from the right."""
+    line = line.rstrip()
+    if line.count(b" ") == dimension:
+        word, _, numbers = line.partition(b" ")
+        return word, numbers
+    fields = line.rsplit(None, dimension)
+    if len(fields) != dimension + 1 or any(_is_number(extra) for extra in fields[0].split()[1:]):
+        raise DataFormatError(
+            f"Expected {path}, line {number}, to be a word and {dimension} numbers, but got {len(line.split())} "
+            f"fields: {line[:40]!r}...; repair or remove the line."
+        )
+    return fields[0], b" ".join(fields[1:])
+
+
+def _parse(numbers: bytes, dimension: int, path: Path, number: int) -> Vector:
+    try:
+        with np.errstate(over="ignore"):  # too large for float32 is infinite, and refused below
+            vector = np.array([float(field) for field in numbers.split()]).astype(np.float32)
+    except ValueError as error:
+        raise DataFormatError(
+            f"Expected {path}, line {number}, to have {dimension} numbers, but: {error}; repair or remove the line."
+        ) from error
+    if vector.shape != (dimension,) or not np.isfinite(vector).all():
+        raise DataFormatError(
+            f"Expected {path}, line {number}, to have {dimension} finite numbers, but got {numbers[:60]!r}...; "
+            "repair or remove the line."
+        )
+    return vector
+
+
+# --- npz ------------------------------------------------------------------------------------------------------------
+
+
+def _load_npz(path: Path) -> tuple[npt.NDArray[np.str_], Vector]:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            words, vectors = arrays["words"], arrays["vectors"]
+    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
+        raise DataFormatError(
+            f"Expected {path} to hold the arrays `words` (strings) and `vectors`, but: {error}; save it with np.savez."
+        ) from error
+    if vectors.ndim != 2 or words.shape != vectors.shape[:1] or words.dtype.kind != "U":
+        raise DataFormatError(
+            f"Expected {path} to hold V strings and (V, E) vectors, but got {words.dtype} {words.shape} and "
+            f"{vectors.shape}; save one word per vector."
+        )
+    return words, vectors.astype(np.float32, copy=False)
+
+
+def _read_npz(path: Path, wanted: set[str], dimension: int) -> dict[str, Vector]:
+    words, vectors = _load_npz(path)
+    _check_dimension(path, vectors.shape[1], dimension)
+    found: dict[str, Vector] = {}
+    for row, word in enumerate(words.tolist()):
+        if word in wanted:
+            found.setdefault(word, vectors[row].copy())
+    return found
+
+
+# --- fastText models ------------------------------------------------------------------------------------------------
+
+
+_FASTTEXT_MAGIC = 793712314
+
+
+def _load_binary(path: Path) -> Any:
+    import fasttext  # a compiled module that only these embeddings need
+
+    try:
+        with redirect_stderr(StringIO()):  # load_model prints a note about its own history
+            return fasttext.load_model(str(path))
+    except ValueError as error:
+        raise DataFormatError(f"Expected {path} to be a whole fastText model, but: {error}; fetch it again.") from error
+
+
+def _binary_dimension(path: Path) -> int:
+    """Read from the first bytes (magic number, version, dimension): the whole model may be gigabytes."""
+    with path.open("rb") as file:
+        head = file.read(12)
+    if len(head) < 12 or struct.unpack("<i", head[:4]) != (_FASTTEXT_MAGIC,):
+        raise DataFormatError(
+            f"Expected {path} to be a fastText model, but it starts with {head[:4]!r}; convert word2vec's binary "
+            "format to .txt first."
+        )
+    return int(struct.unpack("<i", head[8:])[0])
+
+
+def read_binary(path: Path, vocabulary: Sequence[str], dimension: int) -> dict[int, Vector]:
+    """Vectors of a fastText model for the words of a vocabulary.
+
+    Args:
+        path: the `.bin` file.
+        vocabulary: V words; row 0 (padding) is not looked up.
+        dimension: E that is expected.
+
+    Returns:
+        Row number to (E,) float32; with character n-grams in the model every word has one that has an n-gram at all.
+
+    Raises:
+        ConfigurationError: the model has another dimension.
+        DataFormatError: the file is not a fastText model.
+    """
+    _check_dimension(path, _binary_dimension(path), dimension)
+    model = _load_binary(path)
+    has_subwords = model.f.getArgs().maxn > 0
+    found = {}
+    for row, word in enumerate(map(valid_unicode, vocabulary)):
+        known = next((form for form in (word, word.lower()) if model.get_word_id(form) >= 0), None)
+        if row == PADDING_ROW or (known is None and not has_subwords):
+            continue
+        vector = model.get_word_vector(word if known is None else known).astype(np.float32)
+        if known is not None or vector.any():
+            found[row] = vector
+    return found
+
+
+def _dimension_of(path: Path) -> int:
+    if path.suffix == ".bin":
+        return _binary_dimension(path)
+    if path.suffix == ".npz":
+        return int(_load_npz(path)[1].shape[1])
+    return _text_dimension(path)

@@ -1,0 +1,103 @@
+"""Rows on disk: checked rows as they were read, then the ids, offsets and marks of their words; mapped, not loaded."""
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from attn_lightning.data.formats import Row
+from attn_lightning.data.text import TextTokenizer
+from attn_lightning.errors import DataFormatError
+
+ANNOTATIONS = {"rationale": "bool", "shortcut": "int8", "token_sentiment": "int8"}
+"""Columns with one number per word, and how it is stored."""
+
+
+def open_rows(path: Path) -> datasets.Dataset:
+    """An Arrow file of rows, mapped into memory."""
+    return datasets.Dataset.from_file(str(path))
+
+
+def write_rows(rows: Iterator[Row], path: Path) -> datasets.Dataset:
+    """Rows to an Arrow file, a thousand in memory at a time.
+
+    Raises:
+        DataFormatError: there are none.
+    """
+    chunk = list(islice(rows, 1000))
+    if not chunk:
+        raise DataFormatError(f"Expected examples in the {path.stem} split, but got none; check its file and classes.")
+    types = {"line": pa.int64(), "label": pa.int64(), "text": pa.string(), "tokens": pa.list_(pa.string())}
+    types |= dict.fromkeys(ANNOTATIONS, pa.list_(pa.int8()))
+    schema = pa.schema({name: kind for name, kind in types.items() if name in chunk[0]})
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, schema) as writer:
+        while chunk:
+            writer.write_table(pa.Table.from_pylist(chunk, schema))
+            chunk = list(islice(rows, 1000))
+    return open_rows(path)
+
+
+def column_batches(rows: datasets.Dataset, column: str) -> Iterator[list[Any]]:
+    """The values of a column, a thousand rows at a time."""
+    for batch in rows.select_columns([column]).iter(batch_size=1000):
+        yield batch[column]
+
+
+def encode_rows(rows: datasets.Dataset, tokenizer: TextTokenizer, path: Path) -> None:
+    """Rows as `write_rows` made them, with the ids and offsets of their words in place of the words."""
+    annotations = [name for name in ANNOTATIONS if name in rows.column_names]
+    features = {"line": "int64", "label": "int64", "text": "string", "truncated": "bool", "unknown": "bool"}
+    lists = dict.fromkeys(("ids", "starts", "ends"), "int32") | {name: ANNOTATIONS[name] for name in annotations}
+    if "rationale" in annotations:
+        features["has_rationale"] = "bool"
+    schema = {name: datasets.Value(kind) for name, kind in features.items()}
+    schema |= {name: datasets.Sequence(datasets.Value(kind)) for name, kind in lists.items()}
+    schema = datasets.Features(schema)
+
+    def encode(table: pa.Table) -> pa.Table:
+        words = table.column("tokens").to_pylist() if "tokens" in table.column_names else None
+        encoding = (
+            tokenizer.encode_batch(table.column("text").to_pylist())
+            if words is None
+            else tokenizer.encode_tokens(words)
+        )
+        columns: dict[str, Any] = {name: table.column(name) for name in ("line", "label", "text")}
+        columns |= {"truncated": encoding.truncated, "unknown": encoding.unknown, "ids": _lists(encoding.ids)}
+        columns["starts"] = _lists([offsets[:, 0] for offsets in encoding.offsets])
+        columns["ends"] = _lists([offsets[:, 1] for offsets in encoding.offsets])
+        for name in annotations:
+            marks = table.column(name).to_pylist()
+            columns[name] = _lists(
+                [_pick(*pair) for pair in zip(marks, encoding.positions, strict=True)], ANNOTATIONS[name]
+            )
+            if name == "rationale":
+                columns["has_rationale"] = [row is not None for row in marks]
+        return pa.table({name: columns[name] for name in schema}).cast(schema.arrow_schema)
+
+    rows.with_format("arrow").map(
+        encode,
+        batched=True,
+        features=schema,
+        remove_columns=[name for name in rows.column_names if name not in schema],
+        cache_file_name=str(path),
+        load_from_cache_file=False,
+        new_fingerprint=path.parent.name + path.stem,
+        desc=f"encoding {path.stem}",
+    )
+
+
+def _lists(rows: Sequence[NDArray[Any]], kind: str = "int32") -> pa.ListArray:
+    """A list column straight from arrays; going through Python lists would take most of the preparation."""
+    bounds = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
+    return pa.ListArray.from_arrays(pa.array(bounds, pa.int32()), pa.array(np.concatenate(rows).astype(kind)))
+
+
+def _pick(marks: list[int] | None, positions: NDArray[np.int32]) -> NDArray[np.int8]:
+    """The annotation of the tokens that were kept; 0 where there is none."""
+    values = np.array([*(marks or [0] * (int(positions.max()) + 1)), 0], np.int8)
+    return values[positions]

@@ -1,0 +1,291 @@
+"""From a source and a recipe to a folder: texts are read, checked, split and encoded once, and mapped from there."""
+
+import hashlib
+import json
+import logging
+import math
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.model_selection import train_test_split
+
+from attn_lightning.checks import check_numbers
+from attn_lightning.data.batching import RaggedColumn
+from attn_lightning.data.cache import MANIFEST
+from attn_lightning.data.encoding import column_batches, encode_rows, open_rows, write_rows
+from attn_lightning.data.labels import Labels
+from attn_lightning.data.records import Columns, records
+from attn_lightning.data.sources import SPLITS, Source
+from attn_lightning.data.text import PADDING, UNKNOWN, Digits, Splitting, TextOptions, TextTokenizer, Unknown
+from attn_lightning.errors import DataFormatError
+from attn_lightning.files import write_json, write_text
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1
+"""Part of the cache key: raised whenever the same options would prepare other data."""
+
+TOKENIZER = "tokenizer.json"
+
+Splits = dict[str, datasets.Dataset]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How texts are prepared: what the data set's protocol says, then what only the user says.
+
+    Attributes:
+        min_length: shorter texts, in words, are left out of every split.
+        max_length: longer texts are cut off after this number of words; 0 cuts none.
+        length_limit: texts of this number of words or more are left out of every split; 0 leaves none out.
+        drop_longest: leave the longest texts of every split out, as a strict "<" against the maximum does.
+        min_count: words that occur less often in train are unknown.
+        digits: see `TextOptions`.
+        splitting: see `TextOptions`.
+        validation_fraction: share of train that is cut off where there is no validation split.
+        split_seed: of every split that is made here.
+        lowercase: see `TextOptions`.
+        unknown: see `TextOptions`.
+        default_tokens: see `TextOptions`.
+        max_examples: the most texts of train; None keeps all.
+        max_test_examples: the most texts of test; None keeps all.
+
+    Raises:
+        ConfigurationError: a number is out of its range.
+    """
+
+    min_length: int = 0
+    max_length: int = 0
+    length_limit: int = 0
+    drop_longest: bool = False
+    min_count: int = 1
+    digits: Digits = "keep"
+    splitting: Splitting = "words"
+    validation_fraction: float = 0.1
+    split_seed: int = 0
+    lowercase: bool = True
+    unknown: Unknown = "token"
+    default_tokens: int = 0
+    max_examples: int | None = None
+    max_test_examples: int | None = None
+
+    def __post_init__(self) -> None:
+        check_numbers(at_least=0, min_length=self.min_length, max_length=self.max_length, split_seed=self.split_seed)
+        check_numbers(at_least=0, length_limit=self.length_limit, default_tokens=self.default_tokens)
+        check_numbers(at_least=1, min_count=self.min_count, max_examples=self.max_examples)
+        check_numbers(at_least=1, max_test_examples=self.max_test_examples)
+        check_numbers(above=0, below=1, validation_fraction=self.validation_fraction, advice="0.1 is usual")
+
+    def replace(self, **options: Any) -> "Recipe":
+        """The recipe with other options."""
+        return replace(self, **options)
+
+    @property
+    def text_options(self) -> TextOptions:
+        """The part that decides how a text becomes words."""
+        kept = (self.digits, self.unknown, self.splitting, self.max_length, self.default_tokens)
+        return TextOptions(self.lowercase, *kept)
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a data set says of itself.
+
+    Attributes:
+        name: short name.
+        kind: name of the class, which stands for its `arrange` in the key of the cache.
+        source: where the rows are.
+        columns: which of them are read.
+        label_names: the classes by index; None takes those that occur in train.
+        kept_classes: the classes to keep, in the order of their index; None keeps all.
+        protocol: name of the published protocol, if there are several.
+        notes: sentences for the manifest.
+        arrange: makes the splits of the protocol from those of the source.
+    """
+
+    name: str
+    kind: str
+    source: Source
+    columns: Columns
+    label_names: tuple[str, ...] | None
+    kept_classes: tuple[str, ...] | None
+    protocol: str | None
+    notes: list[str]
+    arrange: Callable[[Splits], Splits]
+
+    def key(self, recipe: Recipe) -> str:
+        """Name for what `prepare` makes of this data with this recipe: other content or options, another key."""
+        protocol, user = {}, asdict(recipe)
+        for name in list(user)[: list(user).index("lowercase")]:
+            protocol[name] = user.pop(name)
+        content = {
+            "format": FORMAT,
+            "source": [self.source.kind, self.source.revision],
+            "recipe": protocol,
+            "columns": asdict(self.columns),
+            "labels": [self.label_names, self.kept_classes],
+            "arrange": [self.kind, self.protocol],
+            "text": [user.pop("lowercase"), user.pop("unknown")],
+            "max_examples": user.pop("max_examples"),
+        }
+        # Newer options count only where they are used, so that what was prepared before stays valid.
+        content |= {name: value for name, value in user.items() if value}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def origin(self) -> dict[str, str]:
+        """Where the rows came from, for a manifest."""
+        return {key: getattr(self.source, key) for key in ("kind", "location", "revision")}
+
+
+def prepare(data: Description, recipe: Recipe, folder: Path) -> None:
+    """Read, check, split and encode the texts; a thousand are in memory at a time.
+
+    Args:
+        data: where they are and what they are.
+        recipe: what is done to them.
+        folder: an empty one; it gets an Arrow file per split, the tokenizer and a manifest.
+
+    Raises:
+        DataFormatError: a row is not what was declared, or a split is left without texts or classes.
+    """
+    names = data.label_names or Labels.scan(data.source.splits["train"], data.columns.label).names
+    labels = Labels(names, data.kept_classes)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as raw:
+        splits = {
+            name: write_rows(records(split, data.columns, labels), Path(raw) / f"{name}.arrow")
+            for name, split in data.source.splits.items()
+        }
+        splits, filtered = _select(data.arrange(splits), recipe)
+        tokenizer = TextTokenizer.train(_training_texts(splits["train"]), recipe.min_count, recipe.text_options)
+        for name, rows in splits.items():
+            encode_rows(rows, tokenizer, folder / f"{name}.arrow")
+    write_text(folder / TOKENIZER, tokenizer.to_str())
+    encoded = {name: open_rows(folder / f"{name}.arrow") for name in splits}
+    write_manifest(
+        folder,
+        {
+            "name": data.name,
+            "source": data.origin(),
+            "protocol": data.protocol,
+            "recipe": asdict(recipe),
+            "tokenizer": asdict(recipe.text_options),
+            "label_names": labels.kept,
+            "vocabulary_size": len(tokenizer),
+            "notes": data.notes,
+            "splits": _describe(data.name, encoded, filtered, labels.kept),
+        },
+    )
+
+
+def write_manifest(folder: Path, content: dict[str, Any]) -> None:
+    """The last file of a prepared folder; it lists the others, by which `is_whole` knows that nothing is missing."""
+    write_json(folder / MANIFEST, {**content, "files": {path.name: path.stat().st_size for path in folder.iterdir()}})
+
+
+def cut(rows: datasets.Dataset, fraction: float, seed: int) -> tuple[datasets.Dataset, datasets.Dataset]:
+    """Two stratified parts, the second with `fraction` of the rows, as scikit-learn's `train_test_split` makes them.
+
+    Raises:
+        DataFormatError: there are too few rows of some class.
+    """
+    labels = rows.select_columns(["label"]).with_format("numpy")[:]["label"]
+    try:
+        first, second = train_test_split(
+            np.arange(len(rows)), test_size=fraction, random_state=seed, stratify=labels, shuffle=True
+        )
+    except ValueError as error:
+        raise DataFormatError(
+            f"Expected enough examples of every class to cut {fraction:.0%} off, but got {len(rows)} ({error}); give "
+            "a validation split of your own or change `validation_fraction`."
+        ) from error
+    return rows.select(np.sort(first)), rows.select(np.sort(second))
+
+
+def _select(splits: Splits, recipe: Recipe) -> tuple[Splits, dict[str, int]]:
+    """The texts that the recipe keeps, and how many of each split were left out by their length."""
+    kept: Splits = {name: _within(splits[name], recipe) for name in SPLITS if name in splits}
+    filtered = {name: len(splits[name]) - len(rows) for name, rows in kept.items()}
+    for name, most in (("train", recipe.max_examples), ("test", recipe.max_test_examples)):
+        if most is not None and name in kept and most < len(kept[name]):
+            kept[name] = cut(kept[name], 1 - most / len(kept[name]), recipe.split_seed)[0]
+    return kept, filtered
+
+
+def _describe(name: str, splits: Splits, filtered: dict[str, int], classes: tuple[str, ...]) -> dict[str, Any]:
+    digests = {split: _digests(rows) for split, rows in splits.items()}
+    contents = {}
+    for split, rows in splits.items():
+        contents[split] = _statistics(rows, classes) | {"filtered": filtered[split], "sha256": digests[split][0]}
+        if split != "train":
+            contents[split]["overlap"] = int(np.isin(digests[split][1], digests["train"][1]).sum())
+        _report(name, split, contents[split])
+    return contents
+
+
+def _training_texts(rows: datasets.Dataset) -> Iterator[Any]:
+    column = "tokens" if "tokens" in rows.column_names else "text"
+    return chain.from_iterable(column_batches(rows, column))
+
+
+def _within(rows: datasets.Dataset, recipe: Recipe) -> datasets.Dataset:
+    """The rows whose length in words the recipe admits."""
+    if not (recipe.min_length or recipe.length_limit or recipe.drop_longest):
+        return rows
+    if "tokens" in rows.column_names:
+        lengths = np.array([len(words) for batch in column_batches(rows, "tokens") for words in batch])
+    else:
+        counter = TextTokenizer([PADDING, UNKNOWN], replace(recipe.text_options, default_tokens=0))
+        lengths = np.array([count for batch in column_batches(rows, "text") for count in counter.count_words(batch)])
+    limit = min(recipe.length_limit or math.inf, lengths.max() if recipe.drop_longest else math.inf)
+    kept = rows.select(np.flatnonzero((lengths >= recipe.min_length) & (lengths < limit)))
+    if not len(kept):
+        raise DataFormatError(
+            f"Expected texts of {recipe.min_length} words or more and fewer than {limit}, but got lengths of "
+            f"{lengths.min()} to {lengths.max()}; change `min_length`."
+        )
+    return kept
+
+
+def _statistics(rows: datasets.Dataset, names: tuple[str, ...]) -> dict[str, Any]:
+    """Counts per class, and of what happened to the texts."""
+    lengths = RaggedColumn(rows, "ids").lengths
+    counts = np.bincount(rows.data.column("label").to_numpy(), minlength=len(names))
+    flags = {name: int(rows.data.column(name).to_numpy().sum()) for name in ("truncated", "unknown")}
+    classes = dict(zip(names, counts.tolist(), strict=True))
+    return {"rows": len(rows), "classes": classes, "tokens": int(lengths.sum()), "longest": int(lengths.max()), **flags}
+
+
+def _report(name: str, split: str, content: dict[str, Any]) -> None:
+    """Log what was done to a split.
+
+    Raises:
+        DataFormatError: all rows are of one class.
+    """
+    classes = [label for label, count in content["classes"].items() if count]
+    if len(classes) < 2:
+        raise DataFormatError(
+            f"Expected at least two classes in the {split} split of {name}, but got {classes} only; check the file."
+        )
+    logger.info(
+        "%s, %s: %d texts, %d cut off, %d left out by length, %d without a known word, %s",
+        name, split, content["rows"], content["truncated"], content["filtered"], content["unknown"],
+        content["classes"],
+    )  # fmt: skip
+
+
+def _digests(rows: datasets.Dataset) -> tuple[str, NDArray[np.uint64]]:
+    """SHA-256 of labels and texts in their order, and a short digest of each text."""
+    whole, texts = hashlib.sha256(), np.empty(len(rows), np.uint64)
+    labels = rows.data.column("label").to_numpy()
+    for row, text in enumerate(chain.from_iterable(column_batches(rows, "text"))):
+        digest = hashlib.sha256(text.encode()).digest()
+        whole.update(b"%d" % labels[row] + digest)
+        texts[row] = int.from_bytes(digest[:8], "little")
+    return whole.hexdigest(), texts

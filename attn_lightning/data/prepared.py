@@ -1,0 +1,69 @@
+"""A folder of prepared texts, mapped into memory: its splits, its tokenizer, its words."""
+
+import json
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+from torch import Tensor
+
+from attn_lightning.data.cache import MANIFEST, is_whole
+from attn_lightning.data.embeddings import Embeddings, with_random_rows
+from attn_lightning.data.encoding import open_rows
+from attn_lightning.data.preparation import TOKENIZER
+from attn_lightning.data.text import TextTokenizer
+from attn_lightning.errors import ConfigurationError
+
+
+class PreparedTexts:
+    """What `prepare` left in a folder; nothing but the manifest and the tokenizer is read at once.
+
+    Args:
+        folder: the folder.
+
+    Attributes:
+        manifest: where the data came from and what was made of it; JSON.
+        tokenizer: the one that encoded the data.
+        splits: the rows, memory-mapped: `text`, `label`, `ids`, `starts`, `ends` and annotations.
+
+    Raises:
+        ConfigurationError: there is no prepared data, or not all of it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        if not is_whole(folder):
+            raise ConfigurationError(
+                f"Expected prepared data in {folder}, but got none; call `prepare_data()` first (the Trainer does)."
+            )
+        self.manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text("utf-8"))
+        self.tokenizer = TextTokenizer.from_str((folder / TOKENIZER).read_text("utf-8"))
+        self.splits = {split: open_rows(folder / f"{split}.arrow") for split in self.manifest["splits"]}
+
+    def split(self, name: str) -> datasets.Dataset:
+        """The rows of a split.
+
+        Raises:
+            ConfigurationError: the data has no such split.
+        """
+        if name not in self.splits:
+            raise ConfigurationError(
+                f"Expected a split out of {', '.join(self.splits)}, but got {name!r}; the data has no such split."
+            )
+        return self.splits[name]
+
+    def word_vectors(self, embeddings: Embeddings, cache: Path, seed: int) -> Tensor:
+        """(V, E) the initial vectors of the vocabulary, those of default tokens drawn at random."""
+        vocabulary, before = self.tokenizer.vocabulary, self.tokenizer.options.default_tokens
+        vectors = embeddings.build(vocabulary[: len(vocabulary) - before], self._sentences, cache, seed)
+        return with_random_rows(vectors, before, seed) if before else vectors
+
+    def _sentences(self) -> Iterator[list[str]]:
+        """The words of every training text as they were encoded, without the default tokens."""
+        words = np.array(self.tokenizer.vocabulary, object)
+        for chunk in self.splits["train"].data.column("ids").chunks:
+            values, bounds = words[chunk.values.to_numpy()], chunk.offsets.to_numpy()
+            for start, end in pairwise(bounds):
+                yield values[start + self.tokenizer.options.default_tokens : end].tolist()

@@ -1,0 +1,147 @@
+"""From files to a folder: what is kept, counted, cut and refused."""
+
+import csv
+import json
+import logging
+
+import numpy as np
+import pytest
+from sklearn.model_selection import train_test_split
+
+from attn_lightning.data.corpora import TextFiles
+from attn_lightning.data.text import TextTokenizer
+from attn_lightning.errors import DataFormatError
+
+
+def test_vocabulary_comes_from_the_training_part_only(files, write, prepared):
+    write(files["test"], [{"text": "neverseen word", "label": 0}, {"text": "a day", "label": 1}])
+    module = prepared(TextFiles(**files))
+    words = set(module.tokenizer.vocabulary)
+    assert "neverseen" not in words
+    held_out = {word for text in module.texts("validation") for word in text.split() if word.endswith(".")}
+    assert not {word.rstrip(".") for word in held_out} & words
+
+
+def test_validation_is_cut_as_scikit_learn_cuts_it(files, rows, prepared):
+    module = prepared(TextFiles(**files, validation_fraction=0.25, split_seed=7))
+    labels = [row["label"] for row in rows(80)]
+    _, wanted = train_test_split(np.arange(80), test_size=0.25, random_state=7, stratify=labels)
+    assert module.texts("validation") == [rows(80)[place]["text"] for place in sorted(wanted)]
+    assert module.manifest["splits"]["validation"]["classes"] == {"0": 10, "1": 10}
+    assert module.manifest["recipe"]["split_seed"] == 7
+
+
+def test_manifest(files, rows, write, prepared):
+    write(files["test"], [*rows(3), {"text": "", "label": 0}, {"text": "zzz qqq", "label": 1}])
+    module = prepared(TextFiles(**files, max_length=5, min_count=2, validation_fraction=0.5))
+    manifest = module.manifest
+    assert json.loads(json.dumps(manifest)) == manifest
+    test = manifest["splits"]["test"]
+    assert test["rows"] == 5
+    assert test["classes"] == {"0": 3, "1": 2}
+    assert test["unknown"] == 2
+    assert test["truncated"] == 3
+    assert test["longest"] == 5
+    assert test["overlap"] == sum(row["text"] in module.texts("train") for row in rows(3))
+    assert len(test["sha256"]) == 64
+    assert manifest["vocabulary_size"] == len(module.tokenizer)
+    assert manifest["source"]["kind"] == "files"
+
+
+def test_the_digest_is_of_the_content_not_of_the_format(files, tmp_path, rows, prepared):
+    with (tmp_path / "same.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["text", "label"])
+        writer.writeheader()
+        writer.writerows(rows(80))
+    first, second = (
+        prepared(TextFiles(**{**files, "train": path})) for path in (files["train"], tmp_path / "same.csv")
+    )
+    assert first.manifest["splits"]["train"]["sha256"] == second.manifest["splits"]["train"]["sha256"]
+
+
+def test_lengths_are_filtered_and_counted(files, prepared):
+    module = prepared(TextFiles(**files, min_length=10))
+    for split in ("train", "validation", "test"):
+        assert all(count >= 10 for count in TextTokenizer(["<pad>", "<unk>"]).count_words(module.texts(split)))
+    content = module.manifest["splits"]
+    assert sum(part["rows"] + part["filtered"] for part in content.values()) == 101
+    with pytest.raises(DataFormatError, match="min_length"):
+        prepared(TextFiles(**files, min_length=1000))
+
+
+def test_a_very_long_text_is_cut_off_and_logged(files, caplog, write, prepared):
+    write(files["test"], [{"text": "dull " * 100_000, "label": 0}, {"text": "warm", "label": 1}])
+    with caplog.at_level(logging.INFO):
+        module = prepared(TextFiles(**files, max_length=50))
+    assert "test: 2 texts, 1 cut off" in caplog.text
+    assert module.manifest["splits"]["test"]["longest"] == 50
+
+
+def test_a_subset_for_quick_runs_keeps_the_shares(files, prepared):
+    module = prepared(TextFiles(**files, max_examples=20))
+    assert module.manifest["splits"]["train"]["classes"] == {"0": 10, "1": 10}
+    assert len(module.dataset("test")) == 21
+    fewer = prepared(TextFiles(**files, max_test_examples=8))
+    assert fewer.manifest["splits"]["test"]["rows"] == len(fewer.dataset("test")) == 8
+    assert max(fewer.manifest["splits"]["test"]["classes"].values()) <= 5
+    assert len(fewer.dataset("train")) > 20
+    assert fewer.manifest["splits"]["test"] != prepared(TextFiles(**files)).manifest["splits"]["test"]
+
+
+@pytest.mark.parametrize("unknown", ["token", "drop"])
+def test_rationales_stay_with_their_words(files, tmp_path, unknown, write, prepared):
+    def marked(words, marks):
+        return {"words": words, "label": marks is None, "why": marks}
+
+    train = [marked(["a", "b", "c"], [0, 1, 0]), marked(["c", "b", "a"], None)] * 10
+    test = [marked(["x", "b", "a", "c"], [1, 1, 0, 1]), marked(["y"], None)]
+    write(files["train"], train)
+    write(files["test"], test)
+    columns = {"tokens_column": "words", "rationale_column": "why"}
+    module = prepared(TextFiles(**files, **columns, unknown=unknown, max_length=3))
+    (batch,) = module.test_dataloader()
+    order = batch.rows.argsort()
+    marks, has, tokens = batch.rationale[order], batch.has_rationale[order], batch.tokens[order]
+    assert has.tolist() == [True, False]
+    assert marks[0].tolist() == ([True, True, False] if unknown == "token" else [True, False, True])
+    assert not marks[1].any()
+    assert tokens[1].tolist() == [1, 0, 0]
+    expected = ["x", "b", "a"] if unknown == "token" else ["b", "a", "c"]
+    assert module.tokenizer.words(module.text("test", 0), module.offsets("test", 0)) == expected
+
+
+def test_a_failed_preparation_leaves_nothing(files, write):
+    write(files["test"], [{"text": "a", "label": "x"}])
+    with pytest.raises(DataFormatError):
+        TextFiles(**files).prepare_data()
+    assert list(files["cache"].iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("test", "message"),
+    [
+        ([{"text": "a", "label": 0}, {"text": "b", "label": 2}], r"label out of 0, 1 .* got 2 in test\.jsonl, line 2"),
+        ([{"text": "a", "label": 0}], "two classes in the test split"),
+        ([], "empty file"),
+        ([{"content": "a", "label": 0}], "'content', 'label'"),
+    ],
+)
+def test_bad_splits(files, test, message, write):
+    write(files["test"], test)
+    with pytest.raises(DataFormatError, match=message):
+        TextFiles(**files).prepare_data()
+
+
+def test_string_labels_take_their_declared_order(files, rows, write, prepared):
+    for split in ("train", "test"):
+        write(files[split], [{**row, "label": ["down", "up"][row["label"]]} for row in rows(20)])
+    assert prepared(TextFiles(**files)).label_names == ("down", "up")
+    module = prepared(TextFiles(**files, label_names=["up", "down"]))
+    assert module.label_names == ("up", "down")
+    assert module.dataset("test")["label"][:2] == [1, 0]
+
+
+def test_too_few_examples_to_cut_a_validation_split(files, rows, write):
+    write(files["train"], rows(2))
+    with pytest.raises(DataFormatError, match="validation_fraction"):
+        TextFiles(**files).prepare_data()
