@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from attn_lightning.backbone.classifier import AttentionClassifier
 from attn_lightning.data import Planted, RandomEmbeddings
-from attn_lightning.data.planted import generate
+from attn_lightning.data.planted_documents import generate
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.measurements import EpochMeans, Measurements, Probe, check_monitors
 from attn_lightning.methods import AttentionAT
