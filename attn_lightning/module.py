@@ -42,7 +42,7 @@ class AttentionModule(LightningModule):
     Optimiser: Adam with amsgrad, as in the published protocol, fused into one kernel; or SGD. Weight decay acts on the
     encoder and the classifier only. It stays off the attention scorer (published) and off the word vectors (own
     choice: under Adam, a decay of 1e-5 moves every word that is *not* in the batch by up to a full learning rate
-    per step, because the normalised gradient of such a word is the decay alone).
+    per step, because the normalized gradient of such a word is the decay alone).
 
     What is measured on validation and test data: see `Measurements`. Agreement with gradients is measured on a fixed
     random subset of the validation split and on the whole test split.

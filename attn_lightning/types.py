@@ -81,7 +81,7 @@ class AttentionOutput:
     Attributes:
         logits: (B, C) float32.
         attention: (B, T) float32, rows sum to 1, exactly 0 at padding.
-        scores: (B, T) float32 raw scores before the normaliser; the value at padding is arbitrary but finite.
+        scores: (B, T) float32 raw scores before the normalizer; the value at padding is arbitrary but finite.
         hidden: (B, T, D) states that the attention averages; float32, or the autocast type of the encoder.
         context: (B, D) float32, `sum_t attention_t * hidden_t`; a backbone may average a function of the states.
         mask: (B, T) bool.

@@ -46,7 +46,9 @@ def _parser() -> OneLineErrorParser:
         "--split", type=str, default="test", choices=["test", "validation"], help="with --ckpt_path: of the data"
     )
     parser.add_argument(
-        "--max_examples", type=int | None, help="with --ckpt_path: a random subset of so many examples; null takes all"
+        "--max_examples",
+        type=int | None,
+        help="with --ckpt_path: size of a random subset of the examples; null takes all",
     )
     parser.add_argument("--seed", type=int, default=0, help="with --ckpt_path: of the subset")
     parser.add_argument("--device", type=str, default="cpu", help="with --ckpt_path: where the model runs: cpu, cuda")

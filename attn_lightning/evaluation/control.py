@@ -1,4 +1,4 @@
-"""The control row of every results table: a linear model on TF-IDF features, which knows nothing of attention."""
+"""The control row of every results table: a linear model on TF-IDF features, without any attention."""
 
 import hashlib
 import json

@@ -30,8 +30,8 @@ class Recipe:
     """How a guided model is trained; the same for all that are compared.
 
     Attributes:
-        num_epochs: at most so many.
-        num_steps: at most so many, which long training splits reach first.
+        num_epochs: the most epochs.
+        num_steps: the most steps; long training splits reach them before the epochs are over.
         batch_size: examples per step; independent of the memory, which `Subject.token_budget` bounds.
         learning_rate: of Adam.
         embedding_size: of the word vectors, which start from zero.

@@ -29,7 +29,7 @@ class EvaluationOptions:
 
     Args:
         split: of the data: test or validation.
-        max_examples: a random subset of so many examples; None takes all.
+        max_examples: size of a random subset of the examples; None takes all.
         seed: of the subset and of all that is drawn.
         batch_size: the most examples of a pass.
         token_budget: the most tokens of a pass, padding included; memory depends on it, not on the data.

@@ -61,7 +61,7 @@ def features_of(weights: Ragged, k: int | None) -> FloatArray:
 
     Args:
         weights: attention of the split.
-        k: select so many tokens; None to describe the weights themselves.
+        k: number of tokens to select; None to describe the weights themselves.
 
     Returns:
         (N, NUM_FEATURES) float32 in the order of the split.

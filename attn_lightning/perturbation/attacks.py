@@ -185,7 +185,7 @@ def margin_gradient(logits: Tensor, target: Tensor, at: Tensor) -> Tensor:
 
 
 def random_noise(place: Place, epsilon: float, draws: Tensor) -> Attacked:
-    """`r = epsilon d / ||d||`: noise of the length that an adversary has, in a direction that knows nothing.
+    """`r = epsilon d / ||d||`: noise of the length that an adversary has, in a random direction.
 
     Args:
         place: what is attacked.
