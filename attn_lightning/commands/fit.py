@@ -26,7 +26,7 @@ from attn_lightning.commands.parsing import (
 )
 from attn_lightning.commands.run_choice import FOLDER_VARIABLE, RunChoice, choose, rank
 from attn_lightning.commands.run_options import RunConfig, RunOptions, experiment_name
-from attn_lightning.commands.trainer import checkpoints, loggers, run_callbacks
+from attn_lightning.commands.trainer import check_trainer_options, checkpoints, loggers, plugins, run_callbacks
 from attn_lightning.commands.wandb_run import name_by_sweep, sweep_of_agent
 from attn_lightning.console import show_messages
 from attn_lightning.data.datamodule import TextDataModule
@@ -125,6 +125,7 @@ class AttentionCLI(LightningCLI):
         if self.config.subcommand == "fit":
             # Written down, so that the configuration of a run says how its best epoch was chosen.
             self.options.run.monitor_mode = monitor_mode(self.options.run.monitor, self.options.run.monitor_mode)
+        check_trainer_options(self.options.trainer)
         self.choice = choose(self.config.subcommand, self.options)
         if self.choice.resumed is not None:
             self.options.ckpt_path = str(self.choice.resumed)
@@ -160,8 +161,16 @@ class AttentionCLI(LightningCLI):
             callbacks.append(method)
         callbacks.extend(run_callbacks(self.record))
         if fits and config["enable_checkpointing"] is not False and not config["fast_dev_run"]:
-            callbacks.extend(checkpoints(self.choice.folder, run.monitor, run.monitor_mode))
-        config = {**config, "logger": loggers(config["logger"], self.choice, run, fits)}
+            every = config["check_val_every_n_epoch"]
+            callbacks.extend(checkpoints(self.choice.folder, run.monitor, run.monitor_mode, every))
+        if not fits:
+            config["enable_checkpointing"] = False
+        config = {
+            **config,
+            "logger": loggers(config["logger"], self.choice, run, fits),
+            "plugins": plugins(config["plugins"]),
+            "default_root_dir": self.choice.folder,
+        }
         # Our batch samplers deal out the examples themselves, in buckets of similar length.
         config["use_distributed_sampler"] = False
         try:

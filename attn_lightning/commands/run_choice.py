@@ -8,6 +8,7 @@ from jsonargparse import Namespace
 from lightning.pytorch.utilities import rank_zero_only
 
 from attn_lightning import run_folder
+from attn_lightning.checkpoint import read_checkpoint
 from attn_lightning.errors import ConfigurationError
 
 FOLDER_VARIABLE = "ATTN_LIGHTNING_RUN_FOLDER"
@@ -70,6 +71,7 @@ def _resumed(checkpoint: str, options: Namespace) -> RunChoice:
     path = run_folder.last_checkpoint(root, name) if checkpoint == "last" else Path(checkpoint)
     folder = run_folder.of_checkpoint(path)
     _refuse_complete(folder, options)
+    _check_resumable(path, folder)
     return RunChoice(folder, resumed=path)
 
 
@@ -83,6 +85,25 @@ def _refuse_complete(folder: Path, options: Namespace) -> None:
             f"Expected an unfinished run, but {folder} is complete with {done} epochs; raise "
             "`--trainer.max_epochs` to train it longer, or leave `--ckpt_path` out for a new run."
         )
+
+
+def _check_resumable(path: Path, folder: Path) -> None:
+    """Refuse a checkpoint from which a run could not go on as if nothing had happened."""
+    checkpoint = read_checkpoint(path)
+    progress = checkpoint.get("loops", {}).get("fit_loop", {}).get("epoch_loop.batch_progress", {})
+    if not progress.get("is_last_batch", True):
+        raise ConfigurationError(
+            f"Expected a checkpoint of a whole epoch, but {path} was written in the middle of one, where its data and "
+            f"random numbers cannot be taken up again; use {folder / run_folder.CHECKPOINTS / 'last.ckpt'}."
+        )
+    for state in checkpoint.get("callbacks", {}).values():
+        named = state.get("best_model_path") if isinstance(state, dict) else None
+        best = path.parent / Path(str(named or path.name)).name
+        if best.parent.name == run_folder.CHECKPOINTS and not best.is_file():
+            raise ConfigurationError(
+                f"Expected {best} beside {path.name}, which is the best epoch so far, but there is none; copy the "
+                "whole run folder."
+            )
 
 
 def _new(options: Namespace) -> RunChoice:

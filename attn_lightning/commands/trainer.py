@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger
@@ -15,8 +18,59 @@ from attn_lightning import run_folder
 from attn_lightning.callbacks.epoch_seed import EpochSeed
 from attn_lightning.callbacks.run_record import EpochSummary, RunRecord
 from attn_lightning.checkpoint import read_checkpoint
+from attn_lightning.checkpoint.plugin import RunCheckpointIO
 from attn_lightning.commands.run_choice import RunChoice, rank
 from attn_lightning.commands.wandb_run import BestSoFar, make_logger
+from attn_lightning.errors import ConfigurationError
+
+_HALF_WEIGHTS = ("16-true", "bf16-true", "transformer-engine", "transformer-engine-float16")
+"""Precisions that keep the weights themselves in half precision."""
+
+
+def check_trainer_options(options: Namespace) -> None:
+    """Refuse what would write outside the run folder, and precisions in which training cannot work.
+
+    Args:
+        options: the parsed options of the trainer.
+
+    Raises:
+        ConfigurationError: such an option was given.
+    """
+    if options.default_root_dir is not None:
+        raise ConfigurationError(
+            f"Expected no `--trainer.default_root_dir`, but got {options.default_root_dir}; all that a run writes lies "
+            "in its run folder, which `--run.root`, `--run.name` and `--run.version` name."
+        )
+    if str(options.precision) in _HALF_WEIGHTS:
+        raise ConfigurationError(
+            f"Expected a precision that keeps the weights in full, but got `{options.precision}`, in which small "
+            "updates of a weight are rounded away; use `bf16-mixed`, `16-mixed`, `32-true` or `64-true`."
+        )
+
+
+def plugins(chosen: Any) -> list[Any]:
+    """The plugins of the configuration, and ours where it has none of their kind: checkpoints and the cluster.
+
+    Args:
+        chosen: `trainer.plugins`: None, one, or several.
+    """
+    found = list(chosen) if isinstance(chosen, list) else [] if chosen is None else [chosen]
+    if not any(isinstance(plugin, RunCheckpointIO) for plugin in found):
+        found.append(RunCheckpointIO())
+    if not any(isinstance(plugin, ClusterEnvironment) for plugin in found) and "SLURM_NTASKS" in os.environ:
+        found.append(_slurm())
+    return found
+
+
+def _slurm() -> ClusterEnvironment:
+    """The cluster without Lightning's own requeueing.
+
+    That writes the state in the middle of an epoch, which cannot be continued exactly, into a file that any later run
+    of the same folder would begin from. Ours requeues the job and continues from the last whole epoch.
+    """
+    if "SLURM_PROCID" not in os.environ or not SLURMEnvironment.detect():
+        return LightningEnvironment()  # within a job, but not started by `srun`
+    return SLURMEnvironment(auto_requeue=False)
 
 
 def run_callbacks(record: RunRecord) -> list[Callback]:
@@ -26,15 +80,26 @@ def run_callbacks(record: RunRecord) -> list[Callback]:
     return [*seeds, record, EpochSummary()]
 
 
-def checkpoints(folder: Path, monitor: str, mode: str) -> list[Callback]:
-    """One for the best epoch and one for the last: Lightning's own `save_last` follows the best one only."""
+def checkpoints(folder: Path, monitor: str, mode: str, every_n_epochs: int | None) -> list[Callback]:
+    """One for the best epoch and one for the last: Lightning's own `save_last` follows the best one only.
+
+    The last one is of a whole epoch even where validation comes within epochs: the random numbers and the data of a
+    half epoch are not in a checkpoint, so that a run could not go on from there as if nothing had happened.
+
+    Args:
+        folder: the run folder.
+        monitor: what decides which epoch is best.
+        mode: max or min.
+        every_n_epochs: how often there is a last one, as often as there is validation.
+    """
     options: dict[str, Any] = {
         "dirpath": folder / run_folder.CHECKPOINTS,
         "auto_insert_metric_name": False,
         "enable_version_counter": False,
     }
     best = ModelCheckpoint(filename="best", monitor=monitor, mode=mode, **options)
-    return [best, ModelCheckpoint(filename="last", **options), BestSoFar()]
+    last = ModelCheckpoint(filename="last", save_on_train_epoch_end=True, every_n_epochs=every_n_epochs or 1, **options)
+    return [best, last, BestSoFar()]
 
 
 def loggers(chosen: Any, choice: RunChoice, options: Namespace, fits: bool) -> list[Logger] | bool:

@@ -195,3 +195,18 @@ def test_a_damaged_last_checkpoint(tiny_fit, copy):
 def test_a_damaged_record(tiny_fit, copy):
     (copy / "metrics.json").write_text("{")
     refused(tiny_fit("--run.root", copy.parent.parent, "--ckpt_path=last"), "metrics.json", "JSON")
+
+
+@pytest.mark.parametrize("precision", ["16-true", "bf16-true"])
+def test_precisions_that_cannot_work_are_refused(tiny_fit, tmp_path, precision):
+    outcome = tiny_fit("--run.root", tmp_path, f"--trainer.precision={precision}")
+    assert outcome.code == 1
+    assert precision in outcome.err
+    assert "bf16-mixed" in outcome.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_written_outside_the_run_folder(tiny_fit, tmp_path):
+    outcome = tiny_fit("--run.root", tmp_path, "--trainer.default_root_dir=elsewhere")
+    assert outcome.code == 1
+    assert "--run.root" in outcome.err

@@ -2,11 +2,14 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from attn_lightning.callbacks.run_record import RunRecord
+from attn_lightning.checkpoint import write_checkpoint
 
 
 @pytest.fixture
@@ -31,9 +34,14 @@ def record(folder: Path) -> dict:
     return contents
 
 
+def weights(folder: Path, name: str) -> dict:
+    contents = torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
+    return {key: value.tolist() for key, value in contents["state_dict"].items()}
+
+
 @pytest.mark.parametrize("method", ["AttentionIVAT", "null"])
 def test_a_resumed_run_equals_an_uninterrupted_one(tiny_fit, tmp_path, interrupt, monkeypatch, method):
-    options = ["--method", method, "--trainer.max_epochs=3", "--run.control=false"]
+    options = ["--method", method, "--trainer.max_epochs=3", "--run.control=false", "--run.suite=none"]
     assert tiny_fit("--run.root", tmp_path / "whole", *options).code == 0
     interrupt(2, KeyboardInterrupt)
     outcome = tiny_fit("--run.root", tmp_path / "broken", *options)
@@ -61,7 +69,7 @@ def test_a_failed_run_says_so_and_can_be_resumed_from_its_checkpoint_alone(
 ):
     interrupt(1, ZeroDivisionError)
     with pytest.raises(ZeroDivisionError):
-        tiny_fit("--run.root", tmp_path, "--run.control=false")
+        tiny_fit("--run.root", tmp_path, "--run.control=false", "--run.suite=none")
     folder = tmp_path / "ivat_planted" / "version_0"
     assert record(folder)["status"] == "failed"
     assert "ZeroDivisionError" in record(folder)["error"]
@@ -75,7 +83,7 @@ def test_a_failed_run_says_so_and_can_be_resumed_from_its_checkpoint_alone(
 
 
 def test_a_complete_run_can_be_trained_longer(tiny_fit, tmp_path):
-    options = ["--run.root", tmp_path, "--run.control=false"]
+    options = ["--run.root", tmp_path, "--run.control=false", "--run.suite=none"]
     assert tiny_fit(*options).code == 0
     assert tiny_fit(*options, "--ckpt_path=last", "--trainer.max_epochs=3").code == 0
     contents = record(tmp_path / "ivat_planted" / "version_0")
@@ -91,3 +99,63 @@ def test_the_newest_run_is_resumed(tiny_fit, tmp_path):
     assert outcome.code == 0
     assert "version_1" in outcome.out
     assert len(record(tmp_path / "ivat_planted" / "version_0")["history"]) == 1
+
+
+@pytest.mark.parametrize("move", [shutil.move, shutil.copytree])
+def test_a_moved_or_copied_run_goes_on_with_its_own_checkpoints(tiny_fit, cli, tmp_path, interrupt, monkeypatch, move):
+    """The first epoch is the best, so that forgetting it would test another one."""
+    options = ["--trainer.max_epochs=3", "--run.control=false", "--run.suite=none", "--run.monitor_mode=min"]
+    assert tiny_fit("--run.root", tmp_path / "whole", *options).code == 0
+    interrupt(2, KeyboardInterrupt)
+    assert tiny_fit("--run.root", tmp_path / "first", *options).code == 130
+    monkeypatch.undo()
+    (tmp_path / "second").mkdir()
+    move(str(tmp_path / "first" / "ivat_planted"), str(tmp_path / "second" / "ivat_planted"))
+    first, second = (tmp_path / name / "ivat_planted" / "version_0" for name in ("first", "second"))
+    before = record(first) if first.exists() else None
+
+    outcome = cli("fit", "--ckpt_path", second / "checkpoints" / "last.ckpt")
+    assert outcome.code == 0, outcome.err
+    whole = tmp_path / "whole" / "ivat_planted" / "version_0"
+    assert record(second) == record(whole)
+    assert weights(second, "best") == weights(whole, "best")
+    assert (record(first) if first.exists() else None) == before
+
+
+def test_a_run_without_its_best_checkpoint_is_not_resumed(tiny_fit, cli, tmp_path):
+    assert tiny_fit("--run.root", tmp_path, "--run.test=false").code == 0
+    folder = tmp_path / "ivat_planted" / "version_0" / "checkpoints"
+    (folder / "best.ckpt").unlink()
+    outcome = cli("fit", "--ckpt_path", folder / "last.ckpt", "--trainer.max_epochs=3")
+    assert outcome.code == 1
+    assert "copy the whole run folder" in outcome.err
+
+
+def test_validation_within_epochs_resumes_exactly_from_a_whole_epoch(tiny_fit, cli, tmp_path, interrupt, monkeypatch):
+    options = ["--trainer.max_epochs=3", "--trainer.val_check_interval=2", "--run.test=false"]
+    assert tiny_fit("--run.root", tmp_path / "whole", *options).code == 0
+    monkeypatch.setattr(RunRecord, "on_validation_end", _stop_in_the_middle_of_the_last_epoch)
+    assert tiny_fit("--run.root", tmp_path / "broken", *options).code == 130
+    monkeypatch.undo()
+    whole, broken = (tmp_path / name / "ivat_planted" / "version_0" for name in ("whole", "broken"))
+    outcome = cli("fit", "--ckpt_path", broken / "checkpoints" / "last.ckpt")
+    assert outcome.code == 0, outcome.err
+    assert record(broken) == record(whole)
+    assert weights(broken, "last") == weights(whole, "last")
+
+
+def _stop_in_the_middle_of_the_last_epoch(self, trainer, pl_module):
+    if trainer.current_epoch == 2:
+        raise KeyboardInterrupt
+
+
+def test_a_checkpoint_of_half_an_epoch_is_refused(tiny_fit, cli, tmp_path):
+    options = ["--trainer.max_epochs=1", "--trainer.val_check_interval=2", "--run.test=false"]
+    assert tiny_fit("--run.root", tmp_path, *options).code == 0
+    folder = tmp_path / "ivat_planted" / "version_0" / "checkpoints"
+    contents = torch.load(folder / "last.ckpt", weights_only=True)
+    contents["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"] = False
+    write_checkpoint(contents, folder / "half.ckpt")
+    outcome = cli("fit", "--ckpt_path", folder / "half.ckpt", "--trainer.max_epochs=2")
+    assert outcome.code == 1
+    assert "whole epoch" in outcome.err

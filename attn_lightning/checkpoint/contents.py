@@ -1,12 +1,7 @@
-"""What a checkpoint carries beside the weights, and how a bad one is told from a good one."""
+"""What a checkpoint carries beside the weights."""
 
-import pickle
-import zipfile
 from functools import partial
-from pathlib import Path
 from typing import Any
-
-import torch
 
 from attn_lightning import __version__
 from attn_lightning.errors import ConfigurationError
@@ -15,44 +10,18 @@ from attn_lightning.types import DataSpec
 FORMAT = 1
 """Raised when older checkpoints can no longer be read, or newer ones not by older code."""
 
-_KEY = "attn_lightning"
+KEY = "attn_lightning"
+"""Where this package's entry is in a checkpoint of Lightning."""
 
 _INSTANTIATOR = "lightning.pytorch.cli.instantiate_module"
 """What Lightning's `load_from_checkpoint` calls to build a module from descriptions of classes."""
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Load a checkpoint file on the CPU, its weights memory-mapped; only plain values and tensors are unpickled.
-
-    Raises:
-        ConfigurationError: the file is missing, damaged, or holds code.
-    """
-    if not path.is_file():
-        raise ConfigurationError(
-            f"Expected `--ckpt_path` to be a checkpoint file, but {path} does not exist; give a file such as "
-            "RUN/checkpoints/best.ckpt."
-        )
-    if not zipfile.is_zipfile(path):
-        raise ConfigurationError(
-            f"Expected {path} to be a checkpoint, but it is cut off or of another program; use another one."
-        )
-    try:
-        contents = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        raise ConfigurationError(
-            f"Expected {path} to be a readable checkpoint, but got: {str(error).splitlines()[0]}; the file is "
-            "damaged or of another program, use another one."
-        ) from error
-    if not isinstance(contents, dict):
-        raise ConfigurationError(f"Expected {path} to be a checkpoint of attn_lightning, but got other data in it.")
-    return contents
 
 
 def add_checkpoint_contents(
     checkpoint: dict[str, Any], spec: DataSpec, tokenizer: str | None, class_weights: list[float] | None
 ) -> None:
     """Add our entry to a Lightning checkpoint: all that `predict` needs on raw text."""
-    checkpoint[_KEY] = {
+    checkpoint[KEY] = {
         "format": FORMAT,
         "version": __version__,
         "num_classes": spec.num_classes,
@@ -72,7 +41,7 @@ def checkpoint_contents(checkpoint: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigurationError: a checkpoint of another program or of a newer version of this one.
     """
-    stored = checkpoint.get(_KEY)
+    stored = checkpoint.get(KEY)
     if not isinstance(stored, dict) or "format" not in stored:
         raise ConfigurationError(
             "Expected a checkpoint of attn_lightning, but got one without its entry; use a file under "
@@ -117,7 +86,7 @@ def make_weights_only(checkpoint: dict[str, Any]) -> None:
     description = describe_backbone(parameters["backbone"])
     checkpoint["hyper_parameters"] = {name: value for name, value in parameters.items() if name != "backbone"}
     if description is None:
-        checkpoint[_KEY]["unnamed_backbone"] = repr(parameters["backbone"])
+        checkpoint[KEY]["unnamed_backbone"] = repr(parameters["backbone"])
     else:
         checkpoint["hyper_parameters"] |= {"backbone": description, "_instantiator": _INSTANTIATOR}
 

@@ -1,4 +1,4 @@
-"""What a checkpoint carries, and how a bad one is refused."""
+"""What a checkpoint carries beside the weights."""
 
 import pytest
 import torch
@@ -35,41 +35,6 @@ def test_word_vectors_do_not_travel_twice(contents):
     with_weights = DataSpec(2, 5, 4, ("a", "b"), torch.ones(5, 4))
     add_checkpoint_contents(contents, with_weights, None, None)
     assert checkpoint_spec(contents).embedding_weights is None
-
-
-def test_code_is_not_run(tmp_path):
-    class Payload:
-        def __reduce__(self):
-            return (print, ("ran",))
-
-    torch.save({"x": Payload()}, tmp_path / "a.ckpt")
-    with pytest.raises(ConfigurationError, match="damaged or of another program"):
-        read_checkpoint(tmp_path / "a.ckpt")
-
-
-@pytest.mark.parametrize("spoil", [lambda data: b"", lambda data: data[:100], lambda data: b"text" * 50])
-def test_damaged_files(tmp_path, contents, spoil):
-    path = tmp_path / "a.ckpt"
-    torch.save(contents, path)
-    path.write_bytes(spoil(path.read_bytes()))
-    with pytest.raises(ConfigurationError, match=r"a\.ckpt"):
-        read_checkpoint(path)
-
-
-def test_bytes_changed_in_the_middle(tmp_path, contents):
-    path = tmp_path / "a.ckpt"
-    torch.save(contents, path)
-    data = bytearray(path.read_bytes())
-    place = data.index(b"state_dict") - 20
-    data[place : place + 60] = b"\xff" * 60
-    path.write_bytes(data)
-    with pytest.raises(ConfigurationError, match="readable checkpoint"):
-        read_checkpoint(path)
-
-
-def test_missing_file(tmp_path):
-    with pytest.raises(ConfigurationError, match="does not exist"):
-        read_checkpoint(tmp_path / "none.ckpt")
 
 
 def test_foreign_checkpoint():
