@@ -48,7 +48,7 @@ def _parser() -> OneLineErrorParser:
     parser.add_argument(
         "--max_examples",
         type=int | None,
-        help="with --ckpt_path: size of a random subset of the examples; null takes all",
+        help="with --ckpt_path: size of a random subset; null takes all examples",
     )
     parser.add_argument("--seed", type=int, default=0, help="with --ckpt_path: of the subset")
     parser.add_argument("--device", type=str, default="cpu", help="with --ckpt_path: where the model runs: cpu, cuda")
