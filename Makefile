@@ -8,9 +8,10 @@ READY := $(VENV)/.ready
 
 EXP ?= ivat_planted
 STUDY ?= planted_smoke
+RUNS ?= runs
 ARGS ?=
 
-.PHONY: help setup run study test test-slow smoke check bench clean
+.PHONY: help setup run study report test test-slow smoke check bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -33,6 +34,9 @@ run: $(READY) ## train, test and record an experiment: EXP=<name of experiments/
 
 study: $(READY) ## run, resume and tabulate a study: STUDY=<name of experiments/studies/*.yaml> ARGS="--jobs 2"
 	@$(BIN)/python -m attn_lightning study experiments/studies/$(STUDY).yaml $(ARGS)
+
+report: $(READY) ## one HTML page of runs and studies: RUNS="runs/a/version_0 runs/a_study" ARGS="--output DIR"
+	@$(BIN)/python -m attn_lightning report $(RUNS) $(ARGS)
 
 # One thread per process: two workers that start two threads each would wait for one another.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal

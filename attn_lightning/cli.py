@@ -14,6 +14,7 @@ COMMANDS = {
     "predict": "label, probability and attention per word for texts or files, from a checkpoint alone",
     "study": "run methods × data × seeds of a file in experiments/studies, resume it, and show its tables",
     "sweep": "check a W&B sweep file against the options of `fit`, then register it for agents",
+    "report": "one HTML page of runs and studies with their documents, and tables for a paper beside it",
     "figures": "decision regions, attention over mosaics and its density of a checkpoint; strip plots of a study",
 }
 
@@ -32,6 +33,7 @@ def _help() -> str:
         "  python -m attn_lightning predict --ckpt_path RUN/checkpoints/best.ckpt --text 'A dull film'\n"
         "  python -m attn_lightning evaluate --ckpt_path RUN/checkpoints/best.ckpt --suite faithfulness,plausibility\n"
         "  python -m attn_lightning study experiments/studies/planted_smoke.yaml --jobs 2\n"
+        "  python -m attn_lightning report runs/ivat_planted/version_0 runs/vanilla_planted/version_0 --output report\n"
         "  python -m attn_lightning figures --ckpt_path RUN/checkpoints/best.ckpt\n"
     )
 
@@ -46,6 +48,10 @@ def _command(name: str) -> Callable[[Sequence[str]], int]:
         from attn_lightning.commands.sweep import sweep_command
 
         return sweep_command
+    if name == "report":
+        from attn_lightning.commands.report import report_command
+
+        return report_command
     from attn_lightning.numerics import flush_denormals
 
     flush_denormals()

@@ -14,6 +14,12 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() else " " for character in text)
 
 
+def spreadsheet_text(text: str) -> str:
+    """Text from data made safe for a cell of a CSV file: one that a spreadsheet would run as a formula gets a quote."""
+    shown = printable(text)
+    return f"'{shown}" if shown.lstrip().startswith(("=", "+", "-", "@")) else shown
+
+
 def stdout_console() -> Console:
     """A console on the standard output, as wide as the terminal, or `LOG_WIDTH` in a log file."""
     return Console(width=None if sys.stdout.isatty() else LOG_WIDTH)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,6 +51,12 @@ def write_json(path: Path, contents: Any) -> None:
         ValueError: a number is not finite, which JSON cannot say.
     """
     write_text(path, json.dumps(contents, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def file_name(*parts: str) -> str:
+    """The parts as a name of a file without an ending: letters, digits and `.=_-` only, whatever they hold."""
+    words = (re.sub(r"[^A-Za-z0-9.=_]+", "-", part).strip("-.") for part in parts)
+    return "-".join(word for word in words if word)[:150]
 
 
 def file_digest(path: Path) -> str:

@@ -40,7 +40,20 @@ def subset(examples: Examples, size: int | None, seed: int) -> Examples:
     """A random subset of at most `size` examples that depends on the seed alone; all of them if there are no more."""
     if size is None or size >= len(examples):
         return examples
-    return Subset(examples, np.sort(np.random.default_rng(seed).permutation(len(examples))[:size]))
+    return Subset(examples, chosen_rows(len(examples), size, seed))
+
+
+def chosen_rows(total: int, size: int, seed: int) -> Rows:
+    """The rows of a random subset, in rising order; it depends on the numbers alone, so that it can be found again.
+
+    Args:
+        total: rows that there are.
+        size: of the subset; not below `total`, it is all of them.
+        seed: of the choice.
+    """
+    if size >= total:
+        return np.arange(total)
+    return np.sort(np.random.default_rng(seed).permutation(total)[:size])
 
 
 class Reencoded:

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 
 from attn_lightning.evaluation.families.robustness import Robustness
 from attn_lightning.evaluation.families.shortcut_probe import ShortcutProbe
+from attn_lightning.files import file_name
 from attn_lightning.report.study_drawings import Curve, ShortcutRow, Strip, robustness_curves, shortcuts, strips
-from attn_lightning.report.style import file_name
 from attn_lightning.study.configuration import Study
 from attn_lightning.study.expansion import Cell
 from attn_lightning.study.state import CellState

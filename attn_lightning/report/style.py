@@ -1,7 +1,6 @@
 """How all figures look, and how they become files: the same contents give the same bytes."""
 
 import io
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,21 +77,19 @@ def plain(text: str, longest: int = LONGEST_LABEL) -> str:
     return f" {kept}" if kept.startswith("_") else kept
 
 
-def file_name(*parts: str) -> str:
-    """The parts as a name of a file without an ending: letters, digits and `.=_-` only."""
-    words = (re.sub(r"[^A-Za-z0-9.=_]+", "-", part).strip("-.") for part in parts)
-    return "-".join(word for word in words if word)[:150]
-
-
 def render(figure: Figure, kind: str) -> bytes:
     """The figure as a file: no dates, no versions, no random identifiers.
 
     Args:
         figure: made by one of the drawing functions of this room.
-        kind: `png` or `svg`.
+        kind: `png`, `svg` or `pdf`.
     """
     file = io.BytesIO()
-    metadata = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}[kind]
+    metadata = {
+        "png": {"Software": None},
+        "svg": {"Date": None, "Creator": None},
+        "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    }[kind]
     with house_style():
         figure.savefig(file, format=kind, metadata=metadata)
     return file.getvalue()

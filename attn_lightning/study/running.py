@@ -10,6 +10,7 @@ from attn_lightning.study.configuration import Study
 from attn_lightning.study.display import Display
 from attn_lightning.study.expansion import Cell
 from attn_lightning.study.publishing import block, publish
+from attn_lightning.study.record import write_record
 from attn_lightning.study.scheduler import Planned, Scheduler, cores, log_path
 from attn_lightning.study.state import CellState, Parse, cell_state
 from attn_lightning.study.table import tables, unknown_metrics
@@ -51,6 +52,7 @@ class StudyRun:
             jobs: cells at a time; one per core, at most 4, by default.
             retry_failed: run failed cells again; else they are left as they are.
         """
+        self._record()
         states = dict(self.states())
         skipped = ("complete",) if retry_failed else ("complete", "failed")
         plan = [
@@ -83,7 +85,7 @@ class StudyRun:
         results = self.states()
         found = tables(self.study, results)
         notes = unknown_metrics(self.study, results)
-        self.root.mkdir(parents=True, exist_ok=True)
+        self._record()
         write_text(self.root / "table.md", markdown(self.study, found, notes))
         write_text(self.root / "table.csv", comma_separated(found))
         console = stdout_console()
@@ -96,6 +98,10 @@ class StudyRun:
             publish(published, self.study.name, block(command, results, found))
             print(f"published: {published}")
         return 0 if all(state.state == "complete" for _, state in results) else 1
+
+    def _record(self) -> None:
+        self.root.mkdir(parents=True, exist_ok=True)
+        write_record(self.root, self.study, [cell for cell, _ in self.cells])
 
     def _failures(self, results: Sequence[tuple[Cell, CellState]]) -> list[str]:
         failed = [(cell, str(state.record.get("error", ""))) for cell, state in results if state.state == "failed"]

@@ -10,6 +10,7 @@ import numpy as np
 from attn_lightning.callbacks.cost import COSTS
 from attn_lightning.errors import did_you_mean
 from attn_lightning.evaluation.naming import declared
+from attn_lightning.metrics.measure import Measure
 from attn_lightning.metrics.statistics import Comparison, Summary, compare, holm, summarize
 from attn_lightning.study.configuration import Study
 from attn_lightning.study.expansion import Cell
@@ -87,10 +88,15 @@ class MetricTable:
         return f"{self.group}: {self.metric} ({span}; better: {better})"
 
 
-def direction(metric: str) -> tuple[str, str]:
-    """Range of a metric and what is better; `not declared` for one that only a callback of the user's own knows."""
+def measure_of(metric: str) -> Measure | None:
+    """What is declared of a metric of a study; None for one that only a callback of the user's own knows."""
     split, _, name = metric.partition("/")
-    measure = COSTS.get(name) if split == "cost" else declared(metric)
+    return COSTS.get(name) if split == "cost" else declared(metric)
+
+
+def direction(metric: str) -> tuple[str, str]:
+    """Range of a metric and what is better; `not declared` where `measure_of` knows nothing."""
+    measure = measure_of(metric)
     return ("-", "not declared") if measure is None else (measure.span, measure.better)
 
 

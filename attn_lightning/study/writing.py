@@ -8,6 +8,7 @@ from itertools import groupby
 
 from rich.table import Table
 
+from attn_lightning.console import spreadsheet_text
 from attn_lightning.study.configuration import Study
 from attn_lightning.study.table import MetricTable, Row, direction
 
@@ -151,13 +152,13 @@ def _record(table: MetricTable, row: Row) -> dict[str, str | int | float]:
         "p_holm": row.p_holm,
     }
     return {
-        "data": table.data,
-        "options": table.options,
-        "condition": table.condition,
+        "data": spreadsheet_text(table.data),
+        "options": spreadsheet_text(table.options),
+        "condition": spreadsheet_text(table.condition),
         "metric": table.metric,
         "better": direction(table.metric)[1],
-        "method": row.method,
-        "baseline": "" if comparison is None else table.baseline or "",
+        "method": spreadsheet_text(row.method),
+        "baseline": "" if comparison is None else spreadsheet_text(table.baseline or ""),
         "seeds_asked": row.asked,
         "seeds_complete": row.complete,
         "seeds_failed": row.failed,

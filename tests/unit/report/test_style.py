@@ -7,18 +7,13 @@ from matplotlib.figure import Figure
 
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.report.study_drawings import Strip, strips
-from attn_lightning.report.style import file_name, plain, render, write
+from attn_lightning.report.style import plain, render, write
 
 
 def test_names_are_text_and_never_formulas():
     assert plain("a\x1b[31m$x_1$\n") == "a [31mx_1 "
     assert plain("_hidden") == " _hidden"
     assert len(plain("x" * 500)) == 60
-    assert (
-        file_name("strip", "", "evaluation/a/b[where=scores,epsilon=1.0]")
-        == "strip-evaluation-a-b-where=scores-epsilon=1.0"
-    )
-    assert "/" not in file_name("../../etc")
     figure = strips({"$\\frac{": [Strip("$\\oops{", {0: 1.0})]}, "$m", "$\\frac")
     render(figure, "svg")
 

@@ -1,0 +1,134 @@
+"""Metrics as readers of the field know them: a name for every key that runs record, with range and direction."""
+
+import re
+from dataclasses import dataclass
+
+from attn_lightning.study.table import direction, measure_of
+
+_NAMES = {
+    "accuracy": "Accuracy",
+    "f1": "F1",
+    "macro_f1": "Macro F1",
+    "auroc": "ROC-AUC",
+    "roc_auc": "ROC-AUC",
+    "average_precision": "Average precision",
+    "auprc": "AUPRC",
+    "log_loss": "Log loss",
+    "brier": "Brier score",
+    "ece": "Calibration error (ECE)",
+    "kendall": "Kendall's τ",
+    "kendall_significant": "Kendall's τ, share with p < .05",
+    "spearman": "Spearman's ρ",
+    "pearson": "Pearson's r",
+    "jensen_shannon": "Jensen-Shannon divergence",
+    "top_k_overlap": "Top-k overlap",
+    "comprehensiveness": "Comprehensiveness",
+    "sufficiency": "Sufficiency",
+    "aopc_comprehensiveness": "Comprehensiveness (AOPC)",
+    "aopc_sufficiency": "Sufficiency (AOPC)",
+    "soft_comprehensiveness": "Soft comprehensiveness",
+    "soft_sufficiency": "Soft sufficiency",
+    "decision_flip": "Decision flip",
+    "post_hoc_accuracy": "Post-hoc accuracy",
+    "token_f1": "Token F1",
+    "token_f1_micro": "Token F1 (micro)",
+    "iou_f1": "IOU F1",
+    "iou_f1_micro": "IOU F1 (micro)",
+    "rationale_mass": "Attention mass on the rationale",
+    "top_1_hit": "Top token in the rationale",
+    "evidence_mass": "Attention mass on the evidence",
+    "evidence_hit": "Top token in the evidence",
+    "ftpt": "FTPT",
+    "ffpt": "FFPT",
+    "ftpf": "FTPF",
+    "ffpf": "FFPF",
+    "interpretability": "Interpretability (FTPT / accuracy)",
+    "evidence_weight": "Attention on the evidence",
+    "entropy": "Entropy of attention",
+    "relative_entropy": "Relative entropy of attention",
+    "effective_length": "Effective length",
+    "num_above_0.01": "Weights above 0.01",
+    "support_size": "Support size",
+    "one_hot_distance": "Distance from one-hot",
+    "gini": "Gini coefficient",
+    "conicity": "Conicity",
+    "absolute_conicity": "Conicity (absolute)",
+    "fit_seconds": "Time of fitting",
+    "train_seconds": "Time of training",
+    "step_seconds": "Time of steps",
+    "train_tokens_per_second": "Training speed",
+    "peak_memory_mib": "Peak memory",
+}
+_AGREEMENT = "agreement"
+"""The family that compares attention with other explanations."""
+
+_OTHERS = {"gradient": "to gradient", "hidden": "to hidden × gradient"}
+_KEY = re.compile(r"(?P<place>[^/]+)/(?P<path>[^\[]+)(?:\[(?P<setting>.*)\])?")
+
+
+@dataclass(frozen=True)
+class MetricName:
+    """How a metric is shown.
+
+    Attributes:
+        key: as runs record it, `evaluation/faithfulness/attention/aopc_comprehensiveness`.
+        name: the field's name, `Comprehensiveness (AOPC)`, with explainer and setting where they say more.
+        meaning: in words that need no formula; empty for a metric of the user's own.
+        range: such as `0..1`.
+        better: `higher`, `lower`, `-` where neither is, or `not declared`.
+        higher_is_better: direction; None where neither is better.
+    """
+
+    key: str
+    name: str
+    meaning: str
+    range: str
+    better: str
+    higher_is_better: bool | None
+
+    @property
+    def arrow(self) -> str:
+        """`↑`, `↓` or nothing."""
+        return {True: "↑", False: "↓", None: ""}[self.higher_is_better]
+
+
+def metric_name(key: str) -> MetricName:
+    """What there is to say of a metric, by the key under which runs record it."""
+    measure = measure_of(key)
+    if measure is None:
+        return MetricName(key, _name(key), "", *direction(key), higher_is_better=None)
+    return MetricName(key, _name(key), measure.meaning, measure.span, measure.better, measure.higher_is_better)
+
+
+def _name(key: str) -> str:
+    found = _KEY.fullmatch(key)
+    if found is None:
+        return key
+    place, path, setting = found["place"], found["path"], found["setting"]
+    if place == "evaluation":
+        family, *explainer, metric = path.split("/")
+        if family == _AGREEMENT and explainer:
+            compared = _OTHERS.get(explainer[0], f"to {explainer[0]}")
+            return ", ".join([f"{_known(metric)}, attention {compared}", *_settings(setting)])
+        return ", ".join([_known(metric), *_explained_by(explainer), *_settings(setting)])
+    name = path.removesuffix("_mean")
+    for other, shown in _OTHERS.items():
+        if name.startswith(f"{other}_") and name.removeprefix(f"{other}_") in _NAMES:
+            name = f"{_known(name.removeprefix(f'{other}_'))}, attention {shown}"
+    shown = _known(name)
+    if place == "cost" and (cost := measure_of(key)) is not None:
+        return f"{shown} ({cost.unit})"
+    return f"{shown} (validation)" if place == "val" else shown
+
+
+def _known(name: str) -> str:
+    return _NAMES.get(name, name.replace("_", " "))
+
+
+def _explained_by(explainer: list[str]) -> list[str]:
+    """Attention is what the package is about, and goes without saying."""
+    return [name.replace("_", " ") for name in explainer if name != "attention"]
+
+
+def _settings(setting: str | None) -> list[str]:
+    return [part.replace("_", " ").replace("=", " ") for part in setting.split(",")] if setting else []

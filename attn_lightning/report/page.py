@@ -1,0 +1,273 @@
+"""The report: one HTML file that holds its data, and tables beside it, made of run folders alone."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from attn_lightning import __version__
+from attn_lightning.checks import check_numbers
+from attn_lightning.errors import ConfigurationError
+from attn_lightning.files import replacing, write_text
+from attn_lightning.report.blocks import Blocks
+from attn_lightning.report.key_numbers import chosen_metrics, key_numbers
+from attn_lightning.report.names import metric_name
+from attn_lightning.report.paper_tables import WRITERS, check_style, of_runs, of_study
+from attn_lightning.report.run_content import Corpora, groups_content, run_content
+from attn_lightning.report.run_data import Run, is_run, read_run
+from attn_lightning.report.study_content import study_content, study_tables
+from attn_lightning.report.study_data import StudyData, read_study_folder
+from attn_lightning.report.template import render
+
+PAGE = "report.html"
+TABLES, FIGURES = "tables", "figures"
+FIGURE_KINDS = ("svg", "pdf", "png")
+MOST_DOCUMENTS = 20_000
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """What a report holds.
+
+    Attributes:
+        documents: documents per run at the most.
+        metrics: those of the tables for a paper; by default a study's own, and the key numbers of runs.
+        style: what stands behind a mean in these tables.
+        figures: draw figures as files too.
+    """
+
+    documents: int = MOST_DOCUMENTS
+    metrics: tuple[str, ...] = ()
+    style: str = "sd"
+    figures: bool = True
+
+
+DEFAULTS = ReportOptions()
+
+
+@dataclass
+class Sources:
+    """What a report is made of.
+
+    Attributes:
+        runs: runs that were named one by one.
+        studies: studies, whose runs are not among `runs`.
+        notes: a line for everything that could not be read.
+    """
+
+    runs: list[Run] = field(default_factory=list)
+    studies: list[StudyData] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def read_sources(paths: Sequence[Path]) -> Sources:
+    """Read runs and studies; one that cannot be read becomes a note.
+
+    Args:
+        paths: folders of runs and of studies.
+
+    Raises:
+        ConfigurationError: none of them can be read.
+    """
+    found = Sources()
+    for path in dict.fromkeys(path.resolve() for path in paths):
+        try:
+            if not path.is_dir():
+                raise ConfigurationError(
+                    f"Expected the folder of a run or a study, but {path} is no folder; name one with a metrics.json."
+                )
+            if is_run(path):
+                found.runs.append(read_run(path))
+            else:
+                found.studies.append(read_study_folder(path))
+                found.notes.extend(found.studies[-1].notes)
+        except (ConfigurationError, OSError) as error:
+            found.notes.append(" ".join(str(error).split()))
+    if not found.runs and not found.studies:
+        raise ConfigurationError("; ".join(found.notes) or "Expected runs or studies to report on, but got none.")
+    return found
+
+
+def write_report(paths: Sequence[Path], output: Path, options: ReportOptions = DEFAULTS) -> Path:
+    """Write the page of runs and studies, and the tables and figures beside it.
+
+    Args:
+        paths: folders of runs and of studies.
+        output: folder of the page, made if need be; an earlier report in it is replaced.
+        options: what is in it.
+
+    Returns:
+        The page.
+
+    Raises:
+        ConfigurationError: nothing can be read, an option is none, or the folder cannot be written.
+    """
+    return write_page(read_sources(paths), output, options)
+
+
+def write_page(sources: Sources, output: Path, options: ReportOptions = DEFAULTS) -> Path:
+    """Write the page of what was read; see `write_report`. What could not be shown is added to the sources' notes."""
+    check_style(options.style)
+    check_numbers(at_least=0, documents=options.documents)
+    page = output / PAGE
+    try:
+        files = [
+            *_write_tables(sources, output, options),
+            *(_write_figures(sources, output) if options.figures else []),
+        ]
+        write_text(page, render(page_content(sources, options.documents, files)))
+    except OSError as error:
+        raise ConfigurationError(
+            f"Expected to be able to write a report to {output}, but got: {error}; choose another `--output`."
+        ) from error
+    return page
+
+
+def _write_tables(sources: Sources, output: Path, options: ReportOptions) -> list[str]:
+    tables = [
+        table
+        for data in sources.studies
+        for table in of_study(data.study, study_tables(data, options.metrics or data.study.metrics), options.style)
+    ]
+    for name in dict.fromkeys(run.data_name for run in sources.runs):
+        groups = _groups((place, run) for place, run in enumerate(sources.runs) if run.data_name == name)
+        members = {label: [run for _, run in runs] for label, runs in groups.items()}
+        metrics = options.metrics or chosen_metrics(run for runs in members.values() for run in runs)
+        tables.append(
+            of_runs({label: key_numbers(runs, metrics) for label, runs in members.items()}, name, options.style)
+        )
+    (output / TABLES).mkdir(parents=True, exist_ok=True)
+    written: list[str] = []
+    for table in tables:
+        stem = _free(written, table.name)
+        for ending, writer in WRITERS.items():
+            path = f"{TABLES}/{stem}.{ending}"
+            write_text(output / path, writer(table, options.style))
+            written.append(path)
+    return written
+
+
+def _free(taken: Sequence[str], stem: str) -> str:
+    """The name, with a number where another table has it: signs that files cannot have may have told them apart."""
+    number, free = 1, stem
+    while f"{TABLES}/{free}.tex" in taken:
+        number += 1
+        free = f"{stem}-{number}"
+    return free
+
+
+def _write_figures(sources: Sources, output: Path) -> list[str]:
+    # They need matplotlib, which a page alone should not wait for.
+    from attn_lightning.report.page_figures import page_figures
+    from attn_lightning.report.style import render as rendered
+
+    figures, reasons = page_figures(sources.runs, sources.studies)
+    sources.notes.extend(f"not drawn: {name}: {reason}" for name, reason in reasons.items())
+    (output / FIGURES).mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, figure in figures.items():
+        for kind in FIGURE_KINDS:
+            with replacing(output / FIGURES / f"{name}.{kind}") as file:
+                file.write(rendered(figure, kind))
+            written.append(f"{FIGURES}/{name}.{kind}")
+    return written
+
+
+def page_content(sources: Sources, documents: int, files: Sequence[str] = ()) -> dict[str, Any]:
+    """Everything that the page shows, as JSON.
+
+    Args:
+        sources: runs and studies; their notes are added to.
+        documents: documents per run at the most.
+        files: those beside the page, by their paths from it.
+    """
+    blocks = Blocks()
+    corpora = Corpora(blocks)
+    shown = _shown(sources)
+    runs = []
+    for run, with_documents in shown:
+        content, notes = run_content(run, blocks, corpora, documents if with_documents else 0)
+        runs.append(content)
+        sources.notes.extend(notes)
+    sources.notes.extend(_apart(sources.runs))
+    places = {run.folder: place for place, (run, _) in enumerate(shown)}
+    groups = groups_content(_groups([(places[run.folder], run) for run in sources.runs]))
+    studies = [study_content(study, study_tables(study), blocks) for study in sources.studies]
+    return {
+        "version": __version__,
+        "title": _title(sources),
+        "notes": list(dict.fromkeys(sources.notes)),
+        "runs": runs,
+        "groups": groups,
+        "studies": studies,
+        "corpora": corpora.content(),
+        "metrics": _metrics(_keys(groups, studies)),
+        "files": list(files),
+        "blocks": blocks.contents,
+    }
+
+
+def _title(sources: Sources) -> str:
+    names = [*(study.study.name for study in sources.studies), *(run.label for run in sources.runs)]
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _shown(sources: Sources) -> list[tuple[Run, bool]]:
+    """All runs that the page names, and whether with documents: of a study, those of its first seed."""
+    found = {run.folder: (run, True) for run in sources.runs}
+    for study in sources.studies:
+        first: dict[tuple[str, str, str], Run] = {}
+        for cell, run in study.runs.items():
+            first.setdefault((cell.data, cell.options, cell.method), run)
+        for run in first.values():
+            found.setdefault(run.folder, (run, True))
+    return list(found.values())
+
+
+def _groups(runs: Iterable[tuple[int, Run]]) -> dict[str, list[tuple[int, Run]]]:
+    """Runs by what they are beside their seed; a label of its own for each."""
+    by_kind: dict[tuple[str, ...], list[tuple[int, Run]]] = {}
+    for place, run in runs:
+        kind: tuple[str, ...] = (run.name, run.method, run.data_name, run.test_digest)
+        seeds = [other.seed for _, other in by_kind.get(kind, [])]
+        # The same seed twice is another run of something that the record does not tell apart.
+        kind = (*kind, run.label) if run.seed in seeds or run.seed is None else kind
+        by_kind.setdefault(kind, []).append((place, run))
+    found: dict[str, list[tuple[int, Run]]] = {}
+    for members in by_kind.values():
+        first = members[0][1]
+        label = first.label if len(members) == 1 else f"{first.name} ({len(members)} seeds)"
+        while label in found:
+            label += "′"
+        found[label] = members
+    return found
+
+
+def _apart(runs: Sequence[Run]) -> list[str]:
+    """A line where runs cannot be laid side by side."""
+    by_data: dict[tuple[str, str], list[str]] = {}
+    for run in runs:
+        by_data.setdefault((run.data_name, run.test_digest), []).append(run.label)
+    if len(by_data) < 2:
+        return []
+    parts = [f"{', '.join(labels)} on {name}" for (name, _), labels in by_data.items()]
+    return [f"These runs have other test documents and are not laid side by side: {'; '.join(parts)}"]
+
+
+def _keys(groups: Sequence[Mapping[str, Any]], studies: Sequence[Mapping[str, Any]]) -> list[str]:
+    of_groups = [number["metric"] for group in groups for number in group["numbers"]]
+    return list(dict.fromkeys([*of_groups, *(table["metric"] for study in studies for table in study["tables"])]))
+
+
+def _metrics(keys: Iterable[str]) -> dict[str, dict[str, Any]]:
+    found = {}
+    for key in keys:
+        known = metric_name(key)
+        found[key] = {
+            "name": known.name,
+            "meaning": known.meaning,
+            "range": known.range,
+            "better": known.better,
+            "higher": known.higher_is_better,
+        }
+    return found

@@ -1,0 +1,65 @@
+"""The figures beside a page: those of studies, and the learning curves of runs."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from attn_lightning.files import file_name
+from attn_lightning.report.run_data import Run, numbers
+from attn_lightning.report.study_data import StudyData
+from attn_lightning.report.study_figures import study_figures
+from attn_lightning.report.style import COLORS, MARKERS, house_style, plain
+
+_PANELS = ("train/loss", "val/accuracy")
+_LEAST_EPOCHS = 2
+_MOST_MARKERS = 15
+
+
+def page_figures(runs: Sequence[Run], studies: Sequence[StudyData]) -> tuple[dict[str, Figure], dict[str, str]]:
+    """All figures that the runs and studies allow.
+
+    Args:
+        runs: runs that were named one by one.
+        studies: studies.
+
+    Returns:
+        Figures by name of the file, and for those that cannot be drawn the reason.
+    """
+    figures: dict[str, Figure] = {}
+    reasons: dict[str, str] = {}
+    if any(len(run.history) >= _LEAST_EPOCHS for run in runs):
+        figures["learning-curves"] = learning_curves({run.label: run for run in runs})
+    for data in studies:
+        found, missing = study_figures(data.study, data.results)
+        figures.update({file_name(data.study.name, name): figure for name, figure in found.items()})
+        reasons.update({file_name(data.study.name, name): reason for name, reason in missing.items()})
+    return figures, reasons
+
+
+@house_style()
+def learning_curves(runs: Mapping[str, Run]) -> Figure:
+    """Loss and validated accuracy by epoch.
+
+    Args:
+        runs: by label.
+    """
+    figure = Figure(figsize=(3.4 * len(_PANELS), 2.8), layout="constrained")
+    for panel, metric in zip(figure.subplots(1, len(_PANELS), squeeze=False)[0], _PANELS, strict=True):
+        for place, (label, run) in enumerate(runs.items()):
+            rows = [numbers(row) for row in run.history]
+            values = np.array([row.get(metric, np.nan) for row in rows])
+            epochs = np.array([row.get("epoch", float(k)) + 1 for k, row in enumerate(rows)])
+            panel.plot(
+                epochs,
+                values,
+                color=COLORS[place % len(COLORS)],
+                marker=MARKERS[place % len(MARKERS)],
+                markevery=max(1, len(rows) // _MOST_MARKERS),
+                markersize=4,
+                label=plain(label),
+            )
+        panel.set_xlabel("epoch")
+        panel.set_title(metric)
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure

@@ -1,0 +1,137 @@
+"""What the page shows of studies: tables, runs by seed, cost, robustness and learning curves."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from attn_lightning.report.blocks import Blocks
+from attn_lightning.report.key_numbers import chosen_metrics
+from attn_lightning.report.run_content import finite, history
+from attn_lightning.report.study_data import StudyData, seconds, wanting
+from attn_lightning.study.expansion import Cell
+from attn_lightning.study.state import CellState
+from attn_lightning.study.table import MetricTable, Row, tables, unknown_metrics, value
+from attn_lightning.study.writing import note
+
+COST = "cost/fit_seconds"
+
+
+def study_content(data: StudyData, found: Sequence[MetricTable], blocks: Blocks) -> dict[str, Any]:
+    """What the page shows of one study.
+
+    Args:
+        data: the study.
+        found: its tables.
+        blocks: where learning curves are kept.
+    """
+    study = data.study
+    return {
+        "name": study.name,
+        "note": note(study),
+        "notes": [*wanting(data), *unknown_metrics(study, data.results)],
+        "methods": [variant.label for variant in study.methods],
+        "data": [variant.label for variant in study.data],
+        "options": [variant.label for variant in study.options],
+        "seeds": list(study.seeds),
+        "baseline": study.baseline,
+        "metrics": list(study.metrics),
+        "seconds": seconds(data),
+        "runs": len(data.runs),
+        "tables": [_table_content(table, data) for table in found],
+        "curves": _curves(data),
+        "histories": [
+            {
+                "method": cell.method,
+                "data": cell.data,
+                "options": cell.options,
+                "seed": cell.seed,
+                "curves": curves,
+            }
+            for cell, run in data.runs.items()
+            if (curves := history(run, blocks)) is not None
+        ],
+    }
+
+
+def study_tables(data: StudyData, metrics: Sequence[str] = ()) -> list[MetricTable]:
+    """The tables of a study.
+
+    Args:
+        data: the study.
+        metrics: those to show; by default the study's own, then the key numbers that it does not ask for.
+    """
+    known = [*data.study.metrics, *chosen_metrics(data.runs.values())]
+    return tables(replace(data.study, metrics=tuple(metrics or dict.fromkeys(known))), data.results)
+
+
+def _table_content(table: MetricTable, data: StudyData) -> dict[str, Any]:
+    required = data.study.require if table.condition else {}
+    group = [
+        (cell, found)
+        for cell, found in data.results
+        if (cell.data, cell.options, found.state) == (table.data, table.options, "complete")
+        and all(value(found.record, metric) >= least for metric, least in required.items())
+    ]
+    return {
+        "data": table.data,
+        "options": table.options,
+        "condition": table.condition,
+        "metric": table.metric,
+        "rows": [_row_content(row, table.metric, group) for row in table.rows],
+    }
+
+
+def _row_content(row: Row, metric: str, group: Sequence[tuple[Cell, CellState]]) -> dict[str, Any]:
+    runs = [(cell.seed, found) for cell, found in group if cell.method == row.method]
+    compared = row.comparison
+    return {
+        "method": row.method,
+        "control": not row.asked,
+        "seeds": row.seeds,
+        **{name: finite(getattr(row.summary, name)) for name in ("mean", "std", "low", "high")},
+        "values": {str(seed): finite(value(found.record, metric)) for seed, found in runs},
+        "cost": _mean([value(found.record, COST) for _, found in runs]),
+        "comparison": None
+        if compared is None
+        else {
+            **{name: finite(getattr(compared, name)) for name in ("difference", "low", "high", "effect", "p")},
+            "pairs": compared.n,
+            "p_holm": finite(row.p_holm),
+        },
+    }
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    known = [found for found in values if math.isfinite(found)]
+    return float(np.mean(known)) if known else None
+
+
+def _curves(data: StudyData) -> list[dict[str, Any]]:
+    # matplotlib comes with it, which a page without a study should not wait for.
+    from attn_lightning.report.study_figures import curves_of
+
+    panels = []
+    for kind in data.study.data:
+        for options in data.study.options:
+            group = [r for r in data.results if (r[0].data, r[0].options) == (kind.label, options.label)]
+            for title, (axis, curves) in curves_of(group).items():
+                panels.append(
+                    {
+                        "data": kind.label,
+                        "options": options.label,
+                        "title": title,
+                        "axis": axis,
+                        "lines": [
+                            {
+                                "method": curve.method,
+                                "x": [float(x) for x in curve.strengths],
+                                "runs": [[finite(float(y)) for y in run] for run in curve.values],
+                            }
+                            for curve in curves
+                        ],
+                    }
+                )
+    return panels

@@ -1,0 +1,152 @@
+"""The runs of a study from its folder alone: by the study's own record, or, without one, by the names of the runs."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from attn_lightning.errors import ConfigurationError
+from attn_lightning.report.key_numbers import chosen_metrics
+from attn_lightning.report.run_data import Run, read_run, runs_below
+from attn_lightning.study.configuration import Study
+from attn_lightning.study.expansion import Cell
+from attn_lightning.study.record import RECORD, bare_cell, bare_variant, read_record
+from attn_lightning.study.state import CellState
+
+_BASELINES = ("vanilla", "softmax")
+"""What others are compared with where no study says so."""
+
+
+@dataclass(frozen=True)
+class StudyData:
+    """A study whose runs were read.
+
+    Attributes:
+        folder: of the study.
+        study: what it compares.
+        results: every cell and what its run says.
+        runs: the run of every cell that has one.
+        notes: a line for everything that could not be read or counted.
+    """
+
+    folder: Path
+    study: Study
+    results: Sequence[tuple[Cell, CellState]]
+    runs: Mapping[Cell, Run]
+    notes: tuple[str, ...]
+
+
+def read_study_folder(folder: Path) -> StudyData:
+    """Read a study.
+
+    Args:
+        folder: with `study.json`, or with runs somewhere below it.
+
+    Raises:
+        ConfigurationError: there are no runs in it.
+    """
+    notes: list[str] = []
+    found = _runs(folder, notes)
+    if not found:
+        reason = f"; {notes[0]}" if notes else ""
+        raise ConfigurationError(
+            f"Expected a run or a study in {folder}, but there is no run in it{reason}; name the folder of one."
+        )
+    recorded = _recorded(folder, found, notes) if (folder / RECORD).exists() else None
+    study, runs = recorded or _inferred(folder, found)
+    runs = _on_the_same_data(runs, notes)
+    results = [(cell, CellState("missing") if run is None else _state(run)) for cell, run in runs.items()]
+    kept = {cell: run for cell, run in runs.items() if run is not None}
+    return StudyData(folder, study, results, kept, tuple(notes))
+
+
+def _runs(folder: Path, notes: list[str]) -> list[Run]:
+    found = []
+    for path in runs_below(folder):
+        try:
+            found.append(read_run(path))
+            notes.extend(found[-1].notes)
+        except ConfigurationError as error:
+            notes.append(f"left out: {error}")
+    return found
+
+
+def _recorded(folder: Path, found: Sequence[Run], notes: list[str]) -> tuple[Study, dict[Cell, Run | None]] | None:
+    try:
+        study, cells = read_record(folder)
+    except ConfigurationError as error:
+        notes.append(f"the names of the runs are used: {error}")
+        return None
+    by_folder = {run.folder: run for run in found}
+    return study, {cell: by_folder.get(cell.folder(folder)) for cell in cells}
+
+
+def _inferred(folder: Path, found: Sequence[Run]) -> tuple[Study, dict[Cell, Run | None]]:
+    """Methods are what the names of the experiments say beside the name of the data; seeds are in the records."""
+    cells: dict[Cell, Run | None] = {}
+    taken: set[tuple[str, str, int]] = set()
+    for run in found:
+        method, seed = _method_label(run), run.seed or 0
+        if (method, run.data_name, seed) in taken:
+            method = f"{method} {run.folder.name}"
+        taken.add((method, run.data_name, seed))
+        cells[bare_cell(method, run.data_name, "", seed, run.name)] = run
+    methods, data = (list(dict.fromkeys(getattr(cell, axis) for cell in cells)) for axis in ("method", "data"))
+    study = Study(
+        name=folder.name,
+        experiments=Path(),
+        methods=tuple(map(bare_variant, methods)),
+        data=tuple(map(bare_variant, data)),
+        options=(bare_variant(""),),
+        seeds=tuple(sorted({cell.seed for cell in cells})),
+        metrics=tuple(chosen_metrics(found)),
+        baseline=next((name for name in _BASELINES if name in methods and len(methods) > 1), None),
+    )
+    return study, cells
+
+
+def _method_label(run: Run) -> str:
+    for ending in (f"_{run.data_name}", f"_{run.name.rpartition('_')[2]}"):
+        if run.name.endswith(ending) and run.name != ending:
+            return run.name.removesuffix(ending)
+    return run.name
+
+
+def _on_the_same_data(runs: Mapping[Cell, Run | None], notes: list[str]) -> dict[Cell, Run | None]:
+    """Runs that were tested on other examples than the most of their table are left out of it."""
+    counts: dict[tuple[str, str], dict[str, int]] = {}
+    for cell, run in runs.items():
+        if run is not None and run.test_digest:
+            digests = counts.setdefault((cell.data, cell.options), {})
+            digests[run.test_digest] = digests.get(run.test_digest, 0) + 1
+    kept: dict[Cell, Run | None] = {}
+    for cell, run in runs.items():
+        digests = counts.get((cell.data, cell.options), {})
+        usual = max(digests, key=lambda digest: digests[digest]) if digests else ""
+        if run is not None and run.test_digest not in ("", usual):
+            notes.append(f"left out: {run.folder} was tested on other examples than the other runs on {cell.data}")
+            run = None
+        kept[cell] = run
+    return kept
+
+
+def _state(run: Run) -> CellState:
+    state: CellState = CellState("unfinished", dict(run.record))
+    if run.status in ("complete", "failed"):
+        return replace(state, state="complete" if run.status == "complete" else "failed")
+    return state
+
+
+def wanting(data: StudyData) -> list[str]:
+    """A line on the cells that are not complete; none if all are."""
+    states = [found.state for _, found in data.results]
+    others = {state: states.count(state) for state in dict.fromkeys(states) if state != "complete"}
+    if not others:
+        return []
+    counts = ", ".join(f"{count} {state}" for state, count in others.items())
+    return [f"{data.study.name}: {len(states) - sum(others.values())} of {len(states)} runs are complete ({counts})"]
+
+
+def seconds(data: StudyData) -> float:
+    """Time of fitting of all runs together."""
+    return math.fsum(run.values("cost").get("fit_seconds", 0.0) for run in data.runs.values())

@@ -1,0 +1,29 @@
+"""Figures beside a page."""
+
+from attn_lightning.report.page_figures import learning_curves, page_figures
+from attn_lightning.report.run_data import read_run
+from attn_lightning.report.study_data import read_study_folder
+from attn_lightning.report.style import render
+
+
+def test_runs_have_learning_curves(make_run):
+    run = read_run(make_run())
+    figure = learning_curves({"_a$x$": run})
+    lines = [panel.get_lines()[0] for panel in figure.axes]
+    assert [panel.get_title() for panel in figure.axes] == ["train/loss", "val/accuracy"]
+    assert lines[1].get_xdata().tolist() == [1, 2, 3]
+    assert lines[1].get_ydata().tolist() == [0.5, 0.6, 0.7]
+    assert render(figure, "pdf").startswith(b"%PDF")
+    assert render(figure, "pdf") == render(figure, "pdf")
+
+
+def test_a_single_epoch_is_no_curve(make_run):
+    figures, reasons = page_figures([read_run(make_run(history=[{"epoch": 0, "val/accuracy": 0.5}]))], [])
+    assert (figures, reasons) == ({}, {})
+
+
+def test_studies_have_theirs(make_run, tmp_path):
+    for method in ("vanilla", "ivat"):
+        make_run(f"{method}_mine", "seed_0", texts=None)
+    figures, _ = page_figures([], [read_study_folder(tmp_path / "runs")])
+    assert "runs-strip-test-accuracy" in figures

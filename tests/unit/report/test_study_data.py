@@ -1,0 +1,108 @@
+"""Studies from their folders: by their record, by the names of the runs, and with runs that do not belong."""
+
+import json
+
+import pytest
+
+from attn_lightning.errors import ConfigurationError
+from attn_lightning.report.study_data import read_study_folder, seconds, wanting
+from attn_lightning.study.configuration import Study
+from attn_lightning.study.record import bare_cell, bare_variant, write_record
+from attn_lightning.study.table import tables
+
+
+@pytest.fixture
+def folder(make_run, tmp_path):
+    """Two methods by two seeds without a record."""
+    for method, gain in (("vanilla", 0.0), ("ivat", 0.1)):
+        for seed in range(2):
+            make_run(f"{method}_mine", f"seed_{seed}", seed=seed, accuracy=0.7 + gain + seed / 100)
+    return tmp_path / "runs"
+
+
+def recorded(folder, *cells, **changes):
+    study = Study(
+        name="mine",
+        experiments=folder,
+        methods=(bare_variant("plain"), bare_variant("virtual")),
+        data=(bare_variant("texts"),),
+        options=(bare_variant(""),),
+        seeds=(0, 1),
+        metrics=("test/accuracy",),
+        baseline="plain",
+    )
+    write_record(folder, study, cells)
+
+
+def test_without_a_record_names_say_what_was_compared(folder):
+    found = read_study_folder(folder)
+    assert [variant.label for variant in found.study.methods] == ["ivat", "vanilla"]
+    assert [variant.label for variant in found.study.data] == ["mine"]
+    assert found.study.baseline == "vanilla"
+    assert found.study.seeds == (0, 1)
+    accuracy = tables(found.study, found.results)[0]
+    assert accuracy.metric == "test/accuracy"
+    assert {row.method: row.summary.mean for row in accuracy.rows if row.asked} == {
+        "ivat": pytest.approx(0.805),
+        "vanilla": pytest.approx(0.705),
+    }
+    assert seconds(found) == 2 * (2.0 + 3.0)
+    assert wanting(found) == []
+
+
+def test_the_record_of_the_study_says_more(folder):
+    cells = [bare_cell("plain", "texts", "", seed, "vanilla_mine") for seed in (0, 1)]
+    cells += [bare_cell("virtual", "texts", "", seed, "ivat_mine") for seed in (0, 1, 2)]
+    recorded(folder, *cells)
+    found = read_study_folder(folder)
+    assert found.study.metrics == ("test/accuracy",)
+    assert [state.state for _, state in found.results] == ["complete"] * 4 + ["missing"]
+    assert wanting(found) == ["mine: 4 of 5 runs are complete (1 missing)"]
+
+
+def test_a_damaged_record_is_a_note(folder):
+    (folder / "study.json").write_text("{")
+    found = read_study_folder(folder)
+    assert len(found.runs) == 4
+    assert "the names of the runs are used" in found.notes[0]
+
+
+def test_a_damaged_run_is_a_note(folder):
+    (folder / "ivat_mine" / "seed_1" / "metrics.json").write_text("{")
+    found = read_study_folder(folder)
+    assert len(found.runs) == 3
+    assert found.notes[0].startswith("left out: Expected")
+
+
+def test_runs_on_other_examples_are_left_out(folder, make_run):
+    splits = {"test": {"rows": 3, "sha256": "another"}}
+    make_run("other_mine", "seed_0", data="mine")
+    path = make_run("changed_mine", "seed_0")
+    record = json.loads((path / "metrics.json").read_text())
+    record["data"]["splits"] = splits
+    (path / "metrics.json").write_text(json.dumps(record))
+    found = read_study_folder(folder)
+    states = {cell.method: state.state for cell, state in found.results}
+    assert states["changed"] == "missing"
+    assert states["other"] == "complete"
+    assert any("was tested on other examples" in note for note in found.notes)
+
+
+def test_failed_and_unfinished_runs_are_shown(folder, make_run):
+    make_run("vat_mine", "seed_0", status="failed", error="oh")
+    make_run("vat_mine", "seed_1", seed=1, status="running")
+    found = read_study_folder(folder)
+    assert [state.state for cell, state in found.results if cell.method == "vat"] == ["failed", "unfinished"]
+    assert wanting(found) == ["runs: 4 of 6 runs are complete (1 failed, 1 unfinished)"]
+
+
+def test_versions_of_one_seed_are_told_apart(make_run, tmp_path):
+    make_run("ivat_mine", "version_0")
+    make_run("ivat_mine", "version_1")
+    found = read_study_folder(tmp_path / "runs" / "ivat_mine")
+    assert [variant.label for variant in found.study.methods] == ["ivat", "ivat version_1"]
+
+
+def test_a_folder_without_runs_is_refused(tmp_path):
+    with pytest.raises(ConfigurationError, match="there is no run in it"):
+        read_study_folder(tmp_path)
