@@ -4,9 +4,7 @@ import numpy as np
 import pytest
 import torch
 from captum.attr import IntegratedGradients as Captum
-from torch import nn
 
-from attn_lightning.backbone.classifier import AttentionClassifier
 from attn_lightning.backbone.encoders import CNN, Average, BiLSTM
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.evaluation.explainers.integrated import (
@@ -15,36 +13,10 @@ from attn_lightning.evaluation.explainers.integrated import (
     integrated_gradients,
 )
 from attn_lightning.evaluation.subject import Subject, no_progress
-from attn_lightning.types import Batch, DataSpec
+from attn_lightning.types import Batch
+from support.texts import random_texts, small_model
 
 ENCODERS = {"lstm": BiLSTM, "cnn": CNN, "average": Average}
-
-
-class Texts:
-    """A split in memory."""
-
-    def __init__(self, lengths, seed=0):
-        generator = torch.Generator().manual_seed(seed)
-        self.lengths = np.array(lengths)
-        self.texts = [torch.randint(2, 20, (length,), generator=generator) for length in lengths]
-
-    def __len__(self):
-        return len(self.texts)
-
-    def __getitem__(self, rows):
-        tokens = nn.utils.rnn.pad_sequence([self.texts[row] for row in rows], batch_first=True)
-        return Batch(tokens, tokens > 0, torch.zeros(len(rows), dtype=torch.int64), torch.tensor(rows))
-
-
-def small_model(encoder="lstm", num_classes=3):
-    torch.manual_seed(0)
-    spec = DataSpec(num_classes, 20, 6, tuple(f"class {c}" for c in range(num_classes)))
-    model = AttentionClassifier(spec, encoder=ENCODERS[encoder])
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(3)
-        model.embedding.weight.mul_(3)
-    return model.eval()
 
 
 def probability(model, embeddings, mask):
@@ -55,7 +27,7 @@ def probability(model, embeddings, mask):
 @pytest.mark.parametrize("num_classes", [2, 3])
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_equals_captum_example_by_example(encoder, num_classes):
-    model, texts = small_model(encoder, num_classes), Texts((5, 1, 7, 3))
+    model, texts = small_model(ENCODERS[encoder], num_classes), random_texts((5, 1, 7, 3))
     found = IntegratedGradients().explain(Subject(model, texts, num_classes), no_progress)
     for row, text in enumerate(texts.texts):
         tokens, mask = text.unsqueeze(0), torch.ones(1, len(text), dtype=torch.bool)
@@ -67,7 +39,7 @@ def test_equals_captum_example_by_example(encoder, num_classes):
 
 
 def test_contributions_add_up_to_the_change_of_the_probability():
-    model, texts = small_model(), Texts((6, 2, 4))
+    model, texts = small_model(), random_texts((6, 2, 4))
     batch = texts[[0, 1, 2]]
     contributions = integrated_gradients(model, batch)
     at_text = model(batch.tokens, batch.mask).logits.softmax(-1)
@@ -80,7 +52,7 @@ def test_contributions_add_up_to_the_change_of_the_probability():
 
 
 def test_one_step_is_the_gradient_in_the_middle_of_the_line():
-    model, batch = small_model(), Texts((5,))[[0]]
+    model, batch = small_model(), random_texts((5,))[[0]]
     embeddings = model.embed(batch.tokens).detach()
     middle = (embeddings / 2).requires_grad_()
     target = model(batch.tokens, batch.mask).logits.argmax(1)
@@ -90,7 +62,7 @@ def test_one_step_is_the_gradient_in_the_middle_of_the_line():
 
 @pytest.mark.parametrize(("batch_size", "token_budget"), [(1, 2**16), (4, 8), (3, 40), (128, 300)])
 def test_neither_batches_nor_the_budget_change_anything(batch_size, token_budget):
-    model, texts = small_model(), Texts((5, 1, 7, 3, 7))
+    model, texts = small_model(), random_texts((5, 1, 7, 3, 7))
     expected = IntegratedGradients(steps=7).explain(Subject(model, texts, 3), no_progress)
     widths = []
     model.encoder.register_forward_hook(lambda _, inputs, output: widths.append(output.shape[0] * output.shape[1]))
@@ -101,7 +73,7 @@ def test_neither_batches_nor_the_budget_change_anything(batch_size, token_budget
 
 
 def test_the_model_is_left_as_it_was():
-    model, batch = small_model().train(), Texts((5, 3))[[0, 1]]
+    model, batch = small_model().train(), random_texts((5, 3))[[0, 1]]
     with torch.inference_mode():
         integrated_gradients(model, Batch(*(None if v is None else v.clone() for v in batch)), steps=2)
     assert model.training
@@ -109,7 +81,7 @@ def test_the_model_is_left_as_it_was():
 
 
 def test_a_sure_model_still_has_contributions():
-    model, batch = small_model(num_classes=2), Texts((5, 3))[[0, 1]]
+    model, batch = small_model(num_classes=2), random_texts((5, 3))[[0, 1]]
     with torch.no_grad():
         model.classifier.bias.copy_(torch.tensor([30.0, 0.0]))
     found = integrated_gradients(model, batch)

@@ -1,96 +1,19 @@
-"""The families that need rationales, against plain loops over the documents."""
+"""Plausibility and what all families that need rationales have in common, against plain loops over the documents."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
-from torch import nn
 
 from attn_lightning.errors import ConfigurationError, DataFormatError
 from attn_lightning.evaluation.families.plausibility import Plausibility
 from attn_lightning.evaluation.families.selective import Selective
 from attn_lightning.evaluation.family import Family
-from attn_lightning.evaluation.subject import Explained, Ragged, Subject, no_progress
-from attn_lightning.types import Batch
+from attn_lightning.evaluation.subject import no_progress
+from support.rationales import Documents, TooLong, TooWide, Unmarked, best, judged, question, run
 
 FAMILIES = (Plausibility, Selective)
-
-
-class Documents:
-    """Documents of random lengths with a rationale each, but rows 0 (none), 1 (full) and 2 (marked as absent)."""
-
-    def __init__(self, size=40, seed=0):
-        rng = np.random.default_rng(seed)
-        self.lengths = rng.integers(1, 15, size)
-        self.rationales = [rng.random(length) < 0.4 for length in self.lengths]
-        self.rationales[0][:] = False
-        self.rationales[1][:] = True
-        self.rationales[2][:] = False
-        self.has_rationale = np.arange(size) != 2
-        self.labels = rng.integers(0, 2, size)
-        self.labels[3] = -1
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def __getitem__(self, rows: Sequence[int]) -> Batch:
-        mask = torch.arange(max(self.lengths[rows])) < torch.tensor(self.lengths[rows]).unsqueeze(1)
-        rationale = torch.zeros_like(mask)
-        for line, row in zip(rationale, rows, strict=True):
-            line[: self.lengths[row]] = torch.from_numpy(self.rationales[row])
-        return Batch(
-            mask.long(),
-            mask,
-            torch.from_numpy(self.labels[rows]),
-            torch.tensor(rows),
-            rationale,
-            torch.from_numpy(self.has_rationale[rows]),
-        )
-
-
-class Unmarked(Documents):
-    def __getitem__(self, rows):
-        return super().__getitem__(rows)._replace(rationale=None, has_rationale=None)
-
-
-def ragged(rows):
-    return Ragged(np.concatenate(rows).astype(np.float32), np.array([len(row) for row in rows]))
-
-
-def question(documents=None, seed=0, **options):
-    """a subject and explanations with attention (ties, row 5 not finite), signed scores and the gold rationale."""
-    documents = documents or Documents()
-    rng = np.random.default_rng(seed)
-    attention = [rng.dirichlet(np.full(n, 0.3)).round(2) + 0.01 for n in documents.lengths]
-    attention[5][-1] = np.nan
-    explanations = {
-        "attention": ragged(attention),
-        "signed": ragged([rng.normal(size=n) for n in documents.lengths]),
-        "rationale": ragged(documents.rationales),
-    }
-    probabilities = rng.dirichlet(np.ones(2), len(documents))
-    explained = Explained(probabilities, documents.labels, explanations)
-    return Subject(nn.Identity(), documents, num_classes=2, **options), explained
-
-
-def run(family, subject, explained, advance=no_progress):
-    return {(row.explainer, row.metric): row for row in family.run(subject, explained, advance)}
-
-
-def judged(documents, explained, name):
-    """(row, scores, rationale) of the documents that count."""
-    for row, rationale in enumerate(documents.rationales):
-        scores = explained.explanations[name][row]
-        if rationale.any() and np.isfinite(scores).all():
-            yield row, scores, rationale
-
-
-def best(scores, k):
-    order = sorted(range(len(scores)), key=lambda t: (-scores[t], t))[:k]
-    return {int(t) for t in order}
 
 
 @pytest.mark.parametrize("name", ["attention", "signed", "rationale"])
@@ -151,41 +74,6 @@ def test_signed_scores_have_ranks_but_no_mass():
     assert (mass.value, mass.std, mass.n_valid) == (None, None, 0)
 
 
-@pytest.mark.parametrize("name", ["attention", "signed", "rationale"])
-def test_selective_equals_a_loop(name):
-    subject, explained = question()
-    documents = subject.examples
-    rows = run(Selective(), subject, explained)
-    counts = dict.fromkeys(("ftpt", "ffpt", "ftpf", "ffpf"), 0)
-    dominant, weights = 0, []
-    for row, scores, rationale in judged(documents, explained, name):
-        if documents.labels[row] == -1:
-            continue
-        focus = "ft" if rationale[scores.argmax()] else "ff"
-        counts[focus + ("pt" if explained.probabilities[row].argmax() == documents.labels[row] else "pf")] += 1
-        if (scores >= 0).all():
-            dominant += scores.max() >= 0.5 * scores.sum()
-            weights.append(scores[rationale].sum() / scores.sum())
-    total, right = sum(counts.values()), counts["ftpt"] + counts["ffpt"]
-    assert 25 < total < 37
-    for outcome, count in counts.items():
-        assert rows[name, outcome].value == pytest.approx(count / total)
-        assert rows[name, outcome].n_valid == total
-    assert rows[name, "accuracy"].value == pytest.approx(right / total)
-    assert rows[name, "interpretability"].value == pytest.approx(counts["ftpt"] / right)
-    assert rows[name, "interpretability"].n_valid == right
-    assert rows[name, "evidence_weight"].value == pytest.approx(np.mean(weights), rel=1e-6)
-    assert rows[name, "evidence_weight"].n_valid == len(weights) == rows[name, "dominant"].n_valid
-    assert rows[name, "dominant"].value == dominant > 0
-
-
-def test_interpretability_of_a_model_that_is_never_right_has_no_value():
-    subject, explained = question()
-    wrong = np.eye(2)[1 - explained.labels.clip(0)]
-    row = run(Selective(), subject, replace(explained, probabilities=wrong))["attention", "interpretability"]
-    assert (row.value, row.n_valid) == (None, 0)
-
-
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_batch_size_changes_nothing(family: type[Family]):
     expected = run(family(), *question())
@@ -224,24 +112,6 @@ def test_data_where_no_rationale_is_marked_gives_rows_without_values(family: typ
         rationale[:] = False
     for row in family().run(*question(documents), no_progress):
         assert (row.value, row.n_valid) == (None, 0)
-
-
-class TooLong(Documents):
-    """A mark after the end of row 7."""
-
-    def __getitem__(self, rows):
-        batch = super().__getitem__(rows)
-        if 7 in rows:
-            batch.rationale[rows.index(7), self.lengths[7] :] = True
-        return batch
-
-
-class TooWide(Documents):
-    """A mark more than the longest text of the batch has tokens."""
-
-    def __getitem__(self, rows):
-        batch = super().__getitem__(rows)
-        return batch._replace(rationale=torch.nn.functional.pad(batch.rationale, (0, 1)))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -10,25 +10,10 @@ from attn_lightning.backbone.encoders import BiLSTM
 from attn_lightning.evaluation.families.sparsity import Geometry, Sparsity
 from attn_lightning.evaluation.family import MODEL
 from attn_lightning.evaluation.subject import Explained, Ragged, Subject, no_progress
-from attn_lightning.types import Batch, DataSpec
+from attn_lightning.types import DataSpec
+from support.texts import random_texts
 
 LENGTHS = np.array([1, 4, 9, 2, 9, 6, 3, 12, 5, 7])
-
-
-class Texts:
-    """Random words."""
-
-    def __init__(self):
-        generator = torch.Generator().manual_seed(0)
-        self.words = [torch.randint(1, 20, (n,), generator=generator) for n in LENGTHS.tolist()]
-        self.lengths = LENGTHS
-
-    def __len__(self):
-        return len(self.words)
-
-    def __getitem__(self, rows):
-        tokens = torch.nn.utils.rnn.pad_sequence([self.words[row] for row in rows], batch_first=True)
-        return Batch(tokens, tokens != 0, torch.zeros(len(rows), dtype=torch.int64), torch.tensor(rows))
 
 
 def question(**options):
@@ -43,7 +28,7 @@ def question(**options):
         "signed": Ragged(-np.ones(LENGTHS.sum(), np.float32), LENGTHS),
     }
     explained = Explained(np.full((len(LENGTHS), 2), 0.5), np.zeros(len(LENGTHS), np.int64), explanations)
-    return Subject(model, Texts(), num_classes=2, **options), explained
+    return Subject(model, random_texts(LENGTHS.tolist(), least=1), num_classes=2, **options), explained
 
 
 def test_sparsity_equals_a_loop():
@@ -70,7 +55,7 @@ def test_geometry_equals_a_loop_and_leaves_the_mode_alone():
     subject.model.eval()
     found = []
     with torch.no_grad():
-        for words in subject.examples.words:
+        for words in subject.examples.texts:
             tokens = words[None]
             states = subject.model.encode(subject.model.embed(tokens), tokens != 0)[0]
             if len(states) > 1:

@@ -10,7 +10,6 @@ from captum._utils.models.linear_model import SkLearnLinearRegression
 from captum.attr import KernelShap as CaptumShap
 from captum.attr import Lime as CaptumLime
 from sklearn.linear_model import Ridge
-from torch import nn
 
 from attn_lightning.backbone.classifier import AttentionClassifier
 from attn_lightning.backbone.protocol import Backbone
@@ -24,24 +23,10 @@ from attn_lightning.evaluation.explainers.perturbation import (
 )
 from attn_lightning.evaluation.subject import Subject, no_progress
 from attn_lightning.numerics import masked_softmax
-from attn_lightning.types import AttentionOutput, Batch, DataSpec
+from attn_lightning.types import AttentionOutput, DataSpec
+from support.texts import Texts
 
 UNKNOWN = 1
-
-
-class Texts:
-    """A split in memory."""
-
-    def __init__(self, texts):
-        self.texts = [torch.as_tensor(text) for text in texts]
-        self.lengths = np.array([len(text) for text in texts])
-
-    def __len__(self):
-        return len(self.texts)
-
-    def __getitem__(self, rows):
-        tokens = nn.utils.rnn.pad_sequence([self.texts[row] for row in rows], batch_first=True)
-        return Batch(tokens, tokens > 0, torch.zeros(len(rows), dtype=torch.int64), torch.tensor(rows))
 
 
 class Additive(Backbone):

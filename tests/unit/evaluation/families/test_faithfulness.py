@@ -5,31 +5,16 @@ from math import ceil, exp
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from attn_lightning.backbone.classifier import AttentionClassifier
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.evaluation.families.faithfulness import Faithfulness
 from attn_lightning.evaluation.subject import Explained, Ragged, Subject, no_progress
-from attn_lightning.types import AttentionOutput, Batch, DataSpec
+from attn_lightning.types import AttentionOutput, DataSpec
+from support.texts import Texts
 
 UNKNOWN = 1
-
-
-class Texts:
-    """A split in memory."""
-
-    def __init__(self, texts):
-        self.texts = [torch.as_tensor(text) for text in texts]
-        self.lengths = np.array([len(text) for text in texts])
-
-    def __len__(self):
-        return len(self.texts)
-
-    def __getitem__(self, rows):
-        tokens = nn.utils.rnn.pad_sequence([self.texts[row] for row in rows], batch_first=True)
-        return Batch(tokens, tokens > 0, torch.zeros(len(rows), dtype=torch.int64), torch.tensor(rows))
 
 
 class Linear(Backbone):
