@@ -78,7 +78,7 @@ def erased_probabilities(
       the single token `Subject.erased`: the unknown word; for segments a segment of zeros.
     - `unknown`: erased tokens become that token, and the text keeps its length.
     - `attention`: hidden states stay those of the whole text; the scores of erased tokens are left out, so that
-      attention is normalised over what is kept. Only the head runs. Where nothing is kept attention is 0 everywhere,
+      attention is normalized over what is kept. Only the head runs. Where nothing is kept attention is 0 everywhere,
       and what remains is the prediction from an empty context.
 
     Args:
@@ -150,7 +150,7 @@ def removals_until_flip(
 ) -> NDArray[np.int64]:
     """How many of the highest-ranked tokens must lose their attention until the prediction changes.
 
-    Hidden states are fixed; the attention scores of removed tokens are left out, and the normaliser runs on the rest.
+    Hidden states are fixed; the attention scores of removed tokens are left out, and the normalizer runs on the rest.
     For softmax this is attention divided by what is left of it.
 
     Args:
@@ -301,7 +301,7 @@ def _attended(
     empty = ~some.any(1)
     if not bool(empty.any()):
         return model.attend(hidden, scores, some)
-    # A normaliser needs some token: the first one lends itself, and its weight is taken back.
+    # A normalizer needs at least one token: the first one is given to it, and its weight is removed afterwards.
     some[:, 0] |= empty
     attention = model.attend(hidden, scores, some).attention.masked_fill(empty.unsqueeze(1), 0.0)
     return model.attend(hidden, scores, some, attention)
