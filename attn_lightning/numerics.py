@@ -71,8 +71,11 @@ def log_mixture(attention: Tensor, log_probabilities: Tensor) -> Tensor:
     return (weights * ratios).sum(1).log() + largest.squeeze(1)
 
 
-def entropy(log_probabilities: Tensor, mask: Tensor) -> Tensor:
+def entropy_nats(log_probabilities: Tensor, mask: Tensor) -> Tensor:
     """Shannon entropy `H(p) = -sum_t p_t log p_t` in nats, of a distribution given by its logarithm.
+
+    What is learned and logged in training is in nats; the metrics of `attn_lightning.metrics.sparsity` are in bits, as
+    published tables are: the same number divided by `ln 2`.
 
     Args:
         log_probabilities: (..., T), for example from `masked_log_softmax`.

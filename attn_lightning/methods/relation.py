@@ -15,7 +15,7 @@ from attn_lightning.errors import ConfigurationError
 from attn_lightning.methods.base import Differentiates, Method
 from attn_lightning.numerics import (
     at_least_float32,
-    entropy,
+    entropy_nats,
     full_precision,
     kl_divergence,
     log_attention,
@@ -219,8 +219,8 @@ class Relation(Method):
             log_q = log_attention(at_least_float32(output.attention))
             value = kl_divergence(log_p=log_p, log_q=log_q, mask=output.mask).mean()
         logs = {
-            "entropy_gradient": entropy(log_p.detach(), output.mask).mean(),
-            "entropy_attention": entropy(log_q.detach(), output.mask).mean(),
+            "entropy_gradient": entropy_nats(log_p.detach(), output.mask).mean(),
+            "entropy_attention": entropy_nats(log_q.detach(), output.mask).mean(),
         }
         return LossTerm("relation", value, self.weight, logs)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.methods.base import Differentiates, Method
-from attn_lightning.numerics import at_least_float32, entropy
+from attn_lightning.numerics import at_least_float32, entropy_nats
 from attn_lightning.step import TrainStep
 from attn_lightning.types import LossTerm
 
@@ -29,7 +29,7 @@ def attention_entropy(attention: Tensor, mask: Tensor) -> Tensor:
         weights, an exponential that vanished) does not move it either.
     """
     support = mask & (attention > 0)
-    return entropy(attention.masked_fill(~support, 1.0).log(), support)
+    return entropy_nats(attention.masked_fill(~support, 1.0).log(), support)
 
 
 def sum_of_squares(attention: Tensor, mask: Tensor) -> Tensor:

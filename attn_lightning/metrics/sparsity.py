@@ -15,8 +15,8 @@ from attn_lightning.metrics.measure import Measure
 from attn_lightning.metrics.per_example import BoolArray, FloatArray
 
 
-def entropy(weights: FloatArray, mask: BoolArray) -> FloatArray:
-    """Shannon entropy `H = -sum_t a_t log2 a_t`, in bits.
+def entropy_bits(weights: FloatArray, mask: BoolArray) -> FloatArray:
+    """Shannon entropy `H = -sum_t a_t log2 a_t`, in bits; `attn_lightning.numerics.entropy_nats` is it in nats.
 
     Args:
         weights: (B, T).
@@ -40,7 +40,7 @@ def relative_entropy(weights: FloatArray, mask: BoolArray) -> FloatArray:
         (B,) in [0, 1], 1 for uniform weights; NaN also for a text of one token.
     """
     several = mask.sum(1) >= 2
-    bits = entropy(weights, mask) / np.log2(np.where(several, mask.sum(1), 2))
+    bits = entropy_bits(weights, mask) / np.log2(np.where(several, mask.sum(1), 2))
     return np.where(several, bits.clip(0, 1), np.nan)
 
 
@@ -54,7 +54,7 @@ def effective_length(weights: FloatArray, mask: BoolArray) -> FloatArray:
     Returns:
         (B,) in [1, n] for n tokens.
     """
-    return np.exp2(entropy(weights, mask))
+    return np.exp2(entropy_bits(weights, mask))
 
 
 def num_above(weights: FloatArray, mask: BoolArray, threshold: float = 0.01) -> FloatArray:
@@ -127,7 +127,7 @@ def gini(weights: FloatArray, mask: BoolArray) -> FloatArray:
 # Neither direction is better: sparse weights are easy to read, and they can be wrong.
 _MANY = float("inf")
 MEASURES: Mapping[Measure, Callable[[FloatArray, BoolArray], FloatArray]] = {
-    Measure("entropy", "Shannon entropy of the weights", 0.0, _MANY, None, "bits"): entropy,
+    Measure("entropy", "Shannon entropy of the weights", 0.0, _MANY, None, "bits"): entropy_bits,
     Measure("relative_entropy", "entropy of the weights over that of uniform ones", 0.0, 1.0, None): relative_entropy,
     Measure(
         "effective_length", "number of tokens over which uniform weights are spread as far", 1.0, _MANY, None, "tokens"

@@ -8,7 +8,7 @@ from scipy.stats import entropy as scipy_entropy
 
 from attn_lightning.numerics import (
     at_least_float32,
-    entropy,
+    entropy_nats,
     full_precision,
     kl_divergence,
     masked_log_softmax,
@@ -53,7 +53,7 @@ def test_softmax_of_large_scores_is_finite(mask):
 
 def test_entropy_is_scipys_with_a_finite_gradient(scores, mask):
     scores.requires_grad_()
-    ours = entropy(masked_log_softmax(scores, mask), mask)
+    ours = entropy_nats(masked_log_softmax(scores, mask), mask)
     expected = [scipy_entropy(softmax(scores[row, :length].detach().numpy())) for row, length in enumerate(LENGTHS)]
     np.testing.assert_allclose(ours.detach(), expected, atol=1e-12)
     ours.sum().backward()
@@ -62,7 +62,9 @@ def test_entropy_is_scipys_with_a_finite_gradient(scores, mask):
 
 
 def test_entropy_has_finite_second_derivatives(scores, mask):
-    assert torch.autograd.gradgradcheck(lambda s: entropy(masked_log_softmax(s, mask), mask), scores.requires_grad_())
+    assert torch.autograd.gradgradcheck(
+        lambda s: entropy_nats(masked_log_softmax(s, mask), mask), scores.requires_grad_()
+    )
 
 
 def test_kl_divergence_is_scipys_and_not_symmetric(scores, mask):

@@ -2,19 +2,22 @@
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
 from attn_lightning.metrics.sparsity import (
+    MEASURES,
     effective_length,
-    entropy,
+    entropy_bits,
     gini,
     num_above,
     one_hot_distance,
     relative_entropy,
     support_size,
 )
+from attn_lightning.numerics import entropy_nats, masked_log_softmax, masked_softmax
 
-ALL = (entropy, relative_entropy, effective_length, num_above, support_size, one_hot_distance, gini)
+ALL = (entropy_bits, relative_entropy, effective_length, num_above, support_size, one_hot_distance, gini)
 
 
 def padded(seed=0, size=60, longest=30):
@@ -48,7 +51,7 @@ def gini_of_differences(a):
 @pytest.mark.parametrize(
     ("ours", "reference"),
     [
-        (entropy, lambda a: stats.entropy(a, base=2)),
+        (entropy_bits, lambda a: stats.entropy(a, base=2)),
         (relative_entropy, lambda a: stats.entropy(a, base=len(a)) if len(a) > 1 else np.nan),
         (effective_length, lambda a: np.exp(stats.entropy(a))),
         (num_above, lambda a: sum(value > 0.01 for value in a)),
@@ -68,7 +71,7 @@ def test_one_token_uniform_weights_and_a_one_hot():
     weights = np.array([[1.0, 0, 0, 0], [0.25] * 4, [0, 0, 1, 0]])
     mask = np.array([[True, False, False, False], [True] * 4, [True] * 4])
     expected = {
-        entropy: (0, 2, 0),
+        entropy_bits: (0, 2, 0),
         relative_entropy: (np.nan, 1, 0),
         effective_length: (1, 4, 1),
         num_above: (1, 4, 1),
@@ -78,6 +81,21 @@ def test_one_token_uniform_weights_and_a_one_hot():
     }
     for measure, values in expected.items():
         np.testing.assert_allclose(measure(weights, mask), values, atol=1e-15)
+
+
+def test_bits_are_the_nats_of_training_by_ln_2():
+    scores = torch.randn(20, 9, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    mask = torch.arange(9) < torch.arange(1, 21).clamp_max(9)[:, None]
+    nats = entropy_nats(masked_log_softmax(scores, mask), mask).numpy()
+    found = entropy_bits(masked_softmax(scores, mask).numpy(), mask.numpy())
+    np.testing.assert_allclose(found, nats / np.log(2), rtol=1e-12, atol=1e-12)
+
+
+def test_every_function_is_reported_as_declared():
+    weights, mask = padded(seed=5)
+    for measure, function in MEASURES.items():
+        values = function(weights, mask)
+        assert measure.minimum <= np.nanmin(values) <= np.nanmax(values) <= measure.maximum
 
 
 def test_the_distance_to_a_one_hot_keeps_its_digits_near_0():
