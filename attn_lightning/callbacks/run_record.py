@@ -16,6 +16,7 @@ from attn_lightning import run_folder
 from attn_lightning.callbacks.cost import CostMeter
 from attn_lightning.callbacks.predictions import PredictionWriter
 from attn_lightning.data.datamodule import TextDataModule
+from attn_lightning.data.embeddings.trained import FASTTEXT_PACKAGE
 from attn_lightning.evaluation.control import control_metrics
 from attn_lightning.files import write_json
 from attn_lightning.methods.base import Method
@@ -27,7 +28,7 @@ FORMAT = 1
 SECONDS_BETWEEN_WRITES = 1.0
 """Epochs without validation that are shorter than this are written together."""
 
-_PACKAGES = ("torch", "lightning", "torchmetrics", "datasets", "tokenizers", "fasttext-wheel", "numpy", "scipy")
+_PACKAGES = ("torch", "lightning", "torchmetrics", "datasets", "tokenizers", FASTTEXT_PACKAGE, "numpy", "scipy")
 
 
 class RunRecord(CostMeter):

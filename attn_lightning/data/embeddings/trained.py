@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -32,6 +33,9 @@ from attn_lightning.data.embeddings.pretrained import read_binary
 from attn_lightning.errors import ConfigurationError, DataFormatError
 
 logger = logging.getLogger(__name__)
+
+FASTTEXT_PACKAGE = "fasttext-wheel" if sys.version_info < (3, 13) else "fasttext-numpy2"
+"""Which package the module `fasttext` comes from, as `pyproject.toml` has it."""
 
 _TRAINER = """
 import json, sys
@@ -110,7 +114,7 @@ class FastTextEmbeddings(Embeddings):
         if num_words == 0:
             raise DataFormatError("Expected the training text to have words, but it has none; check the text column.")
         options = {**self.options, "epoch": self.epochs or epochs_for(num_words)}
-        key = digest([content, json.dumps(options, sort_keys=True), version("fasttext-wheel")])
+        key = digest([content, json.dumps(options, sort_keys=True), version(FASTTEXT_PACKAGE)])
 
         def train() -> dict[int, Vector]:
             return self._train(vocabulary, sentences, cache, options, list(counts))
@@ -180,8 +184,13 @@ def _summary(vocabulary: Sequence[str], sentences: Sentences) -> tuple[str, Coun
 def run_fasttext(options: Mapping[str, Any], model: Path) -> None:
     """Train in a child process: fastText does not give the interpreter back before it is done."""
     command = [sys.executable, "-P", "-c", _TRAINER, json.dumps(options), str(model)]
+    # Newer builds leave the rows of n-grams as they find them in memory. This makes glibc hand out zeros, which is what
+    # the older build starts from; without it vectors differ from run to run and may be as large as 1e30.
+    environment = {**os.environ, "MALLOC_PERTURB_": "255"}
     started = time.perf_counter()
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, bufsize=1, errors="replace") as process:
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, bufsize=1, errors="replace", env=environment
+    ) as process:
         try:
             messages = _follow(process, started, options["epoch"])
         except BaseException:

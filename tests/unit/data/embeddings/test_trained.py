@@ -41,6 +41,21 @@ class TestFastText:
         assert not tables[0][0].any()
         assert tables[0][2:].any(dim=1).all()
 
+    @pytest.mark.parametrize(
+        ("options", "expected"),
+        [
+            ({}, [[-0.0192932, 0.0550599, 0.0204039], [-0.0042093, 0.0752985, 0.0244387]]),
+            ({"model": "cbow"}, [[-0.0321092, 0.0457261, 0.0193843], [-0.0301260, 0.0597527, 0.0315496]]),
+            ({"minn": 3, "maxn": 5}, [[-0.5437669, 0.7437840, -0.5778505], [-0.6394117, 0.8869347, -0.6801918]]),
+        ],
+    )
+    def test_every_build_of_fasttext_trains_the_same_vectors(
+        self, topics: Any, tmp_path: Path, options: dict[str, object], expected: list[list[float]]
+    ) -> None:
+        # Measured with fasttext-wheel 0.9.2. Other builds start the rows of n-grams with whatever is in memory.
+        table = small_fasttext(**options).build(topics.vocabulary, topics.sentences, tmp_path, 0)
+        torch.testing.assert_close(table[[2, 40], :3], torch.tensor(expected), atol=1e-4, rtol=1e-3)
+
     def test_a_warm_cache_gives_the_same_and_trains_nothing(
         self, topics: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
