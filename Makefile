@@ -29,11 +29,11 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-run: $(READY) ## train, test and record an experiment: EXP=<name of experiments/*.yaml> ARGS="--any.option=value"
-	@$(BIN)/python -m attn_lightning fit --config experiments/$(EXP).yaml $(ARGS)
+run: $(READY) ## train, test and record an experiment: EXP=<method>_<data> ARGS="--any.option=value"
+	@$(BIN)/python -m attn_lightning fit --config $(EXP) $(ARGS)
 
 study: $(READY) ## run, resume and tabulate a study: STUDY=<name of experiments/studies/*.yaml> ARGS="--jobs 2"
-	@$(BIN)/python -m attn_lightning study experiments/studies/$(STUDY).yaml $(ARGS)
+	@$(BIN)/python -m attn_lightning study $(STUDY) $(ARGS)
 
 report: $(READY) ## one HTML page of runs and studies: RUNS="runs/a/version_0 runs/a_study" ARGS="--output DIR"
 	@$(BIN)/python -m attn_lightning report $(RUNS) $(ARGS)

@@ -12,6 +12,7 @@ COMMANDS = {
     "test": "measure a checkpoint on the test split",
     "evaluate": "faithfulness, plausibility, robustness and controls of a checkpoint, on any data; resumes",
     "predict": "label, probability and attention per word for texts or files, from a checkpoint alone",
+    "experiments": "list methods, data and special experiments: what `--config` takes by name",
     "study": "run methods × data × seeds of a file in experiments/studies, resume it, and show its tables",
     "sweep": "check a W&B sweep file against the options of `fit`, then register it for agents",
     "report": "one HTML page of runs and studies with their documents, and tables for a paper beside it",
@@ -26,13 +27,13 @@ def _help() -> str:
         "usage: python -m attn_lightning COMMAND [options]\n\n"
         f"commands:\n{lines}\n\n"
         "examples:\n"
-        "  python -m attn_lightning fit --config experiments/ivat_planted.yaml --method.epsilon=2\n"
+        "  python -m attn_lightning fit --config ivat_planted --method.epsilon=2\n"
         "  python -m attn_lightning fit --help                          every option\n"
         "  python -m attn_lightning fit --method.help AttentionIVAT     the card of a method\n"
         "  python -m attn_lightning fit --data.help IMDB                the options of a data set\n"
         "  python -m attn_lightning predict --ckpt_path RUN/checkpoints/best.ckpt --text 'A dull film'\n"
         "  python -m attn_lightning evaluate --ckpt_path RUN/checkpoints/best.ckpt --suite faithfulness,plausibility\n"
-        "  python -m attn_lightning study experiments/studies/planted_smoke.yaml --jobs 2\n"
+        "  python -m attn_lightning study planted_smoke --jobs 2\n"
         "  python -m attn_lightning report runs/ivat_planted/version_0 runs/vanilla_planted/version_0 --output report\n"
         "  python -m attn_lightning figures --ckpt_path RUN/checkpoints/best.ckpt\n"
     )
@@ -40,6 +41,10 @@ def _help() -> str:
 
 def _command(name: str) -> Callable[[Sequence[str]], int]:
     """Import a command only when it runs: help and errors must not wait for torch."""
+    if name == "experiments":
+        from attn_lightning.commands.experiments import experiments_command
+
+        return experiments_command
     if name == "study":
         from attn_lightning.commands.study import study_command
 

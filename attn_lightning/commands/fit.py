@@ -17,15 +17,10 @@ from lightning.pytorch.loggers import WandbLogger
 from attn_lightning import run_folder
 from attn_lightning.callbacks.run_record import RunRecord
 from attn_lightning.commands.after_fit import AfterFit
-from attn_lightning.commands.parsing import (
-    OneLineErrorParser,
-    check_config_files,
-    class_change_resets_arguments,
-    print_cards,
-    with_checkpoint_config,
-)
+from attn_lightning.commands.arguments import experiment_name, prepared, with_checkpoint_config
+from attn_lightning.commands.parsing import OneLineErrorParser, class_change_resets_arguments, print_cards
 from attn_lightning.commands.run_choice import FOLDER_VARIABLE, RunChoice, choose, rank
-from attn_lightning.commands.run_options import RunConfig, RunOptions, experiment_name
+from attn_lightning.commands.run_options import RunConfig, RunOptions
 from attn_lightning.commands.trainer import check_trainer_options, checkpoints, loggers, plugins, run_callbacks
 from attn_lightning.commands.wandb_run import name_by_sweep, sweep_of_agent
 from attn_lightning.console import show_messages
@@ -44,7 +39,8 @@ class AttentionCLI(LightningCLI):
     choice: RunChoice | None = None
     record: RunRecord
 
-    def __init__(self, arguments: Sequence[str]) -> None:
+    def __init__(self, arguments: Sequence[str], name: str = "run") -> None:
+        self.name = name
         try:
             super().__init__(
                 AttentionModule,
@@ -117,8 +113,7 @@ class AttentionCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Find or make the run folder before anything can write."""
         name_by_sweep(self.options.run)
-        name = self.options.run.name or experiment_name(self.options.get("config"))
-        self.options.run.name = name
+        self.options.run.name = self.options.run.name or self.name
         if self.options.run.suite != "none":
             chosen_families(self.options.run.suite)
             chosen_explainers(self.options.run.suite_explainers)
@@ -214,10 +209,10 @@ def training_command(arguments: Sequence[str]) -> int:
         datasets.disable_progress_bars()
     print_cards(arguments)
     arguments = with_checkpoint_config(list(arguments))
-    check_config_files(arguments)
+    name, arguments = experiment_name(arguments), prepared(arguments)
     try:
         with class_change_resets_arguments():
-            AttentionCLI(arguments)
+            AttentionCLI(arguments, name)
     except SystemExit as error:
         # Lightning turns Ctrl-C into exit code 1.
         if isinstance(error.__context__, KeyboardInterrupt):

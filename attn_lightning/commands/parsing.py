@@ -6,23 +6,21 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import pairwise
-from pathlib import Path
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace, _typehints
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser
 
-from attn_lightning import data, methods, run_folder  # noqa: F401  (their classes are found by short names)
+from attn_lightning import data, methods  # noqa: F401  (their classes are found by short names)
 from attn_lightning.backbone.encoders import Encoder
 from attn_lightning.backbone.normalizers import Normalizer
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.backbone.scorers import Scorer
 from attn_lightning.backbone.segments import FocusNetwork, SegmentClassifier
-from attn_lightning.checkpoint import checkpoint_contents, read_checkpoint
+from attn_lightning.commands.arguments import values_of
 from attn_lightning.data.embeddings import Embeddings
-from attn_lightning.errors import ConfigurationError, did_you_mean
+from attn_lightning.errors import did_you_mean
 from attn_lightning.methods.base import Method
 
 _PARTS: tuple[tuple[str, type], ...] = (
@@ -110,72 +108,11 @@ def _subclasses(base: type) -> set[type]:
 def print_cards(arguments: Sequence[str]) -> None:
     """Print the whole docstring of X before `--method.help X` lists its arguments; jsonargparse shows one line."""
     for option, base in (("--method.help", Method), ("--data.help", LightningDataModule), *_PARTS):
-        for name in _option(arguments, option):
+        for name in values_of(arguments, option):
             for known in _subclasses(base):
                 if name in (known.__name__, f"{known.__module__}.{known.__name__}"):
                     card = (inspect.getdoc(known) or "").split("\nArgs:")[0]
                     print(f"{known.__name__}: {card}\n")
-
-
-def _option(arguments: Sequence[str], name: str) -> list[str]:
-    """Values of an option as given on the command line, in both spellings."""
-    values = [argument.split("=", 1)[1] for argument in arguments if argument.startswith(f"{name}=")]
-    return values + [after for before, after in pairwise(arguments) if before == name]
-
-
-def with_checkpoint_config(arguments: list[str]) -> list[str]:
-    """Read the configuration that lies beside a checkpoint, so that a checkpoint is all one has to name.
-
-    Args:
-        arguments: the command and its options.
-
-    Returns:
-        The same with `--config RUN/config.yaml` put first if `--ckpt_path` names a file.
-
-    Raises:
-        ConfigurationError: the checkpoint cannot be read, or the command line also changes the model: those values
-            would be ignored in favour of the checkpoint's.
-    """
-    paths = _option(arguments, "--ckpt_path")
-    if not paths or paths[-1] == "last":
-        return arguments
-    changed = [a for a in arguments if a.split("=")[0].split(".")[0] in ("--model", "--method")]
-    if changed:
-        raise ConfigurationError(
-            f"Expected no `{changed[0].split('=')[0]}` together with `--ckpt_path`: the model and its training are "
-            "those of the checkpoint; leave it out, or train a new run."
-        )
-    checkpoint = Path(paths[-1])
-    checkpoint_contents(read_checkpoint(checkpoint))
-    config = run_folder.of_checkpoint(checkpoint) / run_folder.CONFIG
-    if config.exists():
-        return [arguments[0], "--config", str(config), f"--run.name={config.parent.parent.name}", *arguments[1:]]
-    if not _option(arguments, "--config"):
-        raise ConfigurationError(
-            f"Expected {config} beside the checkpoint, but there is none; pass the configuration of that run with "
-            "`--config`."
-        )
-    return arguments
-
-
-def check_config_files(arguments: Sequence[str]) -> None:
-    """Name the nearest experiments where a `--config` file does not exist.
-
-    Raises:
-        ConfigurationError: a file is missing.
-    """
-    for value in [*_option(arguments, "--config"), *_option(arguments, "-c")]:
-        path = Path(value)
-        if path.is_file():
-            continue
-        folder = path.parent
-        names = sorted(found.stem for found in folder.glob("*.yaml") if not found.stem.startswith("base"))
-        if not names:
-            raise ConfigurationError(f"Expected a configuration file, but {path} does not exist.")
-        raise ConfigurationError(
-            f"Expected the name of an experiment in {folder}, but there is no {path.stem!r}."
-            f"{did_you_mean(path.stem, names)} All: {', '.join(names)}."
-        )
 
 
 @contextmanager

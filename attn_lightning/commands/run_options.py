@@ -21,7 +21,7 @@ class RunOptions:
 
     Args:
         root: folder of all runs.
-        name: name of the experiment; the file name of the last `--config` by default.
+        name: name of the experiment; that of the last `--config` by default.
         version: name of this run's own folder; the next free `version_<k>` by default. Never overwritten.
         test: test the best epoch after the training.
         control: measure a TF-IDF logistic regression on the same data beside it (text only).
@@ -92,8 +92,3 @@ class RunConfig(SaveConfigCallback):
             number += 1
             path = self.folder / f"config_resumed_{number}.yaml"
         return path
-
-
-def experiment_name(configs: list[Any] | None) -> str:
-    """The name of a run whose `run.name` is not given: that of its last configuration file."""
-    return Path(str(configs[-1])).stem if configs else "run"

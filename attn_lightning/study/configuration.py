@@ -11,10 +11,11 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from attn_lightning.errors import ConfigurationError, did_you_mean
+from attn_lightning.experiments import FOLDER, as_option
 
 DEFAULT_METRICS = ("test/accuracy", "test/f1", "test/gradient_kendall_mean")
 
-STUDIES = Path("experiments/studies")
+STUDIES = FOLDER / "studies"
 """Where a study is looked for that is given by its name alone."""
 
 EXPERIMENT_NAME = "{method}_{data}"
@@ -212,7 +213,7 @@ def _variants(path: Path, key: str, name: str, experiment: str, options: dict[An
     shown = _short_names([option for option, values in flat.items() if isinstance(values, list)])
     variants = []
     for chosen in itertools.product(*axes):
-        written = tuple((option, _written(value)) for option, value in chosen)
+        written = tuple((option, as_option(value)) for option, value in chosen)
         labels = [f"{shown[option]}={value}" for option, value in written if option in shown]
         variants.append(Variant(",".join([*([name] if name else []), *labels]), name, experiment, written))
     return variants
@@ -247,12 +248,6 @@ def _short_names(options: list[str]) -> dict[str, str]:
     """The last part of every dotted option, or all of it where two would look the same."""
     last = {option: option.rsplit(".", 1)[-1] for option in options}
     return {o: short if list(last.values()).count(short) == 1 else o for o, short in last.items()}
-
-
-def _written(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return str(value)
 
 
 def _seeds(path: Path, value: Any) -> tuple[int, ...]:

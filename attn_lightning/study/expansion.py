@@ -7,6 +7,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 from attn_lightning.errors import ConfigurationError, did_you_mean
+from attn_lightning.experiments import Experiments
 from attn_lightning.study.configuration import Study, Variant
 
 _LONGEST_NAME = 120
@@ -92,8 +93,9 @@ def expand(study: Study) -> list[Cell]:
             one that the study does not have or that begins from it in turn.
     """
     _check_bases(study)
+    experiments = Experiments(study.experiments)
     cells = [
-        _cell(study, method, data, options, seed)
+        _cell(study, experiments, method, data, options, seed)
         for seed in study.seeds
         for options in study.options
         for data in study.data
@@ -148,7 +150,9 @@ def _run_name(method: str, data: str, options: str) -> str:
     return _safe("_".join(label for label in (method, data, options) if label))
 
 
-def _cell(study: Study, method: Variant, data: Variant, options: Variant, seed: int) -> Cell:
+def _cell(study: Study, experiments: Experiments, method: Variant, data: Variant, options: Variant, seed: int) -> Cell:
+    experiment = study.experiment_name.format(method=method.experiment, data=data.experiment)
+    experiments.find(experiment)
     # The more special ones win: what a method says of itself over what the data and all cells are given.
     overrides = {**dict(options.overrides), **dict(data.overrides), **dict(method.overrides)}
     return Cell(
@@ -156,24 +160,11 @@ def _cell(study: Study, method: Variant, data: Variant, options: Variant, seed: 
         data=data.label,
         options=options.label,
         seed=seed,
-        config=_experiment(
-            study.experiments, study.experiment_name.format(method=method.experiment, data=data.experiment)
-        ),
+        config=study.experiments / f"{experiment}.yaml",
         overrides=tuple(overrides.items()),
         name=_run_name(method.label, data.label, options.label),
         control=seed == study.seeds[0],
         bases=tuple((label, _run_name(label, data.label, options.label)) for label in dict.fromkeys(_bases(method))),
-    )
-
-
-def _experiment(folder: Path, name: str) -> Path:
-    path = folder / f"{name}.yaml"
-    if path.is_file():
-        return path
-    names = sorted(found.stem for found in folder.glob("*.yaml") if found.stem != "base")
-    raise ConfigurationError(
-        f"Expected an experiment {path} for this method and data, but there is none."
-        f"{did_you_mean(name, names)} All: {', '.join(names)}."
     )
 
 

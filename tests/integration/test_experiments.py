@@ -1,8 +1,10 @@
-"""Every file in experiments/ parses, and every experiment trains on small data through the real command line."""
+"""Every experiment by name: it has the configuration that it should, and the parts it is made of train."""
 
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,13 +13,14 @@ import pytest
 import yaml
 from PIL import Image
 
+from attn_lightning.commands.validation import Validator
+from attn_lightning.experiments import Experiments, read_configuration
+
 FOLDER = Path(__file__).resolve().parents[2] / "experiments"
 FILES = sorted(FOLDER.rglob("*.yaml"))
-EXPERIMENTS = [path for path in FILES if path.parent == FOLDER and not path.stem.startswith("base")]
-METHODS = ("vanilla", "at", "iat", "vat", "ivat")
-DATA = ("sst", "imdb", "news", "ag", "planted")
-SDC_METHODS = ("softmax", "sparsemax", "entmax", "spherical", "entropy")
-SDC_OBJECTIVES = ("hard", "marginal", "hybrid", "ivat", "relation", "vib")
+EXPECTED = json.loads(Path(__file__).with_suffix(".json").read_text())
+"""What each experiment is, as it was before experiments were composed: values that all share, those of each section
+once, and which of them an experiment has. A changed value is a changed experiment: change it here on purpose."""
 
 TINY = (
     "--data=Planted",
@@ -34,7 +37,6 @@ TINY = (
     "--run.control=false",
     "--run.suite=none",
 )
-
 
 TINY_MOSAICS = (
     "--data.train_mosaics=32",
@@ -53,6 +55,14 @@ TINY_IMAGES = (
     "--model.backbone.classifier.channels=[2,2,2,2,2,2]",
     "--model.backbone.classifier.width=2",
 )
+
+ON_MOSAICS = ("hard", "hybrid", "marginal")
+"""Methods that need data of segments."""
+
+
+@pytest.fixture(scope="module")
+def validator() -> Validator:
+    return Validator()
 
 
 @pytest.fixture(scope="module")
@@ -75,89 +85,106 @@ def name_of(path: Path) -> str:
     return str(path.relative_to(FOLDER))
 
 
-def test_the_promised_experiments_are_there():
-    names = {path.stem for path in EXPERIMENTS}
-    assert {f"{method}_{data}" for method in METHODS for data in DATA} <= names
-    mosaics = ("blobs", "ellipses", "cifar")
-    assert {f"sdc_{data}_{method}" for data in mosaics for method in SDC_METHODS + SDC_OBJECTIVES} <= names
-    assert {f"sdc_em{number}_softmax" for number in (1, 2, 3)} <= names
+def flat(value: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """`method: Relation` and `method.weight: 0.1` for a class and its arguments, however deep they are."""
+    if not isinstance(value, dict):
+        yield key, short(value)
+        return
+    if "class_path" in value:
+        yield key, short(value["class_path"])
+        value = value.get("init_args", {})
+    for name, below in value.items():
+        yield from flat(below, f"{key}.{name}")
+
+
+def short(value: Any) -> Any:
+    """Classes by their own name, wherever in a list they stand: modules may be moved."""
+    if isinstance(value, list):
+        return [dict(flat(item, "item")) if isinstance(item, dict) else item for item in value]
+    return value.rsplit(".", 1)[-1] if isinstance(value, str) and value.startswith(("attn_", "lightning.")) else value
+
+
+@pytest.mark.parametrize("name", EXPECTED["experiments"])
+def test_an_experiment_is_what_it_was(validator, name):
+    expected = dict(EXPECTED["always"])
+    for values, number in zip(EXPECTED["cases"].values(), EXPECTED["experiments"][name], strict=True):
+        expected.update(values[number])
+    config = validator.parse(["fit", "--config", str(FOLDER / name)])
+    found = {key: value for section in EXPECTED["cases"] for key, value in flat(config[section], section)}
+    assert {key: found.get(key, "missing") for key in expected} == expected
+
+
+def test_files_are_few():
+    assert len(FILES) <= 70
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_every_file_parses(cli, path):
-    """As what it is: a part of an experiment, or an experiment."""
-    part = {"data": ["--data", path], "method": ["--data=Planted", "--method", path]}.get(path.parent.name)
-    if path in EXPERIMENTS:
-        part = ["--config", path]
-    elif path.stem.startswith("base"):
-        part = ["--data=Planted", "--trainer", path]
-    if part is None:
-        assert isinstance(yaml.safe_load(path.read_text()), dict)
-        return
-    outcome = cli("fit", *part, "--print_config")
-    assert outcome.code == 0, outcome.err
-    assert yaml.safe_load(outcome.out)["data"]["class_path"]
+def test_no_file_says_anything_twice(path):
+    assert read_configuration(path)
 
 
-@pytest.mark.parametrize("path", EXPERIMENTS, ids=name_of)
-def test_every_experiment_opens_with_its_command(path):
-    first = path.read_text().splitlines()[0].split()
-    assert first[:4] == ["#", "make", "run", f"EXP={path.stem}"]
+@pytest.mark.parametrize("kind", ["methods", "data"])
+def test_every_part_has_a_line(kind):
+    for name, part in getattr(Experiments(FOLDER), kind).items():
+        assert len(part.line) > 5, name
 
 
-@pytest.mark.parametrize("path", [path for path in EXPERIMENTS if not path.stem.startswith("sdc_")], ids=name_of)
-def test_every_experiment_on_text_trains_two_batches(cli, path, tmp_path):
-    options = needed_options(cli, path, tmp_path)
-    check(cli("fit", "--config", path, *TINY, *options, "--run.root", tmp_path), tmp_path, path)
+@pytest.mark.parametrize("path", [path for path in FILES if path.parent.name == "method"], ids=name_of)
+def test_a_method_trains_two_batches(cli, path, tmp_path, images):
+    name = f"sdc_blobs_{path.stem}" if path.stem in ON_MOSAICS else f"{path.stem}_planted"
+    train(cli, name, tmp_path, images)
 
 
-@pytest.mark.parametrize("path", [path for path in EXPERIMENTS if path.stem.startswith("sdc_")], ids=name_of)
-def test_every_experiment_on_mosaics_trains_two_batches(cli, path, tmp_path, images):
-    """On its own data, and the rates of selective dependence are measured."""
-    data = path.stem.split("_")[1]
-    options = [*TINY_MOSAICS, *needed_options(cli, path, tmp_path), "--run.root", tmp_path]
-    if data == "cifar":
-        options += [*TINY_IMAGES, "--data.root", images]
-    check(cli("fit", "--config", path, *options), tmp_path, path, data={"cifar": "cifar10"}.get(data, data))
-    record = json.loads((tmp_path / path.stem / "version_0" / "metrics.json").read_text())
+@pytest.mark.parametrize(
+    "name", ["vib_gaussian_planted", "shortcut_default_tokens_rap_planted", "sdc_blobs_vib", "sdc_ellipses_entropy"]
+)
+def test_a_variant_trains_two_batches(cli, name, tmp_path, images):
+    train(cli, name, tmp_path, images)
+
+
+@pytest.mark.parametrize("data", ["ellipses", "cifar", "em1", "em2", "em3"])
+def test_mosaics_train_two_batches(cli, data, tmp_path, images):
+    record = train(cli, f"sdc_{data}_softmax", tmp_path, images)
+    assert record["data"]["name"] == {"cifar": "cifar10"}.get(data, data)
     rates = [record["test"][f"test/{name}"] for name in ("ftpt", "ffpt", "ftpf", "ffpf")]
     assert sum(rates) == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize(("name", "layer"), [("blobs_relation", 2), ("blobs_vib", 1), ("cifar_softmax", 6)])
+@pytest.mark.parametrize(("name", "layer"), [("sdc_blobs_relation", 2), ("sdc_blobs_vib", 1), ("sdc_cifar_softmax", 6)])
 def test_mosaics_train_at_other_aggregation_layers(cli, name, layer, tmp_path, images):
-    path = FOLDER / f"sdc_{name}.yaml"
-    options = [*TINY_MOSAICS, *needed_options(cli, path, tmp_path), "--run.root", tmp_path]
-    if name.startswith("cifar"):
-        options += [*TINY_IMAGES, "--data.root", images]
-    outcome = cli("fit", "--config", path, *options, f"--model.backbone.focus.layer={layer}")
+    train(cli, name, tmp_path, images, f"--model.backbone.focus.layer={layer}")
+
+
+@pytest.mark.parametrize("method", ["vanilla", "ivat"])
+def test_a_method_trains_in_bfloat16(cli, method, tmp_path, images):
+    train(cli, f"{method}_planted", tmp_path, images, "--trainer.precision=bf16-mixed")
+
+
+def train(cli, name: str, root: Path, images: Path, *options: str) -> dict[str, Any]:
+    """Train an experiment of the repository at a small size and give its record."""
+    small = TINY if not name.startswith("sdc_") else TINY_MOSAICS
+    if "cifar" in name:
+        small += (*TINY_IMAGES, f"--data.root={images}")
+    config, folder = str(FOLDER / name), root / name / "version_0"
+    outcome = cli("fit", "--config", config, *small, *needed(cli, name, root), *options, f"--run.root={root}")
     assert outcome.code == 0, outcome.err
-
-
-def needed_options(cli, path: Path, folder: Path) -> list[str]:
-    """What a method needs beside two batches: a phase after its first one, or a trained model to imitate."""
-    default_tokens = ["--data.default_tokens=4"] if "default_tokens" in path.stem else []
-    if "rap" in path.stem.split("_"):
-        return ["--trainer.max_epochs=2", "--method.num_pretraining_epochs=1", *default_tokens]
-    if "vib" in path.stem.split("_"):
-        return ["--trainer.max_epochs=2", "--method.warmup_epochs=0", "--method.num_rounds=1"]
-    if path.stem.startswith("adversary_"):
-        base = cli("fit", "--config", FOLDER / "vanilla_planted.yaml", *TINY, "--run.root", folder)
-        assert base.code == 0, base.err
-        return ["--method.base_checkpoint", str(folder / "vanilla_planted/version_0/checkpoints/best.ckpt")]
-    return default_tokens
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_every_method_trains_in_bfloat16(cli, method, tmp_path):
-    path = FOLDER / f"{method}_planted.yaml"
-    check(cli("fit", "--config", path, *TINY, "--run.root", tmp_path, "--trainer.precision=bf16-mixed"), tmp_path, path)
-
-
-def check(outcome, root: Path, path: Path, data: str = "planted") -> None:
-    assert outcome.code == 0, outcome.err
-    record = json.loads((root / path.stem / "version_0" / "metrics.json").read_text())
+    record = json.loads((folder / "metrics.json").read_text())
     assert record["status"] == "complete"
-    assert record["data"]["name"] == data
     assert record["history"][0]["train/loss"] is not None, "a loss that is not finite is recorded as null"
-    assert len(record["methods"]) == ("method" in yaml.safe_load(path.read_text()))
+    has_method = yaml.safe_load((folder / "config.yaml").read_text())["method"] is not None
+    assert len(record["methods"]) == has_method
+    return record
+
+
+def needed(cli, name: str, root: Path) -> list[str]:
+    """What a method needs beside two batches: a phase after its first one, or a trained model to imitate."""
+    parts = name.split("_")
+    if "rap" in parts:
+        return ["--trainer.max_epochs=2", "--method.num_pretraining_epochs=1"]
+    if "vib" in parts:
+        return ["--trainer.max_epochs=2", "--method.warmup_epochs=0", "--method.num_rounds=1"]
+    if "adversary" in parts:
+        outcome = cli("fit", "--config", FOLDER / "vanilla_planted", *TINY, "--run.root", root)
+        assert outcome.code == 0, outcome.err
+        return [f"--method.base_checkpoint={root / 'vanilla_planted/version_0/checkpoints/best.ckpt'}"]
+    return []

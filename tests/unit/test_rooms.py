@@ -33,7 +33,7 @@ ROOMS = (
     ("backbone",),
     ("metrics",),
     ("checkpoint", "run_folder", "task_loss"),
-    ("locks", "console", "files", "checks"),
+    ("locks", "console", "files", "checks", "experiments"),
     ("numerics", "types", "errors"),
 )
 """From the roof to the ground; those of one line do not know each other either."""

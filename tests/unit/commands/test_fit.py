@@ -3,7 +3,8 @@
 import pytest
 import yaml
 
-from attn_lightning.commands.parsing import class_change_resets_arguments, with_checkpoint_config
+from attn_lightning.commands.arguments import with_checkpoint_config
+from attn_lightning.commands.parsing import class_change_resets_arguments
 from attn_lightning.errors import ConfigurationError
 
 

@@ -178,6 +178,19 @@ def test_names_of_experiments_follow_a_pattern(folder):
     assert [cell.name for cell in expand(found)] == ["vanilla_wide", "iat_wide"]
 
 
+def test_experiments_are_composed(folder):
+    for part in ("method/ivat", "data/news", "data/sdc_blobs"):
+        (folder.parent / part).parent.mkdir(exist_ok=True)
+        (folder.parent / f"{part}.yaml").write_text("{}\n")
+    (cell,) = expand(study(folder, "methods: [ivat]\ndata: [news]\nseeds: 1\n"))
+    assert cell.config == folder.parent / "ivat_news.yaml"
+    pattern = "experiment_name: 'sdc_{data}_{method}'\n"
+    (cell,) = expand(study(folder, f"{pattern}methods: [ivat]\ndata: [blobs]\nseeds: 1\n"))
+    assert cell.config == folder.parent / "sdc_blobs_ivat.yaml"
+    with pytest.raises(ConfigurationError, match="no 'ivat_nws'"):
+        expand(study(folder, "methods: [ivat]\ndata: [nws]\nseeds: 1\n"))
+
+
 @pytest.mark.parametrize(
     "pattern", ["sdc_{data}", "{method}", "{data}{data}_{method}", "{method}_{data}_{seed}", "../{method}_{data}", "3"]
 )
@@ -186,8 +199,8 @@ def test_other_patterns_are_refused(folder, pattern):
         study(folder, f"experiment_name: '{pattern}'\nmethods: [vanilla]\ndata: [sst]\nseeds: 1\n")
 
 
-def test_an_unknown_experiment_lists_the_nearest_and_all(folder):
-    with pytest.raises(ConfigurationError, match=r"Did you mean vanilla_planted.*All: .*relation_sst"):
+def test_an_unknown_experiment_lists_the_nearest(folder):
+    with pytest.raises(ConfigurationError, match=r"Did you mean vanilla_planted.*experiments --folder .* lists all"):
         expand(study(folder, "methods: [vanila]\ndata: [planted]\nseeds: 1\n"))
 
 

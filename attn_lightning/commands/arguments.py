@@ -1,0 +1,118 @@
+"""The command line of `fit`, `validate` and `test` before it is parsed: experiments by name, options in any order."""
+
+import re
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+from attn_lightning import run_folder
+from attn_lightning.checkpoint import checkpoint_contents, read_checkpoint
+from attn_lightning.errors import ConfigurationError
+from attn_lightning.experiments import find_experiment
+
+
+def prepared(arguments: Sequence[str]) -> list[str]:
+    """The same command for the parser, which takes options strictly one after the other.
+
+    An experiment is replaced by its files and options. All files come first, so that options count wherever they stand;
+    and the choice of a class comes before the options of that class, which it would throw away otherwise.
+
+    Args:
+        arguments: the command and its options.
+
+    Raises:
+        ConfigurationError: there is no such experiment, or a file says something twice.
+    """
+    command, *options = arguments
+    configs: list[str] = []
+    rest: list[list[str]] = []
+    for option in _options(options):
+        value = _config(option)
+        if value is None:
+            _insert(rest, option)
+        else:
+            configs += find_experiment(value).arguments()
+    return [command, *configs, *(argument for option in rest for argument in option)]
+
+
+def experiment_name(arguments: Sequence[str]) -> str:
+    """The name of a run whose `run.name` is not given: that of its last `--config`.
+
+    Args:
+        arguments: the command and its options as they were given.
+    """
+    values = [value for option in _options(arguments) if (value := _config(option)) is not None]
+    return Path(values[-1]).name.removesuffix(".yaml") if values else "run"
+
+
+def _options(arguments: Sequence[str]) -> Iterator[list[str]]:
+    """Each option with the values that follow it; a negative number is a value."""
+    option: list[str] = []
+    for argument in arguments:
+        if re.match(r"--?[A-Za-z]", argument) and option:
+            yield option
+            option = []
+        option.append(argument)
+    if option:
+        yield option
+
+
+def _config(option: list[str]) -> str | None:
+    name, equals, value = option[0].partition("=")
+    if name not in ("--config", "-c"):
+        return None
+    return value if equals else "".join(option[1:2]) or None
+
+
+def _insert(options: list[list[str]], new: list[str]) -> None:
+    """Put an option behind the others, but the first choice of a class before the options of that class."""
+    name = _class_of(new)
+    below = (place for place, option in enumerate(options) if option[0].startswith(f"{name}."))
+    # A second choice means to start again from the new class's own defaults.
+    chosen = any(_class_of(option) == name for option in options)
+    options.insert(len(options) if chosen else next(below, len(options)), new)
+
+
+def _class_of(option: list[str]) -> str:
+    return option[0].partition("=")[0].removesuffix(".class_path")
+
+
+def values_of(arguments: Sequence[str], name: str) -> list[str]:
+    """Values of an option as given on the command line, in both spellings."""
+    values = [argument.split("=", 1)[1] for argument in arguments if argument.startswith(f"{name}=")]
+    return values + [after for before, after in pairwise(arguments) if before == name]
+
+
+def with_checkpoint_config(arguments: list[str]) -> list[str]:
+    """Read the configuration that lies beside a checkpoint, so that a checkpoint is all one has to name.
+
+    Args:
+        arguments: the command and its options.
+
+    Returns:
+        The same with `--config RUN/config.yaml` put first if `--ckpt_path` names a file.
+
+    Raises:
+        ConfigurationError: the checkpoint cannot be read, or the command line also changes the model: those values
+            would be ignored in favour of the checkpoint's.
+    """
+    paths = values_of(arguments, "--ckpt_path")
+    if not paths or paths[-1] == "last":
+        return arguments
+    changed = [a for a in arguments if a.split("=")[0].split(".")[0] in ("--model", "--method")]
+    if changed:
+        raise ConfigurationError(
+            f"Expected no `{changed[0].split('=')[0]}` together with `--ckpt_path`: the model and its training are "
+            "those of the checkpoint; leave it out, or train a new run."
+        )
+    checkpoint = Path(paths[-1])
+    checkpoint_contents(read_checkpoint(checkpoint))
+    config = run_folder.of_checkpoint(checkpoint) / run_folder.CONFIG
+    if config.exists():
+        return [arguments[0], "--config", str(config), f"--run.name={config.parent.parent.name}", *arguments[1:]]
+    if not values_of(arguments, "--config"):
+        raise ConfigurationError(
+            f"Expected {config} beside the checkpoint, but there is none; pass the configuration of that run with "
+            "`--config`."
+        )
+    return arguments

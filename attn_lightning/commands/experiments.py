@@ -1,0 +1,52 @@
+"""`experiments`: what can be run by name, with a line on each."""
+
+import argparse
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from attn_lightning.errors import ConfigurationError
+from attn_lightning.experiments import FOLDER, Experiment, Experiments
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigurationError(f"{message}; run `experiments --help` for the options.")
+
+
+def experiments_command(arguments: Sequence[str]) -> int:
+    """Run `experiments`.
+
+    Args:
+        arguments: the options of the command.
+
+    Returns:
+        0; errors are exceptions.
+    """
+    parser = _Parser(
+        prog="python -m attn_lightning experiments",
+        allow_abbrev=False,
+        description="List the names that `fit --config` takes: METHOD_DATA, such as ivat_imdb, and special ones. "
+        "With a name, show the files and options that it stands for.",
+    )
+    parser.add_argument("name", nargs="?", help="an experiment, such as ivat_imdb")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="where the experiments are (default: experiments)")
+    options = parser.parse_args(arguments)
+    experiments = Experiments(options.folder)
+    if options.name is not None:
+        print(shlex.join(["python", "-m", "attn_lightning", "fit", *experiments.find(options.name).arguments()]))
+        return 0
+    _print("methods", experiments.methods)
+    _print("data", experiments.data)
+    _print("special experiments", experiments.special)
+    print(f"fit --config METHOD_DATA runs a method on data; the files are in {options.folder}.")
+    return 0
+
+
+def _print(title: str, named: Mapping[str, Experiment]) -> None:
+    width = max(map(len, named), default=0)
+    print(f"{title}:")
+    for name, experiment in sorted(named.items()):
+        print(f"  {name:<{width}}  {experiment.line}".rstrip())
+    print()

@@ -1,0 +1,247 @@
+"""Experiments by name: which configuration files and options a name such as `ivat_imdb` stands for."""
+
+import itertools
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from attn_lightning.errors import ConfigurationError, did_you_mean
+
+FOLDER = Path("experiments")
+"""Where names are looked up: a folder of the current one."""
+
+_KINDS = {"methods": "method", "data": "data", "experiments": ""}
+"""Keys of `variants.yaml`, and the folder with the files of that kind."""
+
+_RESERVED = ("base", "variants")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What a name stands for, as a whole or in part.
+
+    Attributes:
+        files: configurations in the order in which they are taken; a later one wins.
+        options: options of `fit` over all of them, as `(name, value)`.
+        line: what it is, for people.
+    """
+
+    files: tuple[Path, ...] = ()
+    options: tuple[tuple[str, str], ...] = ()
+    line: str = ""
+
+    def __add__(self, other: "Experiment") -> "Experiment":
+        """Both, the other one winning."""
+        return Experiment(self.files + other.files, self.options + other.options)
+
+    def arguments(self) -> list[str]:
+        """The options of `fit` that it stands for."""
+        files = [argument for path in self.files for argument in ("--config", str(path))]
+        return [*files, *(f"--{name}={value}" for name, value in self.options)]
+
+
+class Experiments:
+    """The experiments of a folder.
+
+    A name is looked up in this order:
+
+    1. `NAME.yaml` in the folder is a whole configuration and is taken as it is.
+    2. `experiments` in `variants.yaml` has options over the experiment of that name or over the one in its `of`.
+    3. `METHOD_DATA` or `DATA_METHOD` is `base.yaml`, then `data/DATA.yaml`, then `method/METHOD.yaml`, with the longest
+       name of data that fits. `methods` and `data` in `variants.yaml` are further parts: others with other options.
+
+    Attributes:
+        methods: parts by name.
+        data: parts by name.
+        special: whole experiments by name, those that are more than a method and data.
+
+    Args:
+        folder: the folder.
+
+    Raises:
+        ConfigurationError: there is no such folder, or `variants.yaml` names something that is not there.
+    """
+
+    def __init__(self, folder: Path = FOLDER) -> None:
+        if not folder.is_dir():
+            raise ConfigurationError(
+                f"Expected a folder {str(folder)!r} with experiments, but {Path.cwd()} has none; go where one is, or "
+                "give the path of a configuration file."
+            )
+        self.folder = folder
+        self._variants = self._read_variants()
+        base = folder / "base.yaml"
+        self._base = Experiment((base,) if base.is_file() else ())
+        self.methods = self._parts("methods")
+        self.data = self._parts("data")
+        self.special = {name: whole for name, whole in _files(folder).items() if name not in _RESERVED}
+        for name, options in self._variants["experiments"].items():
+            self.special.setdefault(name, self._special(name, options))
+
+    def find(self, name: str) -> Experiment:
+        """The experiment of a name.
+
+        Raises:
+            ConfigurationError: there is none; says which are near.
+        """
+        found = self.special.get(name) or self._composed(name)
+        if found is None:
+            pairs = itertools.product(self.methods, self.data)
+            known = {name for method, data in pairs for name in (f"{method}_{data}", f"{data}_{method}")}
+            raise ConfigurationError(
+                f"Expected the name of an experiment in {self.folder}, METHOD_DATA, but there is no {name!r}."
+                f"{did_you_mean(name, known | self.special.keys())} `python -m attn_lightning experiments"
+                f"{'' if self.folder == FOLDER else f' --folder {self.folder}'}` lists all."
+            )
+        return found
+
+    def _composed(self, name: str) -> Experiment | None:
+        for data in sorted(self.data, key=len, reverse=True):
+            for method in (name.removesuffix(f"_{data}"), name.removeprefix(f"{data}_")):
+                if method in self.methods and method != name:
+                    return self._base + self.data[data] + self.methods[method]
+        return None
+
+    def _read_variants(self) -> dict[str, dict[str, dict[str, Any]]]:
+        path = self.folder / "variants.yaml"
+        contents = read_configuration(path) if path.is_file() else {}
+        variants = {kind: contents.pop(kind, None) or {} for kind in _KINDS}
+        named = [names for names in variants.values() if isinstance(names, dict)]
+        if (
+            contents
+            or len(named) < len(_KINDS)
+            or not all(isinstance(o, dict) for names in named for o in names.values())
+        ):
+            raise ConfigurationError(
+                f"Expected {path} to have mappings from names to options in {', '.join(_KINDS)}, but got others; write "
+                "for example `methods: {new_name: {of: ivat, method.epsilon: 2}}`."
+            )
+        return variants
+
+    def _parts(self, kind: str) -> dict[str, Experiment]:
+        parts = _files(self.folder / _KINDS[kind])
+        for name, options in self._variants[kind].items():
+            # In the order of the file, so that a variant of a variant stands below it and none can be of itself.
+            parts.setdefault(name, self._variant(name, options, parts))
+        return parts
+
+    def _special(self, name: str, options: Mapping[str, Any]) -> Experiment:
+        if "of" in options:
+            return self._variant(name, options, {**self.methods, **self.data}, self._base)
+        composed = self._composed(name)
+        if composed is None:
+            raise self._refusal(name, f"to be METHOD_DATA or to have `of`, but {name!r} is no method and data")
+        return self._variant(name, options, {}, composed)
+
+    def _variant(
+        self, name: str, options: Mapping[str, Any], known: Mapping[str, Experiment], over: Experiment = Experiment()
+    ) -> Experiment:
+        above = options.get("of", [])
+        origins: list[str] = above if isinstance(above, list) else [above]
+        for origin in map(str, origins):
+            if origin not in known:
+                hint = did_you_mean(origin, known)
+                raise self._refusal(name, f"to be `of` a part that stands above it, but got {origin!r}", hint)
+            over += known[origin]
+        own = tuple((option, as_option(value)) for option, value in options.items() if option != "of")
+        different = " ".join(["with", *(f"{option}={value}" for option, value in own)]) if own else ""
+        return Experiment(over.files, over.options + own, " ".join(filter(None, (" and ".join(origins), different))))
+
+    def _refusal(self, name: str, expected: str, hint: str = "") -> ConfigurationError:
+        place = self.folder / "variants.yaml"
+        return ConfigurationError(f"Expected {name!r} in {place} {expected}; correct it.{hint}")
+
+
+def _files(folder: Path) -> dict[str, Experiment]:
+    return {path.stem: Experiment((path,), (), _first_comment(path)) for path in sorted(folder.glob("*.yaml"))}
+
+
+def _first_comment(path: Path) -> str:
+    with path.open(encoding="utf-8", errors="replace") as file:
+        first = file.readline()
+    return first.lstrip("# ").strip() if first.startswith("#") else ""
+
+
+def as_option(value: Any) -> str:
+    """A value of YAML as it stands on the command line."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def find_experiment(value: str) -> Experiment:
+    """What the value of `--config` stands for.
+
+    Args:
+        value: the path of a file, the name of an experiment, or `FOLDER/NAME` for one of another folder. A name may end
+            in `.yaml`.
+
+    Raises:
+        ConfigurationError: it is none of them, or a file of it says something twice.
+    """
+    path = Path(value)
+    if path.is_file():
+        found = Experiment((path,))
+    elif path.parent == Path():
+        found = Experiments().find(path.name.removesuffix(".yaml"))
+    elif path.parent.is_dir():
+        found = Experiments(path.parent).find(path.name.removesuffix(".yaml"))
+    else:
+        raise ConfigurationError(f"Expected a configuration file, but {path} does not exist.")
+    for file in found.files:
+        read_configuration(file)
+    return found
+
+
+def read_configuration(path: Path) -> dict[str, Any]:
+    """The contents of a YAML file that says everything once.
+
+    Two keys for the same thing, such as `trainer: base.yaml` and `trainer.max_epochs: 4`, are refused: the parser takes
+    the later one and forgets the other without a word.
+
+    Raises:
+        ConfigurationError: it cannot be read, is no mapping, or it or a file that it names says something twice.
+    """
+    try:
+        node = yaml.compose(path.read_text("utf-8"), Loader=yaml.SafeLoader)
+        contents = yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigurationError(
+            f"Expected readable YAML in {path}, but got: {' '.join(str(error).split())}; correct the file."
+        ) from error
+    if not isinstance(contents, dict):
+        raise ConfigurationError(f"Expected a mapping in {path}, but got {contents!r}; write `option: value`.")
+    for mapping in _mappings(node):
+        _check_keys(path, mapping)
+    return contents
+
+
+def _mappings(root: yaml.Node | None) -> Iterator[yaml.MappingNode]:
+    """All mappings below a node, each once: an anchor may be used often, or below itself."""
+    waiting, seen = [root], set()
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            yield node
+            waiting.extend(value for _, value in node.value)
+        elif isinstance(node, yaml.SequenceNode):
+            waiting.extend(node.value)
+
+
+def _check_keys(path: Path, mapping: yaml.MappingNode) -> None:
+    keys = [str(key.value) for key, _ in mapping.value]
+    for (key, value), name in zip(mapping.value, keys, strict=True):
+        below = [other for other in keys if other.startswith(f"{name}.")]
+        if below or keys.count(name) > 1:
+            raise ConfigurationError(
+                f"Expected `{name}` once in {path}, but got it twice, in line {key.start_mark.line + 1} and as "
+                f"`{below[0] if below else name}`: only the later one would count; write both as one mapping."
+            )
+        nested = path.parent / str(value.value) if isinstance(value, yaml.ScalarNode) else path
+        if nested.suffix in (".yaml", ".yml") and nested != path and nested.is_file():
+            read_configuration(nested)

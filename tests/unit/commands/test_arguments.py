@@ -1,0 +1,115 @@
+"""Experiments by name on the command line, and options that count wherever they stand."""
+
+import itertools
+
+import pytest
+import yaml
+
+from attn_lightning.commands.arguments import experiment_name, prepared
+from attn_lightning.errors import ConfigurationError
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    for part in ("base", "method/ivat", "data/imdb", "own"):
+        path = tmp_path / "experiments" / f"{part}.yaml"
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.write_text("trainer: {max_epochs: 2}\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "experiments"
+
+
+PARTS = [f"--config=experiments/{part}.yaml" for part in ("base", "data/imdb", "method/ivat")]
+
+
+def configs(arguments):
+    return [f"--config={value}" for option, value in itertools.pairwise(arguments) if option == "--config"]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["--config", "ivat_imdb"],
+        ["--config=ivat_imdb"],
+        ["-c", "ivat_imdb"],
+        ["--config", "experiments/ivat_imdb.yaml"],
+        ["--config", "experiments/ivat_imdb"],
+    ],
+)
+def test_a_name_becomes_its_files_and_names_the_run(folder, given):
+    command, *rest = prepared(["fit", *given, "--run.test=false"])
+    assert (command, rest[-1]) == ("fit", "--run.test=false")
+    assert configs(rest) == PARTS
+    assert experiment_name(["fit", *given, "--run.test=false"]) == "ivat_imdb"
+
+
+def test_files_come_first_and_the_last_one_names_the_run(folder):
+    given = ["fit", "--run.test", "false", "-c", "ivat_imdb", "--config=experiments/own.yaml", "--seed", "-1"]
+    found = prepared(given)
+    assert experiment_name(given) == "own"
+    assert configs(found) == [*PARTS, "--config=experiments/own.yaml"]
+    assert found[-4:] == ["--run.test", "false", "--seed", "-1"]
+
+
+def test_without_a_configuration_nothing_changes(folder):
+    for arguments in (["fit"], ["fit", "--help"], ["fit", "--config"], ["fit", "--data=Planted", "--print_config"]):
+        assert prepared(arguments) == arguments
+        assert experiment_name(arguments) == "run"
+
+
+@pytest.mark.parametrize("value", ["ivat_imbd", "experiments/ivat_imbd.yaml"])
+def test_an_unknown_experiment(folder, value):
+    with pytest.raises(ConfigurationError, match="Did you mean ivat_imdb"):
+        prepared(["fit", "--config", value])
+
+
+ORDERS = [
+    (
+        ["--method.epsilon=2.5", "--method=AttentionVAT", "--method.xi", "-1"],
+        ["--method=AttentionVAT", "--method.epsilon=2.5", "--method.xi", "-1"],
+    ),
+    (
+        ["--method.epsilon=2.5", "--run.test=false", "--method.class_path", "AttentionVAT"],
+        ["--method.class_path", "AttentionVAT", "--method.epsilon=2.5", "--run.test=false"],
+    ),
+    (
+        ["--a.b.c.d=1", "--a.b=X", "--a.b.c=Y", "--a.bc=Z"],
+        ["--a.b=X", "--a.b.c=Y", "--a.b.c.d=1", "--a.bc=Z"],
+    ),
+    # A second choice starts again.
+    (["--a.b=1", "--a=X", "--a.b=2", "--a=Y"], ["--a=X", "--a.b=1", "--a.b=2", "--a=Y"]),
+    # What is appended to a list belongs to the one before it.
+    (["--a+=X", "--a.b=1", "--a+=Y", "--a.b=2"], ["--a+=X", "--a.b=1", "--a+=Y", "--a.b=2"]),
+]
+
+
+@pytest.mark.parametrize(("given", "expected"), ORDERS)
+def test_a_class_comes_before_its_options(given, expected):
+    assert prepared(["fit", *given]) == ["fit", *expected]
+
+
+@pytest.mark.parametrize(
+    ("options", "key", "value"),
+    [
+        (["--method.epsilon=2.5", "--method=AttentionVAT"], "method.init_args.epsilon", 2.5),
+        (["--data.max_length=9", "--data=Planted"], "data.init_args.max_length", 9),
+        (["--method.weight=0.5", "--config=ivat_planted"], "method.init_args.weight", 0.5),
+        (
+            [
+                "--model.backbone.encoder.hidden_size=3",
+                "--model.backbone.encoder=BiLSTM",
+                "--model.backbone=DefaultTokens",
+            ],
+            "model.backbone.init_args.encoder.init_args.hidden_size",
+            3,
+        ),
+    ],
+)
+def test_no_option_is_lost_in_any_order(cli, options, key, value):
+    for order in (options, options[::-1]):
+        outcome = cli("fit", "--data=Planted", *order, "--print_config")
+        assert outcome.code == 0, outcome.err
+        found = yaml.safe_load(outcome.out)
+        for name in key.split("."):
+            found = found[name]
+        assert found == value
