@@ -14,7 +14,7 @@ _LONGEST_NAME = 120
 
 
 _CONTROLS = ("run.control", "run.suite_untrained")
-"""They know nothing of the training: one run of a configuration measures them, unless the study says otherwise."""
+"""They do not depend on the training: one run of a configuration measures them, unless the study says otherwise."""
 
 
 @dataclass(frozen=True)

@@ -180,7 +180,7 @@ def _control(group: Sequence[tuple[Cell, CellState]], metric: str) -> list[Row]:
     values = [control[name] for control in measured if control.get(name) is not None]
     if not values:
         return []
-    # It knows no seed: every run on the same data measures the same value, so that only their mean is of use.
+    # It does not depend on the seed: every run on the same data measures the same value, so only the mean is shown.
     summary = Summary(len(values), float(np.mean(values)), math.nan, math.nan, math.nan)
     return [Row(CONTROL, 0, 0, 0, 0, summary, None, math.nan)]
 
