@@ -18,6 +18,7 @@ from attn_lightning.backbone.classifier import AttentionClassifier
 from attn_lightning.backbone.encoders import BiLSTM
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.backbone.shared_lstm import SharedLSTM
+from attn_lightning.checks import check_choice
 from attn_lightning.data.batching import length_batches
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.evaluation.subject import Subject
@@ -46,18 +47,6 @@ def inference(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
-
-
-def check_replacement(replacement: str) -> None:
-    """Refuse an unknown way to erase.
-
-    Raises:
-        ConfigurationError: `replacement` is none of `Replacement`.
-    """
-    if replacement not in get_args(Replacement):
-        raise ConfigurationError(
-            f"Expected `replacement` to be one of {list(get_args(Replacement))}, but got {replacement!r}."
-        )
 
 
 def erased_probabilities(
@@ -100,7 +89,7 @@ def erased_probabilities(
     Cost: one pass of the encoder over the kept tokens (`delete`) or over all tokens (`unknown`), of the head alone
     (`attention`).
     """
-    check_replacement(replacement)
+    check_choice(choices=get_args(Replacement), replacement=replacement)
     kept = keep & batch.mask.cpu().numpy()[owners]
     chosen, inverse = _distinct(owners, kept)
     owners, kept = owners[chosen], kept[chosen]

@@ -87,7 +87,6 @@ def test_no_file_is_too_long_to_read(folder):
 TOO_LONG = frozenset(
     {
         "commands/fit.py", "data/datamodule.py", "data/embeddings.py", "data/planted.py", "data/sources.py",
-        "evaluation/families/robustness.py", "methods/shortcuts.py", "module.py", "contract/test_methods.py",
         "unit/data/test_datamodule.py", "unit/data/test_embeddings.py", "unit/data/test_sdc.py",
         "unit/perturbation/test_attacks.py",
     }

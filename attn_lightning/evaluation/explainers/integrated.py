@@ -8,7 +8,7 @@ from torch import Tensor
 
 from attn_lightning.backbone.importance import differentiable, recurrent_kernels
 from attn_lightning.backbone.protocol import Backbone
-from attn_lightning.errors import ConfigurationError
+from attn_lightning.checks import check_numbers
 from attn_lightning.evaluation.erasure import inference
 from attn_lightning.evaluation.explainer import Explainer
 from attn_lightning.evaluation.subject import Subject
@@ -41,8 +41,7 @@ class IntegratedGradients(Explainer):
     name: ClassVar[str] = "ig"
 
     def __init__(self, steps: int = 50) -> None:
-        if steps < 1:
-            raise ConfigurationError(f"Expected `steps` of IntegratedGradients to be 1 or more, but got {steps}.")
+        check_numbers(self, at_least=1, steps=steps)
         self.steps = steps
 
     def scores(self, subject: Subject, batch: Batch) -> Tensor:

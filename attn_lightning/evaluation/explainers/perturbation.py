@@ -5,14 +5,14 @@ subsets of many documents run together, packed by length; the fit is a small lea
 """
 
 import zlib
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from attn_lightning.errors import ConfigurationError
-from attn_lightning.evaluation.erasure import Replacement, check_replacement, erased_probabilities
+from attn_lightning.checks import check_choice, check_numbers
+from attn_lightning.evaluation.erasure import Replacement, erased_probabilities
 from attn_lightning.evaluation.explainer import Explainer
 from attn_lightning.evaluation.subject import ProgressCallback, Ragged, Subject
 from attn_lightning.metrics.per_example import BoolArray, to_array
@@ -34,9 +34,8 @@ class _Perturbation(Explainer):
     """
 
     def __init__(self, samples: int = 200, replacement: Replacement = "delete") -> None:
-        if samples < 2:
-            raise ConfigurationError(f"Expected `samples` of {type(self).__name__} to be 2 or more, but got {samples}.")
-        check_replacement(replacement)
+        check_numbers(self, at_least=2, samples=samples)
+        check_choice(self, choices=get_args(Replacement), replacement=replacement)
         self.samples = samples
         self.replacement = replacement
 
@@ -121,10 +120,8 @@ class Lime(_Perturbation):
         replacement: Replacement = "delete",
     ) -> None:
         super().__init__(samples, replacement)
-        if not kernel_width > 0:
-            raise ConfigurationError(f"Expected `kernel_width` of Lime to be above 0, but got {kernel_width}.")
-        if not ridge >= 0:
-            raise ConfigurationError(f"Expected `ridge` of Lime to be 0 or more, but got {ridge}.")
+        check_numbers(self, above=0, kernel_width=kernel_width)
+        check_numbers(self, at_least=0, ridge=ridge)
         self.kernel_width = kernel_width
         self.ridge = ridge
 

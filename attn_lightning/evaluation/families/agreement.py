@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from attn_lightning.checks import check_numbers
 from attn_lightning.data.batching import LengthBatches
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.evaluation.family import Family, Row
@@ -52,10 +53,8 @@ class AgreementFamily(Family):
     def __init__(
         self, pairs: Sequence[Pair] | None = None, k: int = 5, level: float = 0.05, by_class: bool = True
     ) -> None:
-        if k < 1:
-            raise ConfigurationError(f"Expected `k` to be 1 or more, but got {k}.")
-        if not 0 < level < 1:
-            raise ConfigurationError(f"Expected `level` to be in (0, 1), but got {level}; 0.05 is usual.")
+        check_numbers(self, at_least=1, k=k)
+        check_numbers(self, above=0, below=1, advice="0.05 is usual", level=level)
         self.pairs = pairs
         self.k = k
         self.level = level

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from attn_lightning.backbone.importance import differentiable
 from attn_lightning.backbone.protocol import Backbone
+from attn_lightning.checks import check_numbers
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.evaluation.attention_tests import (
     MEASURES,
@@ -104,11 +105,11 @@ class AttentionTests(Family):
         diagnostic: bool = True,
         others: Mapping[str, Backbone | Sequence[Backbone]] | None = None,
     ) -> None:
-        _check_at_least_one(num_permutations=num_permutations, num_candidates=num_candidates, num_steps=num_steps)
-        if not 0 <= threshold < 1:
-            raise ConfigurationError(f"Expected `threshold` of AttentionTests to be in [0, 1), but got {threshold}.")
-        if not learning_rate > 0:
-            raise ConfigurationError(f"Expected `learning_rate` to be above 0, but got {learning_rate}; use 0.01.")
+        check_numbers(
+            self, at_least=1, num_permutations=num_permutations, num_candidates=num_candidates, num_steps=num_steps
+        )
+        check_numbers(self, at_least=0, below=1, threshold=threshold)
+        check_numbers(self, above=0, advice="0.01 is usual", learning_rate=learning_rate)
         self.num_permutations = num_permutations
         self.num_candidates = num_candidates
         self.num_steps = num_steps
@@ -319,9 +320,3 @@ def _fingerprint(model: Backbone) -> str:
         if isinstance(value, Tensor):
             digest.update(np.ascontiguousarray(to_array(value)).tobytes())
     return digest.hexdigest()[:16]
-
-
-def _check_at_least_one(**values: int) -> None:
-    for name, value in values.items():
-        if value < 1:
-            raise ConfigurationError(f"Expected `{name}` of AttentionTests to be 1 or more, but got {value}.")

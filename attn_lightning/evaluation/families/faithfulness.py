@@ -2,15 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from attn_lightning.errors import ConfigurationError
+from attn_lightning.checks import check_choice, check_numbers
 from attn_lightning.evaluation.erasure import (
     Replacement,
-    check_replacement,
     erased_probabilities,
     inference,
     removals_until_flip,
@@ -71,11 +70,11 @@ class Faithfulness(Family):
         replacement: Replacement = "delete",
         include_zero: bool = False,
     ) -> None:
-        check_replacement(replacement)
-        if not bins or not all(0 < fraction <= 1 for fraction in bins):
-            raise ConfigurationError(f"Expected `bins` to be fractions in (0, 1], but got {list(bins)}.")
-        if not all(count >= 1 for count in top):
-            raise ConfigurationError(f"Expected `top` to be numbers of tokens of 1 or more, but got {list(top)}.")
+        check_choice(self, choices=get_args(Replacement), replacement=replacement)
+        for fraction in bins or (0.0,):  # without any there is no curve to take an area of
+            check_numbers(self, above=0, at_most=1, bins=fraction)
+        for count in top:
+            check_numbers(self, at_least=1, top=count)
         self.bins = tuple(bins)
         self.top = tuple(top)
         self.replacement = replacement

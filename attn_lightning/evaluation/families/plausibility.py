@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from attn_lightning.errors import ConfigurationError, DataFormatError
+from attn_lightning.checks import check_numbers
+from attn_lightning.errors import DataFormatError
 from attn_lightning.evaluation.family import Family, Row
 from attn_lightning.evaluation.subject import Explained, ProgressCallback, Subject
 from attn_lightning.metrics.measure import Measure, by_name
@@ -68,10 +69,8 @@ class Plausibility(Family):
     measures: ClassVar[Mapping[str, Measure]] = by_name(MEASURES)
 
     def __init__(self, k: int | None = None, threshold: float = 0.5) -> None:
-        if k is not None and k < 1:
-            raise ConfigurationError(f"Expected `k` to be 1 or more, but got {k}; None takes the mean length.")
-        if not 0 < threshold <= 1:
-            raise ConfigurationError(f"Expected `threshold` to be in (0, 1], but got {threshold}; 0.5 is usual.")
+        check_numbers(self, at_least=1, advice="None takes the mean length", k=k)
+        check_numbers(self, above=0, at_most=1, advice="0.5 is usual", threshold=threshold)
         self.k = k
         self.threshold = threshold
 

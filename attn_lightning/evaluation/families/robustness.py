@@ -1,24 +1,20 @@
 """How a model holds under attack at test time: on attention scores, on word embeddings, and by words."""
 
 import logging
-import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple, get_args
+from typing import ClassVar, Literal, get_args
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from attn_lightning.backbone.importance import differentiable
+from attn_lightning.checks import check_choice, check_numbers
 from attn_lightning.errors import ConfigurationError
-from attn_lightning.evaluation.family import MODEL, Family, Row
+from attn_lightning.evaluation.attack_curves import CleanBatch, Curve, Curves, Finding, Job, Target
+from attn_lightning.evaluation.family import Family, Row
 from attn_lightning.evaluation.subject import Explained, ProgressCallback, Subject
-from attn_lightning.metrics.agreement import jensen_shannon
 from attn_lightning.metrics.measure import Measure, by_name
-from attn_lightning.metrics.per_example import to_array
-from attn_lightning.metrics.robustness import AREAS, CURVES, area_under_curve, correct, unchanged
+from attn_lightning.metrics.robustness import AREAS, CURVES
 from attn_lightning.perturbation.attacks import (
     NUM_STEPS,
     Place,
@@ -33,146 +29,14 @@ from attn_lightning.perturbation.attacks import (
 )
 from attn_lightning.perturbation.neighbors import NeighborCache, word_table
 from attn_lightning.perturbation.substitution import NUM_TRIALS, Vocabulary, substitute_words
-from attn_lightning.types import UNLABELED, AttentionOutput, Batch
+from attn_lightning.types import Batch
 
 logger = logging.getLogger(__name__)
 
 Attack = Literal["random", "one_step", "pgd"]
-Target = Literal["prediction", "label"]
 
 PLACES = {"scores": score_place, "embeddings": embedding_place}
 """Where noise can be added, with what makes a `Place` of it."""
-
-
-class Curve:
-    """What one attack does to every example at every strength.
-
-    Args:
-        setting: `where`, `attack` and `target` of its rows.
-        axis: name of the strength in its rows.
-        strengths: K rising numbers above 0; the clean model is put before them, at 0.
-        num_examples: N.
-
-    Attributes:
-        values: (metrics, K + 1, N) float32, NaN where undefined.
-    """
-
-    def __init__(self, setting: Mapping[str, str], axis: str, strengths: Sequence[float], num_examples: int) -> None:
-        self.setting = setting
-        self.axis = axis
-        self.strengths = (type(strengths[0])(0), *strengths)
-        self.values = np.full((len(CURVES), len(self.strengths), num_examples), np.nan, np.float32)
-
-    def areas(self) -> Iterator[Row]:
-        """One row per metric: the mean height of the curve."""
-        for area, values in zip(AREAS, self.values, strict=True):
-            yield Row.of(area.name, MODEL, area_under_curve(values.T, np.asarray(self.strengths)), **self.setting)
-
-    def points(self) -> Iterator[Row]:
-        """One row per metric and strength."""
-        for metric, values in zip(CURVES, self.values, strict=True):
-            for strength, numbers in zip(self.strengths, values, strict=True):
-                yield Row.of(metric.name, MODEL, numbers, **self.setting, **{self.axis: strength})
-
-
-Curves = dict[tuple[str, str, str], Curve]
-"""By where, attack and target."""
-
-
-class Job(NamedTuple):
-    """Examples of a batch that are attacked together.
-
-    Attributes:
-        rows: (b,) their places in the batch; an example may come twice, with two classes.
-        classes: (b,) the class that each attack leads away from.
-        serves: for every kind of target, (b,) bool: whose result it is.
-    """
-
-    rows: Tensor
-    classes: Tensor
-    serves: Mapping[str, NDArray[np.bool_]]
-
-
-class Finding(NamedTuple):
-    """What one attack of one strength found; `level` is the place of the strength on its curve."""
-
-    where: str
-    attack: str
-    level: int
-    job: Job
-    logits: Tensor
-    attention: Tensor
-
-
-@dataclass(frozen=True)
-class CleanBatch:
-    """A batch together with what the unperturbed model says of it."""
-
-    batch: Batch
-    output: AttentionOutput
-
-    @property
-    def predicted(self) -> Tensor:
-        """(B,) classes, the first of equals."""
-        return self.output.logits.argmax(-1)
-
-    def everything(self) -> Job:
-        """All examples, for what leads away from no class, and for no attack at all."""
-        rows = torch.arange(len(self.batch.rows), device=self.batch.rows.device)
-        return Job(rows, self.predicted, {"none": np.ones(len(rows), np.bool_)})
-
-    def jobs(self, targets: Sequence[Target], token_budget: int) -> list[Job]:
-        """Every example with every class to lead away from, once: both targets of most examples are the same class.
-
-        Args:
-            targets: which are wanted; an example without a label is not attacked for it.
-            token_budget: the most tokens of a job, padding included; one example may be longer.
-        """
-        labels, predicted = self.batch.labels, self.predicted
-        everyone = torch.arange(len(labels), device=labels.device)
-        first = everyone if "prediction" in targets else everyone[:0]
-        second = everyone[:0]
-        if "label" in targets:
-            second = everyone[(labels != UNLABELED) & ((labels != predicted) | ("prediction" not in targets))]
-        rows, classes = torch.cat([first, second]), torch.cat([predicted[first], labels[second]])
-        serves = {
-            "prediction": torch.arange(len(rows), device=rows.device) < len(first),
-            "label": classes == labels[rows],
-        }
-        most = max(1, token_budget // self.batch.mask.shape[1])
-        parts = [slice(start, start + most) for start in range(0, len(rows), most)]
-        return [
-            Job(rows[part], classes[part], {target: to_array(serves[target][part]) for target in targets})
-            for part in parts
-        ]
-
-    def record(self, curves: Curves, finding: Finding) -> None:
-        """Put what was found where it belongs."""
-        job = finding.job
-        values, rows = self._measure(job.rows, finding.logits, finding.attention), to_array(self.batch.rows[job.rows])
-        for target, served in job.serves.items():
-            curve = curves[finding.where, finding.attack, target]
-            curve.values[:, finding.level, rows[served]] = values[:, served]
-
-    def record_clean(self, curves: Curves) -> None:
-        """The start of every curve; one for the label has no place for examples without."""
-        everything = self.everything()
-        values = self._measure(everything.rows, self.output.logits, self.output.attention)
-        rows, labeled = to_array(self.batch.rows), to_array(self.batch.labels) != UNLABELED
-        for (_, _, target), curve in curves.items():
-            served = labeled if target == "label" else np.ones_like(labeled)
-            curve.values[:, 0, rows[served]] = values[:, served]
-
-    def _measure(self, rows: Tensor, logits: Tensor, attention: Tensor) -> NDArray[np.float64]:
-        """(metrics, b), one line for each of `CURVES`."""
-        predicted, mask = to_array(logits.argmax(-1)), to_array(self.batch.mask[rows])
-        return np.stack(
-            [
-                correct(predicted, to_array(self.batch.labels[rows])),
-                unchanged(predicted, to_array(self.predicted[rows])),
-                jensen_shannon(to_array(self.output.attention[rows]), to_array(attention), mask),
-            ]
-        )
 
 
 class Robustness(Family):
@@ -230,14 +94,16 @@ class Robustness(Family):
         num_neighbors: int = 8,
         num_trials: int = NUM_TRIALS,
     ) -> None:
-        _check_names("attacks", attacks, get_args(Attack))
-        _check_names("targets", targets, get_args(Target))
-        _check_counts(num_steps=num_steps, num_neighbors=num_neighbors, num_trials=num_trials)
-        _check_substitutions(substitutions)
+        _check_names(self, "attacks", attacks, get_args(Attack))
+        _check_names(self, "targets", targets, get_args(Target))
+        check_numbers(self, at_least=1, num_steps=num_steps, num_neighbors=num_neighbors, num_trials=num_trials)
+        # Rising numbers first: they are finite, which the kinds of substitutions rely on.
+        rising = _rising("substitutions", substitutions)
+        _check_substitutions(rising)
         if not (score_epsilons or embedding_epsilons or substitutions):
             raise ConfigurationError(
-                "Expected at least one of `score_epsilons`, `embedding_epsilons` and `substitutions` of the robustness "
-                "family not to be empty; leave the family out of the suite to measure nothing."
+                "Expected at least one of `score_epsilons`, `embedding_epsilons` and `substitutions` of Robustness not "
+                "to be empty; leave the family out of the suite to measure nothing."
             )
         self.score_epsilons = _rising("score_epsilons", score_epsilons)
         self.embedding_epsilons = _rising("embedding_epsilons", embedding_epsilons)
@@ -246,9 +112,7 @@ class Robustness(Family):
         self.num_steps = num_steps
         self.random_start = random_start
         # A number of words is named as a whole number in the rows, whatever the configuration made of it.
-        self.substitutions = tuple(
-            int(value) if value >= 1 else value for value in _rising("substitutions", substitutions)
-        )
+        self.substitutions = tuple(int(value) if value >= 1 else value for value in rising)
         self.num_neighbors = num_neighbors
         self.num_trials = num_trials
 
@@ -376,32 +240,21 @@ def _draws(subject: Subject, batch: Batch, like: Tensor, place: int) -> Tensor:
 
 def _rising(name: str, values: Sequence[float]) -> tuple[float, ...]:
     """The values in rising order, once each."""
-    if not all(0 < value < math.inf for value in values):
-        raise ConfigurationError(
-            f"Expected `{name}` of the robustness family to be numbers above 0, but got {list(values)}; the clean "
-            "model at 0 is always measured."
-        )
+    for value in values:
+        check_numbers("Robustness", above=0, advice="the clean model at 0 is always measured", **{name: value})
     return tuple(sorted({float(value) for value in values}))
 
 
-def _check_names(name: str, values: Sequence[str], known: Sequence[str]) -> None:
-    unknown = [value for value in values if value not in known]
-    if unknown or not values:
-        raise ConfigurationError(
-            f"Expected `{name}` of the robustness family to be some of {', '.join(known)}, but got {list(values)}."
-        )
-
-
-def _check_counts(**counts: int) -> None:
-    for name, count in counts.items():
-        if count < 1:
-            raise ConfigurationError(f"Expected `{name}` of the robustness family to be 1 or more, but got {count}.")
+def _check_names(owner: object, name: str, values: Sequence[str], known: Sequence[str]) -> None:
+    # No name at all would measure nothing, which is an answer that nobody asks for.
+    for value in values or ("",):
+        check_choice(owner, choices=known, **{name: value})
 
 
 def _check_substitutions(substitutions: Sequence[float]) -> None:
     counts = [value for value in substitutions if value >= 1]
     if (counts and len(counts) < len(substitutions)) or any(count != int(count) for count in counts):
         raise ConfigurationError(
-            "Expected `substitutions` of the robustness family to be whole numbers of words or shares below 1, but got "
+            "Expected `substitutions` of Robustness to be whole numbers of words or shares below 1, but got "
             f"{list(substitutions)}; use one kind."
         )

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from attn_lightning.backbone.importance import differentiable
-from attn_lightning.errors import ConfigurationError
+from attn_lightning.checks import check_choice, check_numbers
 from attn_lightning.evaluation.diagnostic import attention_of, random_weights
 from attn_lightning.evaluation.family import MODEL, Family, Row
 from attn_lightning.evaluation.shortcut_probe import MEASURES, PROBES, Probe, features_of, probe_predictions
@@ -47,10 +47,8 @@ class ShortcutProbe(Family):
     uncontrolled: ClassVar[frozenset[str]] = frozenset(measures)
 
     def __init__(self, k: int = 5, probe: Probe = "boosting") -> None:
-        if k < 1:
-            raise ConfigurationError(f"Expected `k` of ShortcutProbe to be 1 or more, but got {k}; 5 is usual.")
-        if probe not in PROBES:
-            raise ConfigurationError(f"Expected `probe` to be one of {list(PROBES)}, but got {probe!r}.")
+        check_numbers(self, at_least=1, advice="5 is usual", k=k)
+        check_choice(self, choices=PROBES, probe=probe)
         self.k = k
         self.probe = probe
 

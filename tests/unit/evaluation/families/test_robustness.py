@@ -296,6 +296,7 @@ def test_word_substitution_lowers_the_margin_within_the_budget():
         ({"substitutions": (0.1, 2)}, "one kind"),
         ({"substitutions": (1.5,)}, "whole numbers"),
         ({"substitutions": (-1,)}, "substitutions"),
+        ({"substitutions": (float("inf"),)}, "finite"),
     ],
 )
 def test_bad_options_are_refused(options, message):
