@@ -9,9 +9,10 @@ from attn_lightning.callbacks.run_record import RunRecord
 from attn_lightning.commands.wandb_run import log_evaluation
 from attn_lightning.console import stdout_console
 from attn_lightning.evaluation.catalog import chosen_explainers, chosen_families
-from attn_lightning.evaluation.runner import EvaluatedModel, EvaluationOptions, evaluate
+from attn_lightning.evaluation.results import print_results, write_results
+from attn_lightning.evaluation.runner import TABLES, EvaluatedModel, EvaluationOptions, evaluate
 from attn_lightning.evaluation.suite import Plan
-from attn_lightning.evaluation.summary import print_summary
+from attn_lightning.evaluation.summary import Summary
 from attn_lightning.files import file_digest
 from attn_lightning.module import AttentionModule
 
@@ -25,6 +26,9 @@ class AfterFit:
         data: on this.
         record: where the results go.
         options: the run options.
+
+    Attributes:
+        tables: the files that it wrote for people.
     """
 
     def __init__(
@@ -36,9 +40,19 @@ class AfterFit:
         options: Namespace,
     ) -> None:
         self.trainer, self.module, self.data, self.record, self.options = trainer, module, data, record, options
+        self.tables: list[Path] = []
 
     def run(self) -> None:
-        """Do all that the options ask for."""
+        """Do all that the options ask for, and show what was found."""
+        summary = self._measure()
+        if self.trainer.is_global_zero:
+            folder, record = self.record.folder, self.record.record
+            if (results := write_results(folder, record)) is not None:
+                self.tables.insert(0, results)
+            print_results(folder, record, summary, tables=self.tables, verbose=self.options.verbose)
+
+    def _measure(self) -> Summary | None:
+        """Test and evaluate; gives what the suite found, None without one."""
         options = self.options
         if options.test and not self._has_test_split():
             print("this data has no test split, so nothing is tested", flush=True)
@@ -47,7 +61,8 @@ class AfterFit:
             if options.control:
                 self.record.add_control(self.trainer, self.module)
         if options.test and self._has_test_split() and options.suite != "none":
-            self._evaluate()
+            return self._evaluate()
+        return None
 
     def _has_test_split(self) -> bool:
         manifest = getattr(self.data, "manifest", None)
@@ -63,14 +78,13 @@ class AfterFit:
             print(f"no epoch has {self.options.monitor}, the last weights are tested", flush=True)
         return self._best or None
 
-    def _evaluate(self) -> None:
+    def _evaluate(self) -> Summary | None:
         """Run the suite on the first process; nothing in it talks to the others."""
         if not self.trainer.is_global_zero or not self._best or not hasattr(self.data, "examples"):
-            return
+            return None
         options, best = self.options, Path(self._best)
         plan = Plan(chosen_families(options.suite), chosen_explainers(options.suite_explainers))
         module = self.module.to(self.trainer.strategy.root_device)
-        console = stdout_console()
         summary, folder = evaluate(
             EvaluatedModel(module, self.data, file_digest(best), best.stem),
             plan,
@@ -78,9 +92,10 @@ class AfterFit:
                 max_examples=options.suite_examples, linear=options.control, untrained=options.suite_untrained
             ),
             self.record.folder / "evaluation",
-            console,
+            stdout_console(),
+            quiet=not options.verbose,
         )
         self.record.add_evaluation(self.trainer, module, summary.flat())
         log_evaluation(self.trainer, self.record.record["evaluation"])
-        print_summary(summary, console)
-        print(f"evaluation: {folder}", flush=True)
+        self.tables.append(folder / TABLES)
+        return summary

@@ -116,3 +116,14 @@ def with_checkpoint_config(arguments: list[str]) -> list[str]:
             "`--config`."
         )
     return arguments
+
+
+def spelled_out(arguments: Sequence[str]) -> list[str]:
+    """The arguments with `--verbose` of `fit` as the option of the run that it stands for.
+
+    Args:
+        arguments: the command and its options.
+    """
+    if list(arguments[:1]) != ["fit"]:
+        return list(arguments)
+    return ["--run.verbose=true" if argument == "--verbose" else argument for argument in arguments]

@@ -24,9 +24,9 @@ from attn_lightning.evaluation.catalog import (
     chosen_families,
 )
 from attn_lightning.evaluation.explainers.available import explainers as available_explainers
-from attn_lightning.evaluation.runner import EvaluatedModel, EvaluationOptions, evaluate
+from attn_lightning.evaluation.results import print_tables
+from attn_lightning.evaluation.runner import TABLES, EvaluatedModel, EvaluationOptions, evaluate
 from attn_lightning.evaluation.suite import Plan
-from attn_lightning.evaluation.summary import print_summary
 from attn_lightning.files import file_digest
 from attn_lightning.module import AttentionModule
 
@@ -51,6 +51,9 @@ def _parser() -> OneLineErrorParser:
         help=f"the explanations to judge, separated by commas: all, {', '.join(available_explainers())}",
     )
     parser.add_class_arguments(EvaluationOptions, None)
+    parser.add_argument(
+        "--verbose", action="store_true", help="print every table instead of ten rows; those of one family always are"
+    )
     parser.add_argument("--device", type=str, default="cpu", help="where the model runs: cpu, cuda")
     parser.add_argument(
         "--compare",
@@ -89,8 +92,9 @@ def evaluate_command(arguments: Sequence[str]) -> int:
     console = stdout_console()
     parent = run_folder.of_checkpoint(checkpoint) / "evaluation"
     summary, folder = evaluate(evaluated, plan, evaluation, parent, console)
-    print_summary(summary, console)
-    print(f"evaluation: {folder}", flush=True)
+    # Who asks for one family wants its table.
+    print_tables({}, summary, options.verbose or len(plan.families) == 1, console)
+    print(f"evaluation: {folder}\nall tables: {folder / TABLES}", flush=True)
     return 0
 
 

@@ -17,7 +17,7 @@ from lightning.pytorch.loggers import WandbLogger
 from attn_lightning import run_folder
 from attn_lightning.callbacks.run_record import RunRecord
 from attn_lightning.commands.after_fit import AfterFit
-from attn_lightning.commands.arguments import experiment_name, prepared, with_checkpoint_config
+from attn_lightning.commands.arguments import experiment_name, prepared, spelled_out, with_checkpoint_config
 from attn_lightning.commands.parsing import OneLineErrorParser, class_change_resets_arguments, print_cards
 from attn_lightning.commands.run_choice import FOLDER_VARIABLE, RunChoice, choose, rank
 from attn_lightning.commands.run_options import RunConfig, RunOptions
@@ -178,7 +178,6 @@ class AttentionCLI(LightningCLI):
         if self.trainer.interrupted or self.options.trainer.fast_dev_run:
             return
         AfterFit(self.trainer, self.model, self.datamodule, self.record, self.options.run).run()
-        self._show()
 
     def after_validate(self) -> None:
         """Show the metrics and where they were written."""
@@ -208,7 +207,7 @@ def training_command(arguments: Sequence[str]) -> int:
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
     print_cards(arguments)
-    arguments = with_checkpoint_config(list(arguments))
+    arguments = with_checkpoint_config(spelled_out(arguments))
     name, arguments = experiment_name(arguments), prepared(arguments)
     try:
         with class_change_resets_arguments():

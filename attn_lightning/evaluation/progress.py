@@ -18,15 +18,17 @@ class Progress:
     Args:
         console: where to write; None shows nothing.
         prefix: put before every line, `untrained model: ` for example.
+        quiet: show bars and notes, but no line for a finished part.
     """
 
-    def __init__(self, console: Console | None = None, prefix: str = "") -> None:
+    def __init__(self, console: Console | None = None, prefix: str = "", quiet: bool = False) -> None:
         self._console = console
         self._prefix = prefix
+        self._quiet = quiet
 
     def about(self, prefix: str) -> "Progress":
         """The same for another model."""
-        return Progress(self._console, prefix)
+        return Progress(self._console, prefix, self._quiet)
 
     @contextmanager
     def part(self, name: str, total: int) -> Iterator[ProgressCallback]:
@@ -34,12 +36,13 @@ class Progress:
         start = time.perf_counter()
         with self._bar(name, total) as advance:
             yield advance
-        if self._console is not None:
+        if not self._quiet:
             self._line(f"{name}: {time.perf_counter() - start:.1f} s")
 
     def kept(self, name: str) -> None:
         """Say that a part was finished by an earlier call."""
-        self._line(f"{name}: kept from an earlier evaluation")
+        if not self._quiet:
+            self._line(f"{name}: kept from an earlier evaluation")
 
     def note(self, text: str) -> None:
         """Say something that a reader of the results must know."""

@@ -18,9 +18,12 @@ from attn_lightning.evaluation.out_of_domain import Subset, check_rationales, ex
 from attn_lightning.evaluation.progress import Progress
 from attn_lightning.evaluation.subject import Examples, Subject
 from attn_lightning.evaluation.suite import Findings, Plan, measure
-from attn_lightning.evaluation.summary import Summary
-from attn_lightning.files import write_json
+from attn_lightning.evaluation.summary import Summary, summary_markdown
+from attn_lightning.files import write_json, write_text
 from attn_lightning.module import AttentionModule
+
+TABLES = "tables.md"
+"""The file of an evaluation for people."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,12 @@ class EvaluatedModel:
 
 
 def evaluate(
-    evaluated: EvaluatedModel, plan: Plan, options: EvaluationOptions, parent: Path, console: Console | None
+    evaluated: EvaluatedModel,
+    plan: Plan,
+    options: EvaluationOptions,
+    parent: Path,
+    console: Console | None,
+    quiet: bool = False,
 ) -> tuple[Summary, Path]:
     """Measure a model on a split and keep everything in a folder below `parent`; goes on where an earlier call stopped.
 
@@ -84,9 +92,10 @@ def evaluate(
         options: how.
         parent: `<run folder>/evaluation`.
         console: where progress is shown; None for nowhere.
+        quiet: show bars, which leave nothing behind, but no line per part.
 
     Returns:
-        The summary, and the folder.
+        The summary, and the folder: its `tables.md` has all tables, its `summary.json` all numbers.
 
     Raises:
         ConfigurationError: no such split, other classes, or another process is at work in the folder.
@@ -107,7 +116,7 @@ def evaluate(
         "examples": len(subject.examples),
         "seed": options.seed,
     }
-    progress = Progress(console)
+    progress = Progress(console, quiet=quiet)
     with EvaluationFolder(parent, name, identity) as folder:
         for note in notes:
             progress.note(note)
@@ -120,6 +129,7 @@ def evaluate(
         controls = [name for name, explainer in plan.explainers.items() if explainer.is_control]
         summary = Summary(plan.families, trained, untrained, linear, controls)
         write_json(folder.path / "summary.json", {**identity, "notes": notes, **summary.to_json()})
+        write_text(folder.path / TABLES, summary_markdown(summary, f"{name}: {len(subject.examples):,} examples"))
     return summary, folder.path
 
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from attn_lightning.console import printable
@@ -13,6 +12,7 @@ from attn_lightning.evaluation.family import MODEL, Family, Row
 from attn_lightning.evaluation.naming import flat_name
 from attn_lightning.evaluation.suite import Findings, row_to_json
 from attn_lightning.metrics.measure import Measure
+from attn_lightning.sheet import Sheet
 
 UNTRAINED = "untrained"
 MARK = "†"
@@ -39,20 +39,13 @@ class Summary:
 
     def beaten_by(self, family: Family, row: Row) -> list[str]:
         """The controls that are as good as the row or better; empty for controls and where there is nothing to beat."""
-        measure = family.measures[row.metric]
         if row.metric in family.uncontrolled or row.explainer in self.controls:
             return []
-        if measure.higher_is_better is None or row.value is None:
-            return []
-        # Nothing can be better than the best possible value, so being equalled there says nothing.
-        if row.value == (measure.maximum if measure.higher_is_better else measure.minimum):
-            return []
-        sign = 1 if measure.higher_is_better else -1
-        rivals = [(name, _find(self.trained, family, row, name)) for name in self.controls]
-        rivals.append((UNTRAINED, _find(self.untrained, family, row, row.explainer)))
+        rivals = {name: find(self.trained, family, row, name) for name in self.controls}
+        rivals[UNTRAINED] = find(self.untrained, family, row, row.explainer)
         if row.explainer == MODEL:
-            rivals.append((LINEAR, self.linear.get(row.metric)))
-        return [name for name, value in rivals if value is not None and sign * value >= sign * row.value]
+            rivals[LINEAR] = self.linear.get(row.metric)
+        return as_good(family.measures[row.metric], row.value, rivals)
 
     def to_json(self) -> dict[str, Any]:
         """Everything, as `summary.json` keeps it."""
@@ -78,7 +71,19 @@ class Summary:
         return {flat_name(name, row): row.value for name, rows in self.trained.rows.items() for row in rows}
 
 
-def _find(findings: Findings, family: Family, row: Row, explainer: str) -> float | None:
+def as_good(measure: Measure, value: float | None, rivals: Mapping[str, float | None]) -> list[str]:
+    """Names of the rivals whose value is as good or better; none where there is no direction."""
+    if measure.higher_is_better is None or value is None:
+        return []
+    # Nothing can be better than the best possible value, so being equalled there says nothing.
+    if value == (measure.maximum if measure.higher_is_better else measure.minimum):
+        return []
+    sign = 1 if measure.higher_is_better else -1
+    return [name for name, other in rivals.items() if other is not None and sign * other >= sign * value]
+
+
+def find(findings: Findings, family: Family, row: Row, explainer: str) -> float | None:
+    """The value that another explainer has in the place of a row; None if there is none."""
     for other in findings.rows.get(family.name, []):
         if (other.metric, other.explainer, dict(other.setting)) == (row.metric, explainer, dict(row.setting)):
             return other.value
@@ -100,20 +105,41 @@ def _describe(measure: Measure) -> dict[str, Any]:
 
 
 def print_summary(summary: Summary, console: Console) -> None:
-    """The tables of every family, then what was skipped and what the marks mean."""
-    marked = False
-    for family in summary.families:
-        for table, has_marks in family_tables(summary, family):
-            marked = marked or has_marks
-            console.print(table)
-    if marked:
-        console.print(f"{MARK} a control ({', '.join([*summary.controls, UNTRAINED, LINEAR])}) is as good or better")
+    """The tables of every family, then what was skipped."""
+    for sheet in sheets(summary):
+        console.print(sheet.terminal())
+    print_skipped(summary, console)
+
+
+def print_skipped(summary: Summary, console: Console) -> None:
+    """A line for all that was asked for and cannot be had on this data or model."""
     for name, reason in summary.trained.skipped.items():
         console.print(Text(f"not measured: {printable(name)}: {printable(reason)}"))
 
 
-def family_tables(summary: Summary, family: Family) -> Iterator[tuple[Table, bool]]:
-    """The tables of a family, each with whether a value in it is marked.
+def summary_markdown(summary: Summary, title: str) -> str:
+    """All tables as Markdown, with what every metric means."""
+    parts = [f"# {printable(title)}", *(sheet.markdown() for sheet in sheets(summary))]
+    meanings = [
+        (f"{family.name}/{measure.name}", measure.meaning, measure.span, measure.better)
+        for family in summary.families
+        if family.name in summary.trained.rows
+        for measure in family.measures.values()
+    ]
+    header = ("metric", "meaning", "range", "better")
+    parts.append(Sheet("What the metrics mean", header, meanings, texts=header).markdown())
+    parts += [f"Not measured: {printable(name)}: {printable(r)}" for name, r in summary.trained.skipped.items()]
+    return "\n\n".join(parts) + "\n"
+
+
+def sheets(summary: Summary) -> Iterator[Sheet]:
+    """The tables of every family."""
+    for family in summary.families:
+        yield from _family_sheets(summary, family)
+
+
+def _family_sheets(summary: Summary, family: Family) -> Iterator[Sheet]:
+    """The tables of a family.
 
     Rows of a single class are left to `summary.json`. Rows about the model with a strength in their setting (`epsilon`,
     `budget`) are curves: a table for every place of attack (`where`), a column per strength. All others: a line per
@@ -124,9 +150,9 @@ def family_tables(summary: Summary, family: Family) -> Iterator[tuple[Table, boo
     places = list(dict.fromkeys(row.setting.get("where") for row in curves))
     flat = [row for row in rows if row not in curves and row.setting.get("where") not in places]
     if flat or (rows and not places):
-        yield _flat_table(summary, family, flat)
+        yield _flat_sheet(summary, family, flat)
     for place in places:
-        yield _curve_table(summary, family, [row for row in rows if row.setting.get("where") == place], place)
+        yield _curve_sheet(summary, family, [row for row in rows if row.setting.get("where") == place], place)
 
 
 def _strength(row: Row) -> tuple[str, float] | None:
@@ -137,45 +163,40 @@ def _strength(row: Row) -> tuple[str, float] | None:
     return None
 
 
-def _flat_table(summary: Summary, family: Family, rows: Sequence[Row]) -> tuple[Table, bool]:
+def _flat_sheet(summary: Summary, family: Family, rows: Sequence[Row]) -> Sheet:
     columns = _columns(rows, summary.controls)
     # With one column a control of the same name stands beside it.
     untrained = {(row.explainer, _line(row)): row.value for row in summary.untrained.rows.get(family.name, [])}
     judged = MODEL if MODEL in columns else columns[0] if columns else MODEL
-    show_linear = bool(summary.linear) and any(row.metric in summary.linear for row in rows if row.explainer == MODEL)
-    table = _empty_table(family.heading)
-    for name in columns:
-        table.add_column(name, justify="right", style="dim" if name in summary.controls else "")
+    others = []
     if untrained:
-        table.add_column("untrained" if judged == MODEL else f"{judged}, untrained", justify="right", style="dim")
-    if show_linear:
-        table.add_column(LINEAR, justify="right", style="dim")
-    table.add_column("n", justify="right")
-    table.add_column("range", no_wrap=True)
-    table.add_column("better")
-    marked = False
+        others.append(UNTRAINED if judged == MODEL else f"{judged}, {UNTRAINED}")
+    if summary.linear and any(row.metric in summary.linear for row in rows if row.explainer == MODEL):
+        others.append(LINEAR)
+    lines, rivals = [], []
     for line, group in _lines(rows):
         cells = []
         for name in columns:
             row = group.get(name)
-            mark = MARK if row is not None and summary.beaten_by(family, row) else ""
-            marked = marked or bool(mark)
-            cells.append("-" if row is None else _number(row.value) + mark)
+            better = summary.beaten_by(family, row) if row is not None else []
+            rivals += better
+            cells.append("-" if row is None else number(row.value) + MARK * bool(better))
         first = next(iter(group.values()))
         if untrained:
-            cells.append(_number(untrained.get((first.explainer if MODEL in group else judged, line))))
-        if show_linear:
-            cells.append(_number(summary.linear.get(first.metric)) if MODEL in group else "-")
+            cells.append(number(untrained.get((first.explainer if MODEL in group else judged, line))))
+        if LINEAR in others:
+            cells.append(number(summary.linear.get(first.metric)) if MODEL in group else "-")
         measure = family.measures[first.metric]
-        table.add_row(Text(printable(line)), *cells, _count(group.values()), measure.span, measure.better)
-    return table, marked
+        lines.append((line, *cells, _count(group.values()), measure.span, measure.better))
+    header = ("metric", *columns, *others, "n", "range", "better")
+    return Sheet(family.heading, header, lines, dim=[*summary.controls, *others], note=marks_note(rivals))
 
 
-def _curve_table(summary: Summary, family: Family, rows: Sequence[Row], place: str | None) -> tuple[Table, bool]:
+def _curve_sheet(summary: Summary, family: Family, rows: Sequence[Row], place: str | None) -> Sheet:
     """A line per metric, attack and target; `<metric>_area` stands at the end of the line of its metric."""
     lines: dict[tuple[str, ...], dict[str, str]] = {}
     columns: dict[str, float] = {}
-    marked = False
+    rivals: list[str] = []
     for row in rows:
         strength = _strength(row)
         metric, column = row.metric, "value"
@@ -184,32 +205,29 @@ def _curve_table(summary: Summary, family: Family, rows: Sequence[Row], place: s
             columns[column] = strength[1]
         elif row.metric.endswith("_area") and row.metric.removesuffix("_area") in family.measures:
             metric, column = row.metric.removesuffix("_area"), "area"
-        mark = MARK if summary.beaten_by(family, row) else ""
-        marked = marked or bool(mark)
+        better = summary.beaten_by(family, row)
+        rivals += better
         kept = (str(value) for key, value in row.setting.items() if key not in ("epsilon", "budget", "where"))
-        lines.setdefault((metric, *kept), {})[column] = _number(row.value) + mark
+        lines.setdefault((metric, *kept), {})[column] = number(row.value) + MARK * bool(better)
     # Areas come first among the rows, but a reader looks for the order of the curves.
     order = sorted(columns, key=lambda column: columns[column])
     shown = order + [name for name in ("area", "value") if any(name in line for line in lines.values())]
-    table = _empty_table(f"{family.heading} {place or ''}".strip())
-    for name in shown:
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("range", no_wrap=True)
-    table.add_column("better")
-    for key, cells in lines.items():
-        table.add_row(
-            Text(printable(" ".join(key))),
-            *(cells.get(name, "") for name in shown),
-            family.measures[key[0]].span,
-            family.measures[key[0]].better,
-        )
-    return table, marked
+    cells = []
+    for key, line in lines.items():
+        measure = family.measures[key[0]]
+        cells.append((" ".join(key), *(line.get(name, "") for name in shown), measure.span, measure.better))
+    title = f"{family.heading} {place or ''}".strip()
+    return Sheet(title, ("metric", *shown, "range", "better"), cells, note=marks_note(rivals))
 
 
-def _empty_table(title: str) -> Table:
-    table = Table(title=title, title_justify="left")
-    table.add_column("metric", no_wrap=True)
-    return table
+def marks_note(rivals: Sequence[str]) -> str:
+    """What the marks of a table say; "" where nothing is marked.
+
+    Args:
+        rivals: the controls behind all of its marks, any number of times each.
+    """
+    named = ", ".join(dict.fromkeys(rivals))
+    return f"{MARK} a control in the same row is as good or better ({named})" if rivals else ""
 
 
 def _columns(rows: Sequence[Row], controls: Sequence[str]) -> list[str]:
@@ -230,7 +248,8 @@ def _line(row: Row) -> str:
     return f"{row.metric} {setting}".strip()
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """A number for people; `-` where it is undefined."""
     return "-" if value is None else f"{value:.4f}"
 
 

@@ -35,7 +35,7 @@ CHEAP = ("--attention_tests.num_permutations=5", "--attention_tests.num_steps=5"
 
 
 def test_everything_at_once(cli, run):
-    outcome = cli("evaluate", "--ckpt_path", checkpoint(run), *CHEAP)
+    outcome = cli("evaluate", "--ckpt_path", checkpoint(run), *CHEAP, "--verbose")
     assert outcome.code == 0, outcome.err
     found = summary(run, "best-planted-test")
     measured = set(found["families"])
@@ -66,6 +66,18 @@ def test_the_suite_of_a_training_has_an_untrained_model_unless_it_is_left_out(ti
     assert found["families"]["sparsity"]["rows"]
     assert bool(found["families"]["sparsity"]["untrained"]) is untrained
     assert ("untrained" in outcome.out) is untrained
+
+
+def test_a_short_table_is_printed_and_all_of_them_are_kept(cli, run):
+    options = ("--ckpt_path", checkpoint(run), "--untrained=false", "--explainers=random")
+    short = cli("evaluate", *options, "--suite=sparsity,selective")
+    (path,) = [line.split(": ", 1)[1] for line in short.out.splitlines() if line.startswith("all tables: ")]
+    kept = Path(path).read_text("utf-8")
+    assert "selective/attention/interpretability" in short.out
+    for name in ("sparsity", "selective"):
+        assert FAMILIES[name].heading in kept
+        assert FAMILIES[name].heading not in short.out
+    assert FAMILIES["sparsity"].heading in cli("evaluate", *options, "--suite=sparsity").out
 
 
 def test_a_second_call_measures_nothing_again_and_another_suite_adds_to_it(cli, run):

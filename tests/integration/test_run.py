@@ -144,6 +144,8 @@ def test_the_output_names_the_folder_and_the_figures(tiny_fit, tmp_path):
     assert outcome.out.strip().endswith(f"run folder: {tmp_path}/ivat_planted/mine")
     assert "epoch 2/2" in outcome.out
     assert "TF-IDF" in outcome.out
+    assert "faithfulness/attention/aopc_comprehensiveness" in outcome.out
+    assert len(outcome.out.splitlines()) <= 40
     assert "accuracy" in outcome.out
 
 

@@ -35,7 +35,7 @@ ROOMS = (
     ("data",),
     ("backbone",),
     ("metrics",),
-    ("checkpoint", "run_folder", "task_loss"),
+    ("checkpoint", "run_folder", "sheet", "task_loss"),
     ("locks", "console", "files", "checks", "experiments"),
     ("numerics", "types", "errors"),
 )

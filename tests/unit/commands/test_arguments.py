@@ -5,7 +5,7 @@ import itertools
 import pytest
 import yaml
 
-from attn_lightning.commands.arguments import experiment_name, prepared
+from attn_lightning.commands.arguments import experiment_name, prepared, spelled_out
 from attn_lightning.errors import ConfigurationError
 
 
@@ -113,3 +113,9 @@ def test_no_option_is_lost_in_any_order(cli, options, key, value):
         for name in key.split("."):
             found = found[name]
         assert found == value
+
+
+def test_verbose_stands_for_the_option_of_the_run_in_fit_alone():
+    assert spelled_out(["fit", "--verbose", "--run.name=a"]) == ["fit", "--run.verbose=true", "--run.name=a"]
+    assert spelled_out(("test", "--verbose", "true")) == ["test", "--verbose", "true"]
+    assert spelled_out([]) == []

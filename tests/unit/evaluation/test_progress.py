@@ -32,6 +32,15 @@ def test_a_terminal_gets_a_bar_that_goes_away():
     assert text.rstrip().endswith("s")
 
 
+def test_a_quiet_one_leaves_notes_alone_behind():
+    console = Console(file=io.StringIO(), width=60)
+    progress = Progress(console, quiet=True).about("untrained model: ")
+    run(progress)
+    progress.kept("loo")
+    progress.note("few texts")
+    assert console.file.getvalue() == "untrained model: note: few texts\n"
+
+
 def test_lines_say_what_is_kept_and_noted_and_about_which_model():
     assert shown(lambda progress: progress.kept("loo")) == "loo: kept from an earlier evaluation\n"
     assert shown(lambda progress: progress.note("few texts")) == "note: few texts\n"

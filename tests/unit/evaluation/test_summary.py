@@ -10,7 +10,7 @@ from rich.console import Console
 from attn_lightning.evaluation.family import MODEL, Family, Row
 from attn_lightning.evaluation.naming import flat_name
 from attn_lightning.evaluation.suite import Findings
-from attn_lightning.evaluation.summary import Summary, print_summary
+from attn_lightning.evaluation.summary import Summary, print_summary, summary_markdown
 from attn_lightning.metrics.measure import Measure, by_name
 
 
@@ -121,7 +121,24 @@ def test_tables_show_range_direction_marks_and_what_was_skipped():
     assert "-1..1, nats" in text
     assert "explainer x: no " in text
     assert "\x1b" not in text
-    assert "† a control" in text
+    assert "† a control in the same row is as good or better (random)" in text
+
+
+def test_the_note_stands_below_the_table_whose_marks_it_explains():
+    marked = summary([row("high", "random", 0.6), row("high", "attention", 0.5)])
+    plain = summary([row("high", "random", 0.4), row("high", "attention", 0.5)])
+    lines = [line.strip() for line in shown(marked).splitlines()]
+    assert lines[lines.index(next(line for line in lines if line.startswith("└"))) + 1].startswith("†")
+    assert "†" not in shown(plain)
+
+
+def test_markdown_has_every_table_and_what_each_metric_means():
+    text = summary_markdown(summary([row("high", "attention", 0.5), row("low", "attention", 0.25, k=3)]), "best: 10")
+    assert text.startswith("# best: 10\n")
+    assert "| high | 0.5000 | 9 | 0..1 | higher |" in text
+    assert "| low k=3 | 0.2500 | 9 | -1..1, nats | lower |" in text
+    assert "| judged/size | how large | 0.. | - |" in text
+    assert "Not measured: explainer x: no  [31m" in text
 
 
 def test_curves_lie_on_their_side():
