@@ -5,11 +5,11 @@ neither on how much of it there is nor on what it holds, and the states at paddi
 """
 
 from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
 
+from attn_lightning.backbone.kernels import recurrent_kernels
 from attn_lightning.backbone.lstm import packed_lstm, scheduled_lstm
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.numerics import full_precision
@@ -93,17 +93,10 @@ class BiLSTM(Encoder):
     def forward(self, embeddings: Tensor, mask: Tensor) -> Tensor:
         """See `Encoder.forward`."""
         if embeddings.is_cuda:
-            with self._kernels(embeddings):
+            with recurrent_kernels(self, embeddings, twice=self.double_backward):
                 return packed_lstm(self.lstm, embeddings, mask)
         with full_precision(embeddings.device.type):
             return scheduled_lstm(self.lstm, embeddings.to(next(self.lstm.parameters()).dtype), mask)
-
-    def _kernels(self, embeddings: Tensor) -> AbstractContextManager[None]:
-        """CuDNN off where its LSTM has no backward pass: in eval mode, and for gradients of gradients."""
-        explains = not self.training and torch.is_grad_enabled() and embeddings.requires_grad
-        if self.double_backward or explains:
-            return torch.backends.cudnn.flags(enabled=False)
-        return nullcontext()
 
 
 class CNN(Encoder):

@@ -1,7 +1,7 @@
 """Importance of tokens by gradients: what attention is compared with."""
 
 from collections.abc import Collection, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Literal, get_args
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from attn_lightning.backbone.freezing import constant
+from attn_lightning.backbone.kernels import recurrent_kernels
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.types import AttentionOutput, Batch
@@ -122,13 +123,6 @@ def _detached(output: AttentionOutput) -> AttentionOutput:
 
 def _holds_attention(kind: Importance) -> bool:
     return kind == "gradient"
-
-
-def recurrent_kernels(model: nn.Module, embeddings: Tensor) -> AbstractContextManager[None]:
-    """CuDNN off where it has no backward pass, that is for RNNs in eval mode."""
-    if embeddings.is_cuda and any(isinstance(module, nn.RNNBase) for module in model.modules()):
-        return torch.backends.cudnn.flags(enabled=False)
-    return nullcontext()
 
 
 def _check_kinds(kinds: Collection[str]) -> None:

@@ -1,36 +1,18 @@
 """Adversarial and virtual adversarial training on attention scores: RP, AT, iAT, VAT and iVAT.
 
-Five points of the design in `perturbation.py` with the scores as the place: each class names its axes, checks its
-arguments and carries its card. One pass of the encoder per step serves all of them.
+The objectives of `perturbed.py` with the scores as the place. One pass of the encoder per step serves all of them.
 """
 
-from typing import ClassVar
+from typing import ClassVar, get_args
 
-import torch
-from torch import Tensor
-
-from attn_lightning.methods.base import Differentiates, Method
-from attn_lightning.perturbation.objectives import (
-    Normalization,
-    Trial,
-    check_normalization,
-    check_positive,
-    check_power_iterations,
-    label_perturbation,
-    label_trials,
-    perturb_scores,
-    perturbation_term,
-    random_perturbation,
-    toward_differences,
-    unsteered,
-    virtual_perturbation,
-    virtual_trials,
-)
-from attn_lightning.step import TrainStep
-from attn_lightning.types import LossTerm
+from attn_lightning.checks import check_choice
+from attn_lightning.methods.base import Differentiates
+from attn_lightning.methods.perturbed import _AdversarialTraining, _RandomPerturbation, _VirtualAdversarialTraining
+from attn_lightning.perturbation.directions import Normalization, ScoreDifferences
+from attn_lightning.perturbation.sites import SCORES, Place
 
 
-class AttentionRP(Method):
+class AttentionRP(_RandomPerturbation):
     """Random perturbation of the attention scores: the control that adversarial training must beat.
 
     Objective:
@@ -61,21 +43,14 @@ class AttentionRP(Method):
     """
 
     differentiates: ClassVar[Differentiates] = Differentiates.SCORES
+    term: ClassVar[str] = "attention_rp"
+    place: ClassVar[Place] = SCORES
 
     def __init__(self, weight: float = 1.0, epsilon: float = 0.5) -> None:
-        super().__init__(weight)
-        check_positive(self, epsilon=epsilon)
-        self.epsilon = epsilon
-
-    def loss(self, step: TrainStep) -> LossTerm:
-        """The task loss under random noise."""
-        return perturbation_term("attention_rp", self.weight, label_trials(step, perturb_scores), self._perturb)
-
-    def _perturb(self, trial: Trial) -> Tensor:
-        return random_perturbation(trial, self.epsilon, torch.randn_like(trial.site.noiseless))
+        super().__init__(weight, epsilon)
 
 
-class AttentionAT(Method):
+class AttentionAT(_AdversarialTraining):
     """Adversarial training of the attention scores (Attention AT).
 
     Objective:
@@ -107,21 +82,14 @@ class AttentionAT(Method):
     """
 
     differentiates: ClassVar[Differentiates] = Differentiates.SCORES
+    term: ClassVar[str] = "attention_at"
+    place: ClassVar[Place] = SCORES
 
     def __init__(self, weight: float = 1.0, epsilon: float = 0.5) -> None:
-        super().__init__(weight)
-        check_positive(self, epsilon=epsilon)
-        self.epsilon = epsilon
-
-    def loss(self, step: TrainStep) -> LossTerm:
-        """The task loss at the worst scores within epsilon, to first order."""
-        return perturbation_term("attention_at", self.weight, label_trials(step, perturb_scores), self._perturb)
-
-    def _perturb(self, trial: Trial) -> Tensor:
-        return label_perturbation(trial, self.epsilon, unsteered)
+        super().__init__(weight, epsilon)
 
 
-class AttentionIAT(Method):
+class AttentionIAT(_AdversarialTraining):
     """Interpretable adversarial training of the attention scores (Attention iAT).
 
     Objective:
@@ -158,26 +126,16 @@ class AttentionIAT(Method):
     """
 
     differentiates: ClassVar[Differentiates] = Differentiates.SCORES
+    term: ClassVar[str] = "attention_iat"
+    place: ClassVar[Place] = SCORES
 
     def __init__(self, weight: float = 1.0, epsilon: float = 0.5, normalize: Normalization = "sentence") -> None:
-        super().__init__(weight)
-        check_positive(self, epsilon=epsilon)
-        check_normalization(self, normalize)
-        self.epsilon = epsilon
+        super().__init__(weight, epsilon, ScoreDifferences(normalize))
+        check_choice(self, choices=get_args(Normalization), normalize=normalize)
         self.normalize: Normalization = normalize
 
-    def loss(self, step: TrainStep) -> LossTerm:
-        """The task loss at scores moved along their differences."""
-        return perturbation_term("attention_iat", self.weight, label_trials(step, perturb_scores), self._perturb)
 
-    def _perturb(self, trial: Trial) -> Tensor:
-        output = trial.site.output
-        return label_perturbation(
-            trial, self.epsilon, toward_differences(output.scores.detach(), output.mask, self.normalize)
-        )
-
-
-class AttentionVAT(Method):
+class AttentionVAT(_VirtualAdversarialTraining):
     """Virtual adversarial training of the attention scores (Attention VAT).
 
     Objective:
@@ -215,28 +173,16 @@ class AttentionVAT(Method):
     """
 
     differentiates: ClassVar[Differentiates] = Differentiates.SCORES
-    semi_supervised: ClassVar[bool] = True
+    term: ClassVar[str] = "attention_vat"
+    place: ClassVar[Place] = SCORES
 
     def __init__(
         self, weight: float = 1.0, epsilon: float = 0.5, xi: float = 0.1, num_power_iterations: int = 1
     ) -> None:
-        super().__init__(weight)
-        check_positive(self, epsilon=epsilon, xi=xi)
-        check_power_iterations(self, num_power_iterations)
-        self.epsilon = epsilon
-        self.xi = xi
-        self.num_power_iterations = num_power_iterations
-
-    def loss(self, step: TrainStep) -> LossTerm:
-        """The change of the prediction at the scores within epsilon that change it most, to second order."""
-        return perturbation_term("attention_vat", self.weight, virtual_trials(step, perturb_scores), self._perturb)
-
-    def _perturb(self, trial: Trial) -> Tensor:
-        start = torch.randn_like(trial.site.noiseless)
-        return virtual_perturbation(trial, self.epsilon, unsteered, start, self.xi, self.num_power_iterations)
+        super().__init__(weight, epsilon, xi, num_power_iterations)
 
 
-class AttentionIVAT(Method):
+class AttentionIVAT(_VirtualAdversarialTraining):
     """Interpretable virtual adversarial training of the attention scores (Attention iVAT).
 
     Objective:
@@ -281,7 +227,8 @@ class AttentionIVAT(Method):
     """
 
     differentiates: ClassVar[Differentiates] = Differentiates.SCORES
-    semi_supervised: ClassVar[bool] = True
+    term: ClassVar[str] = "attention_ivat"
+    place: ClassVar[Place] = SCORES
 
     def __init__(
         self,
@@ -291,21 +238,6 @@ class AttentionIVAT(Method):
         num_power_iterations: int = 1,
         normalize: Normalization = "sentence",
     ) -> None:
-        super().__init__(weight)
-        check_positive(self, epsilon=epsilon, xi=xi)
-        check_power_iterations(self, num_power_iterations)
-        check_normalization(self, normalize)
-        self.epsilon = epsilon
-        self.xi = xi
-        self.num_power_iterations = num_power_iterations
+        super().__init__(weight, epsilon, xi, num_power_iterations, ScoreDifferences(normalize))
+        check_choice(self, choices=get_args(Normalization), normalize=normalize)
         self.normalize: Normalization = normalize
-
-    def loss(self, step: TrainStep) -> LossTerm:
-        """The change of the prediction at scores moved along their differences."""
-        return perturbation_term("attention_ivat", self.weight, virtual_trials(step, perturb_scores), self._perturb)
-
-    def _perturb(self, trial: Trial) -> Tensor:
-        output = trial.site.output
-        steer = toward_differences(output.scores.detach(), output.mask, self.normalize)
-        start = torch.randn_like(trial.site.noiseless)
-        return virtual_perturbation(trial, self.epsilon, steer, start, self.xi, self.num_power_iterations)

@@ -1,10 +1,10 @@
 """Attacks at test time: noise in a ball around the attention scores or word embeddings of every example.
 
-White-box, one adversary per example: `max_r harm(r)` over `||r||_2 <= epsilon`, r over the real tokens. The harm is the
-margin against a class y, `max_{c != y} z_c - z_y` of the logits z: above 0 exactly where y is not predicted. For two
-classes it rises with the cross-entropy of y, so both have the same worst case and the same direction of the gradient,
-but the margin's gradient does not vanish in float32 where the model is sure. y is the prediction of the unperturbed
-model or the gold label.
+White-box, one adversary per example: `max_r m(r)` over `||r||_2 <= epsilon`, r over the real tokens. m is the margin
+against a class y, `max_{c != y} z_c - z_y` of the logits z: above 0 exactly where y is not predicted. For two classes
+it rises with the cross-entropy of y, so both have the same worst case and the same direction of the gradient, but the
+margin's gradient does not vanish in float32 where the model is sure. y is the prediction of the unperturbed model or
+the gold label.
 
 Attacks that look at the model (`one_step`, `pgd`) return the most harmful noise that they tried, "none" among it.
 So per example `0 <= gain of one_step <= gain of pgd`, exactly, and an attacked model is never better than the clean
@@ -19,16 +19,14 @@ Shapes: noise has the shape of what it is added to, (B, T) for scores or (B, T, 
 Everything here runs inside `attn_lightning.backbone.importance.differentiable`.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from attn_lightning.backbone.importance import recurrent_kernels
-from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.errors import NumericalError
-from attn_lightning.numerics import at_least_float32, full_precision, unit_vectors
+from attn_lightning.perturbation.directions import gradient_at, unit_noise
+from attn_lightning.perturbation.sites import Site
 from attn_lightning.types import AttentionOutput
 
 NUM_STEPS = 10
@@ -36,21 +34,6 @@ NUM_STEPS = 10
 
 STEP_SHARE = 2.5
 """Length of all steps together, in radii: enough to cross the ball from any start."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """What noise is added to, in one clean pass.
-
-    Attributes:
-        clean: the pass, without graph.
-        noiseless: (B, T, ...) zeros.
-        rerun: noise (B, T, ...) to the output of the perturbed model; differentiable in the noise.
-    """
-
-    clean: AttentionOutput
-    noiseless: Tensor
-    rerun: Callable[[Tensor], AttentionOutput]
 
 
 @dataclass(frozen=True)
@@ -68,64 +51,6 @@ class Attacked:
     attention: Tensor
 
 
-def clean_pass(model: Backbone, tokens: Tensor, mask: Tensor) -> AttentionOutput:
-    """The model's output without graph, as plain tensors whatever the input is (inference tensors refuse a graph)."""
-    with torch.no_grad():
-        return model(tokens.clone(), mask.clone())  # type: ignore[no-any-return]
-
-
-def score_place(model: Backbone, clean: AttentionOutput) -> Place:
-    """The attention scores: noise goes through `attend` only, the encoder is not run again.
-
-    Args:
-        model: the backbone.
-        clean: its clean pass.
-    """
-    hidden, scores = at_least_float32(clean.hidden), at_least_float32(clean.scores)
-
-    def rerun(noise: Tensor) -> AttentionOutput:
-        with full_precision(hidden.device.type):
-            return model.attend(hidden, scores + noise, clean.mask)
-
-    return Place(clean, torch.zeros_like(scores), rerun)
-
-
-def embedding_place(model: Backbone, clean: AttentionOutput) -> Place:
-    """The word embeddings: noise goes through the whole model, the encoder runs for every candidate.
-
-    Args:
-        model: the backbone.
-        clean: its clean pass, with `embeddings`.
-    """
-    assert clean.embeddings is not None, "a clean pass has them"
-    embeddings = at_least_float32(clean.embeddings)
-
-    return Place(
-        clean, torch.zeros_like(embeddings), lambda noise: from_embeddings(model, embeddings + noise, clean.mask)
-    )
-
-
-def from_embeddings(model: Backbone, embeddings: Tensor, mask: Tensor) -> AttentionOutput:
-    """The pass from given (B, T, E) embeddings on, differentiable in them also on CUDA."""
-    with recurrent_kernels(model, embeddings):
-        hidden = at_least_float32(model.encode(embeddings, mask))
-        with full_precision(hidden.device.type):
-            return model.attend(hidden, model.score(hidden, mask), mask)
-
-
-def select_rows(output: AttentionOutput, rows: Tensor) -> AttentionOutput:
-    """(b,) examples of a pass, each as often as it is named, without `aux`."""
-    return AttentionOutput(
-        logits=output.logits[rows],
-        attention=output.attention[rows],
-        scores=output.scores[rows],
-        hidden=output.hidden[rows],
-        context=output.context[rows],
-        mask=output.mask[rows],
-        embeddings=None if output.embeddings is None else output.embeddings[rows],
-    )
-
-
 def margin(logits: Tensor, target: Tensor) -> Tensor:
     """`max_{c != y} z_c - z_y`: above 0 where class y is not predicted.
 
@@ -140,66 +65,60 @@ def margin(logits: Tensor, target: Tensor) -> Tensor:
     return logits.scatter(1, chosen, -torch.inf).amax(1) - logits.gather(1, chosen).squeeze(1)
 
 
-def harm_gradient(place: Place, target: Tensor, noise: Tensor) -> tuple[Attacked, Tensor]:
+def attack_gradient(site: Site, target: Tensor, noise: Tensor) -> tuple[Attacked, Tensor]:
     """What the model says under a noise, and `d margin / d noise` there.
 
     Args:
-        place: what is attacked.
+        site: what is attacked.
         target: (B,) y.
         noise: (B, T, ...).
 
     Returns:
-        The outcome, and (B, T, ...) gradients. Harms are summed over the batch, so that a row does not depend on the
-        others.
+        The outcome, and (B, T, ...) gradients, 0 where the place has no effect.
 
     Raises:
-        NumericalError: see `margin_gradient`.
+        NumericalError: see `finite_gradient`.
     """
-    noise = noise.detach().requires_grad_()
-    output = place.rerun(noise)
-    return _outcome(noise.detach(), output), margin_gradient(output.logits, target, noise)
+    output, gradient = gradient_at(site, lambda logits: margin(logits, target), noise)
+    return _outcome(noise, output), finite_gradient(gradient, noise)
 
 
-def margin_gradient(logits: Tensor, target: Tensor, at: Tensor) -> Tensor:
-    """`d margin / d at` per example, 0 where the logits do not depend on it.
+def finite_gradient(gradient: Tensor | None, like: Tensor) -> Tensor:
+    """A gradient of the margin, zeros for None.
 
     Args:
-        logits: (B, C) with a graph to `at`, if they depend on it.
-        target: (B,) y.
-        at: (B, ...).
+        gradient: what `slope` gives.
+        like: of its shape.
 
     Raises:
-        NumericalError: a gradient is NaN or infinite: an attack that cannot see would pass for a robust model.
+        NumericalError: it is NaN or infinite: an attack that cannot see would pass for a robust model.
     """
-    harm, found = margin(logits, target).sum(), None
-    if harm.requires_grad:
-        (found,) = torch.autograd.grad(harm, at, allow_unused=True)
-    if found is None:
-        return torch.zeros_like(at)
-    if not found.sum().isfinite():
+    if gradient is None:
+        return torch.zeros_like(like)
+    if not gradient.sum().isfinite():
         raise NumericalError(
             "Expected finite gradients of the margin for an attack, but got NaN or infinity; check the weights of the "
             "model and the derivative of its normalizer."
         )
-    return found
+    return gradient
 
 
-def random_noise(place: Place, epsilon: float, draws: Tensor) -> Attacked:
+def random_noise(site: Site, epsilon: float, draws: Tensor) -> Attacked:
     """`r = epsilon d / ||d||`: noise of the length that an adversary has, in a random direction.
 
     Args:
-        place: what is attacked.
+        site: what is attacked.
         epsilon: length of r.
         draws: (B, T, ...) `d ~ N(0, I)`; values at padding are ignored.
     """
-    return _run(place, epsilon * _direction(place, draws))
+    return _run(site, epsilon * unit_noise(draws, site.output.mask))
 
 
-def one_step(place: Place, target: Tensor, epsilon: float, draws: Tensor, gradient: Tensor | None = None) -> Attacked:
+def one_step(site: Site, target: Tensor, epsilon: float, draws: Tensor, gradient: Tensor | None = None) -> Attacked:
     """`r = epsilon g / ||g||`, the first-order worst case, or `r = 0` where that does not raise the margin.
 
     Args:
-        place: what is attacked.
+        site: what is attacked.
         target: (B,) y.
         epsilon: radius.
         draws: (B, T, ...) `d ~ N(0, I)`, followed where g is exactly 0.
@@ -208,13 +127,13 @@ def one_step(place: Place, target: Tensor, epsilon: float, draws: Tensor, gradie
     Source: Goodfellow et al. 2015, https://arxiv.org/abs/1412.6572, with the L2 norm as in Miyato et al. 2017.
     Cost: one pass through the place, and its gradient if it is not given.
     """
-    gradient = harm_gradient(place, target, place.noiseless)[1] if gradient is None else gradient
-    step = _run(place, epsilon * _ascent(place, gradient, draws))
-    return _more_harmful(target, _outcome(place.noiseless, place.clean), step)
+    gradient = attack_gradient(site, target, site.noiseless)[1] if gradient is None else gradient
+    step = _run(site, epsilon * _ascent(site, gradient, draws))
+    return _more_harmful(target, _outcome(site.noiseless, site.output), step)
 
 
 def pgd(
-    place: Place,
+    site: Site,
     target: Tensor,
     epsilon: float,
     draws: Tensor,
@@ -229,7 +148,7 @@ def pgd(
     The most harmful of all iterates, of the point that `one_step` finds and of no noise is returned.
 
     Args:
-        place: what is attacked.
+        site: what is attacked.
         target: (B,) y.
         epsilon: radius.
         draws: (B, T, ...) `d ~ N(0, I)`, followed where g is exactly 0, and the random start.
@@ -242,27 +161,27 @@ def pgd(
     Cost: K passes through the place and their gradients, beside what `one_step` costs if it is not given.
     """
     if gradient is None:
-        gradient = harm_gradient(place, target, place.noiseless)[1]
-    best = one_step(place, target, epsilon, draws, gradient) if weaker is None else weaker
-    noise = place.noiseless
+        gradient = attack_gradient(site, target, site.noiseless)[1]
+    best = one_step(site, target, epsilon, draws, gradient) if weaker is None else weaker
+    noise = site.noiseless
     if random_start:
-        noise = epsilon * _direction(place, draws)
-        reached, gradient = harm_gradient(place, target, noise)
+        noise = epsilon * unit_noise(draws, site.output.mask)
+        reached, gradient = attack_gradient(site, target, noise)
         best = _more_harmful(target, best, reached)
     length = STEP_SHARE * epsilon / num_steps
     for step in range(num_steps):
-        noise = _project(noise.add(_ascent(place, gradient, draws), alpha=length), epsilon)
+        noise = _project(noise.add(_ascent(site, gradient, draws), alpha=length), epsilon)
         if step < num_steps - 1:
-            reached, gradient = harm_gradient(place, target, noise)
+            reached, gradient = attack_gradient(site, target, noise)
         else:
-            reached = _run(place, noise)
+            reached = _run(site, noise)
         best = _more_harmful(target, best, reached)
     return best
 
 
-def _run(place: Place, noise: Tensor) -> Attacked:
+def _run(site: Site, noise: Tensor) -> Attacked:
     with torch.no_grad():
-        return _outcome(noise, place.rerun(noise))
+        return _outcome(noise, site.probe(noise))
 
 
 def _outcome(noise: Tensor, output: AttentionOutput) -> Attacked:
@@ -284,19 +203,13 @@ def _like(per_example: Tensor, values: Tensor) -> Tensor:
     return per_example.reshape(-1, *(1,) * (values.dim() - 1))
 
 
-def _direction(place: Place, vectors: Tensor) -> Tensor:
-    """(B, T, ...) of length 1 per example over real tokens, 0 at padding; a row of zeros stays zero."""
-    mask = place.clean.mask
-    return unit_vectors(torch.where(mask.reshape(mask.shape + (1,) * (vectors.dim() - 2)), vectors, 0.0))
-
-
-def _ascent(place: Place, gradient: Tensor, draws: Tensor) -> Tensor:
+def _ascent(site: Site, gradient: Tensor, draws: Tensor) -> Tensor:
     """(B, T, ...) directions of the gradient, those of the draws in rows where it is exactly 0."""
-    uphill = _direction(place, gradient)
+    uphill = unit_noise(gradient, site.output.mask)
     blind = torch.linalg.vector_norm(uphill, dim=tuple(range(1, uphill.dim()))) == 0
     if not blind.any():
         return uphill
-    return torch.where(_like(blind, uphill), _direction(place, draws), uphill)
+    return torch.where(_like(blind, uphill), unit_noise(draws, site.output.mask), uphill)
 
 
 def _project(noise: Tensor, epsilon: float) -> Tensor:

@@ -6,6 +6,7 @@ step never waits for the whole vocabulary, words that do not occur cost nothing,
 """
 
 import logging
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,8 @@ from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.data.text import UNKNOWN_ID
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.numerics import at_least_float32, unit_vectors
-from attn_lightning.perturbation.objectives import Steer
+from attn_lightning.perturbation.directions import Directions, Projection
+from attn_lightning.types import AttentionOutput, Batch
 
 logger = logging.getLogger(__name__)
 
@@ -124,7 +126,48 @@ def word_table(model: Backbone) -> Tensor:
     return tables[0].weight
 
 
-def toward_neighbors(words: Tensor, mask: Tensor, neighbors: Tensor, table: Tensor) -> Steer:
+class NearestWords(Directions):
+    """Toward the nearest words, found anew in every epoch; see `toward_neighbors`.
+
+    What is kept from step to step are ids of words, not tensors of the model: they stay out of checkpoints and pickles
+    and are searched for again after a resume.
+
+    Args:
+        num_neighbors: k, nearest words per word, 1 or more; a smaller vocabulary gives all it has.
+    """
+
+    def __init__(self, num_neighbors: int) -> None:
+        self.num_neighbors = num_neighbors
+        self._cache: NeighborCache | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_cache": None}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, NearestWords) and other.num_neighbors == self.num_neighbors
+
+    def __hash__(self) -> int:
+        return hash(self.num_neighbors)
+
+    def check(self, model: Backbone) -> None:
+        """Refuse a model without word vectors; see `word_table`."""
+        word_table(model)
+
+    def refresh(self) -> None:
+        """Forget the neighbors: word vectors have moved."""
+        self._cache = None
+
+    @torch.no_grad()
+    def projection(self, model: Backbone, output: AttentionOutput, batch: Batch) -> Projection:
+        """See `Directions.projection`."""
+        table = word_table(model)
+        if self._cache is None or not self._cache.fits(table):
+            self._cache = NeighborCache(table, self.num_neighbors)
+        words, mask = batch.tokens, batch.mask
+        return toward_neighbors(words, mask, self._cache.look_up(words[mask], table), table)
+
+
+def toward_neighbors(words: Tensor, mask: Tensor, neighbors: Tensor, table: Tensor) -> Projection:
     """Noise restricted to directions from each word to its neighbors: interpretable perturbations of words.
 
     `r_t(alpha) = sum_k alpha_{t,k} d_{t,k}` with `d_{t,k} = (e_k - e_t) / ||e_k - e_t||`, and alpha is chosen instead
@@ -146,14 +189,14 @@ def toward_neighbors(words: Tensor, mask: Tensor, neighbors: Tensor, table: Tens
     size = max(1, numbers // (neighbors.shape[1] * table.shape[1]))
 
     @torch.no_grad()
-    def steer(gradient: Tensor) -> Tensor:
+    def project(gradient: Tensor) -> Tensor:
         slopes = gradient[mask]
         pieces = zip(slopes.split(size), centers.split(size), neighbors.split(size), strict=True)
         moved = torch.zeros_like(gradient)
         moved[mask] = torch.cat([_moved(*piece, table) for piece in pieces])
         return moved
 
-    return steer
+    return project
 
 
 def _moved(gradient: Tensor, words: Tensor, neighbors: Tensor, table: Tensor) -> Tensor:

@@ -14,8 +14,10 @@ from torch import Tensor
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.data.text import UNKNOWN_ID
 from attn_lightning.numerics import at_least_float32
-from attn_lightning.perturbation.attacks import clean_pass, from_embeddings, margin, margin_gradient
+from attn_lightning.perturbation.attacks import finite_gradient, margin
+from attn_lightning.perturbation.directions import slope
 from attn_lightning.perturbation.neighbors import NeighborCache
+from attn_lightning.perturbation.sites import clean_pass, from_embeddings
 from attn_lightning.types import AttentionOutput
 
 NUM_TRIALS = 8
@@ -152,8 +154,8 @@ def _best_trial(
     trials = task.tokens.unsqueeze(1).repeat(1, chosen.shape[1], 1)
     trials.scatter_(2, places.unsqueeze(2), words.unsqueeze(2))
     logits, attention = _predictions(model, trials, task.mask, token_budget)
-    harm = margin(logits.flatten(0, 1), task.target.repeat_interleave(chosen.shape[1])).view_as(promise)
-    best = harm.masked_fill(promise == -torch.inf, -torch.inf).argmax(1)
+    reached = margin(logits.flatten(0, 1), task.target.repeat_interleave(chosen.shape[1])).view_as(promise)
+    best = reached.masked_fill(promise == -torch.inf, -torch.inf).argmax(1)
     each = torch.arange(len(best), device=best.device)
     return Substituted(trials[each, best], logits[each, best], attention[each, best]), places[each, best]
 
@@ -171,7 +173,7 @@ def estimated_gains(model: Backbone, task: Task, table: Tensor) -> Tensor:
     """
     embeddings = at_least_float32(model.embed(task.tokens)).detach().requires_grad_()
     output = from_embeddings(model, embeddings, task.mask)
-    gradient = margin_gradient(output.logits, task.target, embeddings)
+    gradient = finite_gradient(slope(margin(output.logits, task.target), embeddings), embeddings)
     own = (gradient * table[task.tokens]).sum(-1)
     gains = torch.stack(
         [(gradient * table[neighbors]).sum(-1) - own for neighbors in task.replacements.unbind(2)], dim=2

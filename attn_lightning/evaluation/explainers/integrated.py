@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attn_lightning.backbone.importance import differentiable, recurrent_kernels
+from attn_lightning.backbone.importance import differentiable
+from attn_lightning.backbone.kernels import recurrent_kernels
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.checks import check_numbers
 from attn_lightning.evaluation.erasure import inference

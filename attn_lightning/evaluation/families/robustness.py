@@ -17,17 +17,13 @@ from attn_lightning.metrics.measure import Measure, by_name
 from attn_lightning.metrics.robustness import AREAS, CURVES
 from attn_lightning.perturbation.attacks import (
     NUM_STEPS,
-    Place,
-    clean_pass,
-    embedding_place,
-    harm_gradient,
+    attack_gradient,
     one_step,
     pgd,
     random_noise,
-    score_place,
-    select_rows,
 )
 from attn_lightning.perturbation.neighbors import NeighborCache, word_table
+from attn_lightning.perturbation.sites import EMBEDDINGS, SCORES, Site, clean_pass, select_rows
 from attn_lightning.perturbation.substitution import NUM_TRIALS, Vocabulary, substitute_words
 from attn_lightning.types import Batch
 
@@ -35,8 +31,8 @@ logger = logging.getLogger(__name__)
 
 Attack = Literal["random", "one_step", "pgd"]
 
-PLACES = {"scores": score_place, "embeddings": embedding_place}
-"""Where noise can be added, with what makes a `Place` of it."""
+SITES = {place.name: place.site for place in (SCORES, EMBEDDINGS)}
+"""Where noise can be added, with what makes a `Site` of it."""
 
 
 class Robustness(Family):
@@ -166,29 +162,29 @@ class Robustness(Family):
     def _findings(self, subject: Subject, clean: CleanBatch, vocabulary: Vocabulary | None) -> Iterator[Finding]:
         jobs = clean.jobs(self.targets, subject.token_budget)
         for where, epsilons in self._epsilons().items():
-            place = PLACES[where](subject.model, clean.output)
-            draws = _draws(subject, clean.batch, place.noiseless, list(PLACES).index(where))
+            site = SITES[where](subject.model, clean.output)
+            draws = _draws(subject, clean.batch, site.noiseless, list(SITES).index(where))
             if "random" in self.attacks:
                 for level, epsilon in enumerate(epsilons, 1):
-                    shaken = random_noise(place, epsilon, draws)
+                    shaken = random_noise(site, epsilon, draws)
                     yield Finding(where, "random", level, clean.everything(), shaken.logits, shaken.attention)
             for job in jobs if self._aimed() else ():
-                part = PLACES[where](subject.model, select_rows(clean.output, job.rows))
+                part = SITES[where](subject.model, select_rows(clean.output, job.rows))
                 yield from self._climb(where, epsilons, job, part, draws[job.rows])
         if vocabulary is not None:
             for job in jobs:
                 yield from self._replace(subject, clean, vocabulary, job)
 
-    def _climb(self, where: str, epsilons: Sequence[float], job: Job, place: Place, draws: Tensor) -> Iterator[Finding]:
+    def _climb(self, where: str, epsilons: Sequence[float], job: Job, site: Site, draws: Tensor) -> Iterator[Finding]:
         """The attacks that look at the model; the gradient without noise serves all of them."""
-        _, gradient = harm_gradient(place, job.classes, place.noiseless)
+        _, gradient = attack_gradient(site, job.classes, site.noiseless)
         for level, epsilon in enumerate(epsilons, 1):
-            found = one_step(place, job.classes, epsilon, draws, gradient)
+            found = one_step(site, job.classes, epsilon, draws, gradient)
             if "one_step" in self.attacks:
                 yield Finding(where, "one_step", level, job, found.logits, found.attention)
             if "pgd" in self.attacks:
                 found = pgd(
-                    place,
+                    site,
                     job.classes,
                     epsilon,
                     draws,

@@ -8,7 +8,6 @@ import torch
 from sklearn.metrics.pairwise import cosine_similarity
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from attn_lightning.backbone.classifier import AttentionClassifier
 from attn_lightning.backbone.encoders import Average, BiLSTM
@@ -18,8 +17,9 @@ from attn_lightning.errors import ConfigurationError
 from attn_lightning.methods import Method, WordAT, WordIAT, WordIVAT, WordRP, WordVAT
 from attn_lightning.methods.requirements import check_requirements
 from attn_lightning.perturbation import neighbors
-from attn_lightning.perturbation.neighbors import NeighborCache, nearest_words, toward_neighbors, word_table
-from attn_lightning.perturbation.objectives import label_trials, perturb_embeddings
+from attn_lightning.perturbation.directions import unrestricted
+from attn_lightning.perturbation.objectives import label_perturbation, label_trials
+from attn_lightning.perturbation.sites import embedding_site
 from attn_lightning.step import TrainStep
 from attn_lightning.types import Batch, DataSpec
 
@@ -132,133 +132,29 @@ def test_virtual_direction_follows_the_divergence(xi: float, monkeypatch: pytest
     model = make_model()
     step = make_step(model)
     random = WordVAT(epsilon=0.1, xi=xi).loss(step)
-    monkeypatch.setattr("attn_lightning.methods.word_perturbation.virtual_perturbation", _only_the_start)
+    monkeypatch.setattr("attn_lightning.methods.perturbed.virtual_perturbation", _only_the_start)
     torch.manual_seed(0)
     assert random.value > WordVAT(epsilon=0.1, xi=xi).loss(step).value
 
 
-def _only_the_start(trial: object, epsilon: float, steer: object, start: Tensor, *_: object) -> Tensor:
+def _only_the_start(trial: object, epsilon: float, projection: object, start: Tensor, *_: object) -> Tensor:
     start = start * MASK[..., None]
     return epsilon * start / start.flatten(1).norm(dim=1)[:, None, None]
 
 
-@pytest.mark.parametrize("chunk", [7, 8192])
-def test_nearest_words_equal_dense_cosines(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(neighbors, "CHUNK", chunk)
-    monkeypatch.setattr(neighbors, "QUERIES", 5)
-    table = torch.randn(V, E, dtype=torch.float64) * torch.rand(V, 1, dtype=torch.float64) * 10
-    table[0] = 0.0
-    cosine = torch.from_numpy(cosine_similarity(table.numpy()))
-    cosine[:, :2] = -2.0
-    cosine.fill_diagonal_(-2.0)
-    words = torch.tensor([30, 2, 39, 1, 7, 8, 9])
-    assert torch.equal(nearest_words(words, table, 4), cosine[words].argsort(1, descending=True)[:, :4])
-    every = nearest_words(words[:3], table, V - 3)
-    assert all(
-        sorted(row.tolist()) == [w for w in range(2, V) if w != word]
-        for row, word in zip(every, words[:3], strict=True)
-    )
-
-
-class LargestTensor(TorchDispatchMode):
-    """Numbers of the largest tensor that any operation returns."""
-
-    size = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        result = function(*args, **(kwargs or {}))
-        for value in result if isinstance(result, tuple | list) else [result]:
-            if isinstance(value, Tensor) and value.untyped_storage().data_ptr() != self.table:
-                self.size = max(self.size, value.numel())
-        return result
-
-    def __init__(self, table: Tensor) -> None:
-        super().__init__()
-        self.table = table.untyped_storage().data_ptr()
-
-
-def test_memory_is_bounded_by_the_chunk_at_a_vocabulary_of_200_000(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(neighbors, "QUERIES", 16)
-    table = torch.randn(200_000, 2)
-    with LargestTensor(table) as largest:
-        found = nearest_words(torch.arange(2, 50), table, 10)
-    assert found.shape == (48, 10)
-    # One number per word for its norm, and one chunk of similarities; all of them would be 9.6 million.
-    assert largest.size <= max(16 * neighbors.CHUNK, 200_000)
-
-
-def test_cache_searches_for_a_word_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked, search = [], nearest_words
-    monkeypatch.setattr(neighbors, "nearest_words", lambda words, *args: asked.append(words) or search(words, *args))
-    table = torch.randn(V, E)
-    cache = NeighborCache(table, 3)
-    first = cache.look_up(torch.tensor([5, 9, 5]), table)
-    cache.look_up(torch.tensor([9, 5]), table)
-    second = cache.look_up(torch.tensor([11, 9]), table)
-    assert [words.tolist() for words in asked] == [[5, 9], [11]]
-    assert torch.equal(first[1], second[1])
-    assert torch.equal(first[0], first[2])
-
-
-def test_neighbors_are_found_anew_every_epoch_and_kept_out_of_pickles() -> None:
-    model = make_model()
+def test_neighbors_are_found_anew_every_epoch_and_kept_out_of_pickles(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, asked, search = make_model(), [], neighbors.nearest_words
+    monkeypatch.setattr(neighbors, "nearest_words", lambda words, *args: asked.append(1) or search(words, *args))
     method, step = WordIAT(), make_step(model)
     method.loss(step)
-    assert method._neighbors is not None
-    assert pickle.loads(pickle.dumps(method))._neighbors is None
+    assert len(asked) == 1
+    method.loss(step)
+    assert len(asked) == 1
     assert method.state_dict() == {}
     method.on_train_epoch_start(None, None)  # type: ignore[arg-type]
-    assert method._neighbors is None
-
-
-def test_small_vocabulary_gives_all_it_has_and_none_is_refused(caplog: pytest.LogCaptureFixture) -> None:
-    table = torch.randn(6, E)
-    assert NeighborCache(table, 10).look_up(torch.tensor([2, 3]), table).shape == (2, 3)
-    assert "3 neighbors, not 10" in caplog.text
-    with pytest.raises(ConfigurationError, match="at least two words"):
-        NeighborCache(table[:3], 10)
-
-
-@pytest.mark.parametrize("numbers", [1, 3 * E, 2**19])
-def test_directions_in_pieces_equal_all_of_them_at_once(numbers: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(neighbors, "DIFFERENCES", numbers)
-    table, words = torch.randn(V, E), torch.randint(2, V, (B, T)) * MASK
-    table[5] = table[words[0, 0]]  # no direction leads to a word at the same place
-    near = torch.cat([nearest_words(words[MASK], table, 3), torch.full((int(MASK.sum()), 1), 5)], dim=1)
-    gradient = torch.randn(B, T, E)
-    differences = table[near] - table[words[MASK]].unsqueeze(1)
-    lengths = differences.norm(dim=2, keepdim=True)
-    directions = torch.where(lengths > 0, differences / lengths, 0.0)
-    slopes = (directions * gradient[MASK].unsqueeze(1)).sum(2)
-    expected = ((slopes / slopes.norm(dim=1, keepdim=True)).unsqueeze(2) * directions).sum(1)
-    steer = toward_neighbors(words, MASK, near, table)
-    with LargestTensor(table) as largest:
-        moved = steer(gradient)
-    torch.testing.assert_close(moved[MASK], expected, rtol=1e-6, atol=1e-6)
-    assert (moved[~MASK] == 0).all()
-    # The result, or one piece: of one token at least.
-    assert largest.size <= max(B * T * E, numbers, near.shape[1] * E)
-
-
-def test_words_without_gradient_and_padding_are_not_moved() -> None:
-    table, words = torch.randn(V, E), torch.randint(2, V, (B, T)) * MASK
-    steer = toward_neighbors(words, MASK, nearest_words(words[MASK], table, 3), table)
-    gradient = torch.randn(B, T, E)
-    gradient[0, 1] = 0.0
-    moved = steer(gradient)
-    assert (moved[0, 1] == 0).all()
-    assert (moved[~MASK] == 0).all()
-    assert (moved[0, 0] != 0).all()
-
-
-def test_a_model_without_word_vectors_is_refused() -> None:
-    class Bare(Backbone):
-        pass
-
-    with pytest.raises(ConfigurationError, match=r"one `nn\.Embedding`"):
-        word_table(Bare())
-    model = make_model()
-    assert word_table(model) is model.embedding.weight
+    method.loss(step)
+    pickle.loads(pickle.dumps(method)).loss(step)
+    assert len(asked) == 3
 
 
 def test_clean_pass_gives_the_gradient_and_frozen_vectors_take_a_probe(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,23 +164,6 @@ def test_clean_pass_gives_the_gradient_and_frozen_vectors_take_a_probe(monkeypat
         monkeypatch.setattr(step.model, "encode", lambda *args, e=encode, c=calls: c.append(1) or e(*args))
         WordAT().loss(step)
         assert len(calls) == passes
-
-
-def test_probes_take_the_parameters_as_constants_and_give_their_flags_back() -> None:
-    model = make_model()
-    model.classifier.bias.requires_grad_(False)
-    flags = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
-    step = make_step(model)
-    site = perturb_embeddings(model, step.output)
-    noise = site.noiseless.clone().requires_grad_()
-    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    found = torch.autograd.grad(site.probe(noise).sum(), [noise, *learned], allow_unused=True)
-    assert found[0].abs().sum() > 0
-    assert all(gradient is None for gradient in found[1:])
-    torch.testing.assert_close(site.probe(noise), site.rerun(noise))
-    with pytest.raises(RuntimeError):
-        site.probe(noise[:, :2])
-    assert {name: parameter.requires_grad for name, parameter in model.named_parameters()} == flags
 
 
 def test_padding_row_and_word_vectors_get_the_gradients_of_the_loss() -> None:
@@ -298,10 +177,10 @@ def test_padding_row_and_word_vectors_get_the_gradients_of_the_loss() -> None:
 def test_no_gradient_flows_through_the_direction() -> None:
     model = make_model(encoder=Average)
     step = make_step(model)
-    (trial,) = label_trials(step, perturb_embeddings)
-    noise = WordAT()._perturb(trial)
+    (trial,) = label_trials(step, embedding_site)
+    noise = label_perturbation(trial, WordAT().epsilon, unrestricted)
     assert not noise.requires_grad
-    moved = per_example(trial.site.rerun(noise), step.batch.labels).mean()
+    moved = per_example(trial.site.rerun(noise).logits, step.batch.labels).mean()
     parameters = list(model.parameters())
     wanted = torch.autograd.grad(moved, parameters, retain_graph=True)
     found = torch.autograd.grad(WordAT().loss(step).value, parameters)

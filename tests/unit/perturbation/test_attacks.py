@@ -1,6 +1,5 @@
-"""Attacks at test time, against worst cases derived by hand, finite differences and loops over all replacements."""
+"""Attacks at test time by noise, against worst cases derived by hand and finite differences."""
 
-import itertools
 import math
 from dataclasses import replace
 from functools import partial
@@ -15,24 +14,18 @@ from attn_lightning.backbone.importance import differentiable
 from attn_lightning.backbone.normalizers import Softmax, Sparsemax, TopK, Uniform
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.errors import NumericalError
-from attn_lightning.evaluation.families.robustness import word_budgets
 from attn_lightning.numerics import masked_softmax
 from attn_lightning.perturbation.attacks import (
-    clean_pass,
-    embedding_place,
-    harm_gradient,
+    attack_gradient,
     margin,
     one_step,
     pgd,
     random_noise,
-    score_place,
-    select_rows,
 )
-from attn_lightning.perturbation.neighbors import NeighborCache
-from attn_lightning.perturbation.substitution import Task, Vocabulary, estimated_gains, substitute_words
+from attn_lightning.perturbation.sites import clean_pass, embedding_site, score_site, select_rows
 from attn_lightning.types import AttentionOutput, DataSpec
 
-PLACES = {"scores": score_place, "embeddings": embedding_place}
+SITES = {"scores": score_site, "embeddings": embedding_site}
 LENGTHS = (5, 1, 7, 3, 2)
 
 
@@ -55,22 +48,22 @@ def small_texts(lengths=LENGTHS, seed=1):
     return torch.randint(2, 20, mask.shape, generator=generator).masked_fill(~mask, 0), mask
 
 
-def draws_like(place, seed=2):
-    return torch.randn(place.noiseless.shape, generator=torch.Generator().manual_seed(seed)).to(place.noiseless)
+def draws_like(site, seed=2):
+    return torch.randn(site.noiseless.shape, generator=torch.Generator().manual_seed(seed)).to(site.noiseless)
 
 
 def lengths_of(noise):
     return noise.flatten(1).norm(dim=1)
 
 
-@pytest.fixture(params=PLACES)
+@pytest.fixture(params=SITES)
 def attacked(request):
-    """A float64 model, its place, the target and the draws, inside `differentiable`."""
+    """A float64 model, its site, the target and the draws, inside `differentiable`."""
     model = small_model().double()
     output = clean_pass(model, *small_texts())
-    place = PLACES[request.param](model, output)
+    site = SITES[request.param](model, output)
     with differentiable(model):
-        yield place, output.logits.argmax(1), draws_like(place)
+        yield site, output.logits.argmax(1), draws_like(site)
 
 
 class TwoTokens(Backbone):
@@ -105,10 +98,10 @@ def test_the_worst_case_on_scores_of_two_tokens(epsilon):
     hidden = torch.tensor([[[-1.0, 0.5], [2.0, 0.3]]]).double()
     model = TwoTokens([0.7, -0.2], [1.5, 1.0])
     output, target = clean_pass(model, hidden, torch.ones(1, 2, dtype=torch.bool)), torch.tensor([0])
-    place, values = score_place(model, output), hidden[0] @ model.weight
+    site, values = score_site(model, output), hidden[0] @ model.weight
     first = 1 / (1 + math.exp(-(0.9 - math.sqrt(2) * epsilon)))
     expected = first * values[0] + (1 - first) * values[1]
-    for found in (one_step(place, target, epsilon, draws_like(place)), pgd(place, target, epsilon, draws_like(place))):
+    for found in (one_step(site, target, epsilon, draws_like(site)), pgd(site, target, epsilon, draws_like(site))):
         assert margin(found.logits, target).item() == pytest.approx(expected.item())
         expected_noise = torch.tensor([[-epsilon, epsilon]]).double() / math.sqrt(2)
         torch.testing.assert_close(found.noise, expected_noise)
@@ -120,9 +113,9 @@ def test_the_worst_case_on_embeddings_of_a_linear_model():
     model = TwoTokens([0.7, -0.2], [1.5, 1.0])
     hidden = torch.tensor([[[-1.0, 0.5], [2.0, 0.3]]]).double()
     output, target = clean_pass(model, hidden, torch.ones(1, 2, dtype=torch.bool)), torch.tensor([0])
-    place = embedding_place(model, output)
+    site = embedding_site(model, output)
     gain = output.attention.norm() * model.weight.norm() * 0.8
-    for found in (one_step(place, target, 0.8, draws_like(place)), pgd(place, target, 0.8, draws_like(place))):
+    for found in (one_step(site, target, 0.8, draws_like(site)), pgd(site, target, 0.8, draws_like(site))):
         change = margin(found.logits, target) - margin(output.logits, target)
         assert change.item() == pytest.approx(gain.item())
         direction = output.attention.unsqueeze(2) * model.weight
@@ -130,22 +123,22 @@ def test_the_worst_case_on_embeddings_of_a_linear_model():
 
 
 def test_the_gradient_equals_finite_differences(attacked):
-    place, target, _ = attacked
-    _, gradient = harm_gradient(place, target, place.noiseless)
+    site, target, _ = attacked
+    _, gradient = attack_gradient(site, target, site.noiseless)
     step, flat = 1e-6, gradient.flatten(1)
     assert flat.abs().max() > 1e-3
     for entry in range(flat.shape[1]):
         change = torch.zeros_like(flat)
         change[:, entry] = step
         change = change.view_as(gradient)
-        slope = margin(place.rerun(change).logits, target) - margin(place.rerun(-change).logits, target)
+        slope = margin(site.probe(change).logits, target) - margin(site.probe(-change).logits, target)
         torch.testing.assert_close(flat[:, entry], slope / (2 * step), atol=1e-7, rtol=1e-5)
 
 
 def test_one_step_follows_the_gradient_to_the_radius_or_stays(attacked):
-    place, target, draws = attacked
-    _, gradient = harm_gradient(place, target, place.noiseless)
-    found = one_step(place, target, 0.1, draws)
+    site, target, draws = attacked
+    _, gradient = attack_gradient(site, target, site.noiseless)
+    found = one_step(site, target, 0.1, draws)
     moved = lengths_of(found.noise) > 0
     assert moved.sum() >= 3
     torch.testing.assert_close(lengths_of(found.noise)[moved], torch.full((int(moved.sum()),), 0.1).double())
@@ -156,24 +149,24 @@ def test_one_step_follows_the_gradient_to_the_radius_or_stays(attacked):
 @pytest.mark.parametrize("random_start", [False, True])
 @pytest.mark.parametrize("epsilon", [0.1, 1.0, 10.0])
 def test_a_stronger_attack_never_gains_less_and_stays_in_the_ball(attacked, epsilon, random_start):
-    place, target, draws = attacked
-    clean = margin(place.clean.logits, target)
-    weak = one_step(place, target, epsilon, draws)
-    strong = pgd(place, target, epsilon, draws, random_start=random_start)
+    site, target, draws = attacked
+    clean = margin(site.output.logits, target)
+    weak = one_step(site, target, epsilon, draws)
+    strong = pgd(site, target, epsilon, draws, random_start=random_start)
     assert (margin(weak.logits, target) >= clean).all()
     assert (margin(strong.logits, target) >= margin(weak.logits, target)).all()
     assert (margin(strong.logits, target) > clean).any()
     assert (lengths_of(strong.noise) <= epsilon * (1 + 1e-9)).all()
     assert (lengths_of(weak.noise) <= epsilon * (1 + 1e-9)).all()
     if random_start:
-        shaken = random_noise(place, epsilon, draws)
+        shaken = random_noise(site, epsilon, draws)
         assert (margin(strong.logits, target) >= margin(shaken.logits, target)).all()
 
 
 def test_what_is_returned_belongs_to_the_noise(attacked):
-    place, target, draws = attacked
-    for found in (random_noise(place, 2.0, draws), one_step(place, target, 2.0, draws), pgd(place, target, 2.0, draws)):
-        again = place.rerun(found.noise)
+    site, target, draws = attacked
+    for found in (random_noise(site, 2.0, draws), one_step(site, target, 2.0, draws), pgd(site, target, 2.0, draws)):
+        again = site.probe(found.noise)
         torch.testing.assert_close(found.logits, again.logits)
         torch.testing.assert_close(found.attention, again.attention)
         assert not found.logits.requires_grad
@@ -181,41 +174,41 @@ def test_what_is_returned_belongs_to_the_noise(attacked):
 
 
 def test_more_steps_find_more_where_the_landscape_bends(attacked):
-    place, target, draws = attacked
-    weak = margin(one_step(place, target, 5.0, draws).logits, target)
-    strong = margin(pgd(place, target, 5.0, draws, num_steps=20).logits, target)
+    site, target, draws = attacked
+    weak = margin(one_step(site, target, 5.0, draws).logits, target)
+    strong = margin(pgd(site, target, 5.0, draws, num_steps=20).logits, target)
     assert (strong - weak).max() > 1e-3
 
 
 def test_random_noise_has_the_radius_and_is_weaker(attacked):
-    place, target, draws = attacked
-    shaken = random_noise(place, 2.0, draws)
+    site, target, draws = attacked
+    shaken = random_noise(site, 2.0, draws)
     torch.testing.assert_close(lengths_of(shaken.noise), torch.full((len(LENGTHS),), 2.0).double())
     gains = torch.stack(
-        [margin(random_noise(place, 2.0, draws_like(place, seed)).logits, target) for seed in range(20)]
-    ).mean(0) - margin(place.clean.logits, target)
-    aimed = margin(one_step(place, target, 2.0, draws).logits, target) - margin(place.clean.logits, target)
+        [margin(random_noise(site, 2.0, draws_like(site, seed)).logits, target) for seed in range(20)]
+    ).mean(0) - margin(site.output.logits, target)
+    aimed = margin(one_step(site, target, 2.0, draws).logits, target) - margin(site.output.logits, target)
     assert gains.mean() < aimed.mean()
 
 
 def test_padding_is_untouched(attacked):
-    place, target, draws = attacked
-    for found in (random_noise(place, 2.0, draws), one_step(place, target, 2.0, draws), pgd(place, target, 2.0, draws)):
-        assert (found.noise[~place.clean.mask] == 0).all()
-        assert (found.attention[~place.clean.mask] == 0).all()
+    site, target, draws = attacked
+    for found in (random_noise(site, 2.0, draws), one_step(site, target, 2.0, draws), pgd(site, target, 2.0, draws)):
+        assert (found.noise[~site.output.mask] == 0).all()
+        assert (found.attention[~site.output.mask] == 0).all()
 
 
-@pytest.mark.parametrize("where", PLACES)
+@pytest.mark.parametrize("where", SITES)
 def test_the_radius_is_reached_at_tiny_gradients(where):
     model = small_model()
     with torch.no_grad():
         model.classifier.weight.mul_(1e-30)
         model.classifier.bias.zero_()
     output = clean_pass(model, *small_texts())
-    place = PLACES[where](model, output)
+    site = SITES[where](model, output)
     with differentiable(model):
-        _, gradient = harm_gradient(place, output.logits.argmax(1), place.noiseless)
-        found = one_step(place, output.logits.argmax(1), 0.01, draws_like(place))
+        _, gradient = attack_gradient(site, output.logits.argmax(1), site.noiseless)
+        found = one_step(site, output.logits.argmax(1), 0.01, draws_like(site))
     moved = lengths_of(found.noise) > 0
     assert 0 < gradient.abs().max() < 1e-28
     assert moved.sum() >= 3
@@ -228,31 +221,31 @@ def test_a_sure_model_is_still_attacked():
         model.classifier.bias.copy_(torch.tensor([60.0, 0.0]))
     output = clean_pass(model, *small_texts())
     assert (output.logits.softmax(1).amax(1) == 1).all()
-    place, target = score_place(model, output), output.logits.argmax(1)
+    site, target = score_site(model, output), output.logits.argmax(1)
     with differentiable(model):
-        found = pgd(place, target, 2.0, draws_like(place))
+        found = pgd(site, target, 2.0, draws_like(site))
     several = torch.tensor(LENGTHS) > 1
     assert (margin(found.logits, target) > margin(output.logits, target))[several].all()
 
 
 @pytest.mark.parametrize("encoder", [SMALL_LSTM, CNN, Average], ids=["lstm", "cnn", "average"])
-@pytest.mark.parametrize("where", PLACES)
+@pytest.mark.parametrize("where", SITES)
 def test_rows_do_not_depend_on_the_batch(where, encoder):
     model = small_model(encoder).double()
     tokens, mask = small_texts()
     order = torch.tensor([3, 0, 4, 2, 1])
     wider = nn.functional.pad(tokens, (0, 3), value=5)[order], nn.functional.pad(mask, (0, 3))[order]
-    one, other = (PLACES[where](model, clean_pass(model, *texts)) for texts in ((tokens, mask), wider))
+    one, other = (SITES[where](model, clean_pass(model, *texts)) for texts in ((tokens, mask), wider))
     draws = draws_like(one)
     moved = torch.zeros_like(other.noiseless)
     moved[:, : mask.shape[1]] = draws[order]
-    target = one.clean.logits.argmax(1)
+    target = one.output.logits.argmax(1)
     with differentiable(model):
         expected, found = pgd(one, target, 2.0, draws), pgd(other, target[order], 2.0, moved)
         torch.testing.assert_close(found.logits, expected.logits[order])
         torch.testing.assert_close(found.noise[:, : mask.shape[1]], expected.noise[order])
         some = torch.tensor([0, 2])
-        part = PLACES[where](model, select_rows(one.clean, some))
+        part = SITES[where](model, select_rows(one.output, some))
         torch.testing.assert_close(pgd(part, target[some], 2.0, draws[some]).logits, expected.logits[some])
 
 
@@ -260,10 +253,10 @@ def test_attacks_on_scores_do_not_run_the_encoder():
     model, calls = small_model(), []
     output = clean_pass(model, *small_texts())
     model.encoder.register_forward_hook(lambda *_: calls.append(1))
-    place = score_place(model, output)
+    site = score_site(model, output)
     with differentiable(model):
-        pgd(place, output.logits.argmax(1), 1.0, draws_like(place), random_start=True)
-        random_noise(place, 1.0, draws_like(place))
+        pgd(site, output.logits.argmax(1), 1.0, draws_like(site), random_start=True)
+        random_noise(site, 1.0, draws_like(site))
     assert not calls
 
 
@@ -271,13 +264,13 @@ def test_steps_cost_what_they_say():
     model, calls = small_model(), []
     output = clean_pass(model, *small_texts())
     model.encoder.register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))
-    place = embedding_place(model, output)
+    site = embedding_site(model, output)
     with differentiable(model):
-        _, gradient = harm_gradient(place, output.logits.argmax(1), place.noiseless)
+        _, gradient = attack_gradient(site, output.logits.argmax(1), site.noiseless)
         calls.clear()
-        found = one_step(place, output.logits.argmax(1), 1.0, draws_like(place), gradient)
+        found = one_step(site, output.logits.argmax(1), 1.0, draws_like(site), gradient)
         assert calls == [False]
-        pgd(place, output.logits.argmax(1), 1.0, draws_like(place), gradient=gradient, weaker=found)
+        pgd(site, output.logits.argmax(1), 1.0, draws_like(site), gradient=gradient, weaker=found)
     assert calls == [False] + [True] * 9 + [False]
 
 
@@ -286,26 +279,26 @@ def test_a_hidden_gradient_is_no_defense():
     model = small_model(normalizer=Sparsemax, num_classes=2).double()
     mask, hidden = torch.ones(1, 2, dtype=torch.bool), torch.randn(1, 2, 16).double()
     output = model.attend(hidden, torch.tensor([[2.5, -2.5]]).double(), mask)
-    place = score_place(model, replace(output, logits=output.logits.detach(), scores=output.scores.detach()))
+    site = score_site(model, replace(output, logits=output.logits.detach(), scores=output.scores.detach()))
     first, second = (model.attend(hidden, output.scores * sign, mask).logits.detach() for sign in (1, -1))
     losing = [c for c in (0, 1) if margin(second, torch.tensor([c])) > margin(first, torch.tensor([c]))]
     target = torch.tensor(losing)
     with differentiable(model):
-        assert (harm_gradient(place, target, place.noiseless)[1] == 0).all()
+        assert (attack_gradient(site, target, site.noiseless)[1] == 0).all()
         toward = torch.tensor([[-1.0, 1.0]]).double()
-        for found in (one_step(place, target, 6.0, toward), pgd(place, target, 6.0, toward)):
+        for found in (one_step(site, target, 6.0, toward), pgd(site, target, 6.0, toward)):
             torch.testing.assert_close(found.attention, torch.tensor([[0.0, 1.0]]).double())
         # The draw that leads nowhere is not taken.
-        assert (one_step(place, target, 6.0, -toward).noise == 0).all()
+        assert (one_step(site, target, 6.0, -toward).noise == 0).all()
 
 
 @pytest.mark.parametrize("normalizer", [Uniform, lambda: TopK(2)], ids=["uniform", "top-k"])
 def test_scores_without_a_gradient_are_attacked_all_the_same(normalizer):
     model = small_model(normalizer=normalizer)
     output = clean_pass(model, *small_texts())
-    place, target = score_place(model, output), output.logits.argmax(1)
+    site, target = score_site(model, output), output.logits.argmax(1)
     with differentiable(model):
-        found = pgd(place, target, 5.0, draws_like(place))
+        found = pgd(site, target, 5.0, draws_like(site))
     gains = margin(found.logits, target) - margin(output.logits, target)
     if isinstance(model.normalizer, Uniform):
         assert (found.noise == 0).all()
@@ -321,7 +314,7 @@ def test_a_gradient_that_is_no_number_is_an_error():
     with torch.no_grad():
         model.classifier.weight[0, 0] = torch.nan
     with differentiable(model), pytest.raises(NumericalError, match="finite gradients"):
-        harm_gradient(score_place(model, output), output.logits.argmax(1), torch.zeros_like(output.scores))
+        attack_gradient(score_site(model, output), output.logits.argmax(1), torch.zeros_like(output.scores))
 
 
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
@@ -332,9 +325,9 @@ def test_works_where_autograd_is_off(context):
         inside = tokens.clone(), mask.clone()
         with differentiable(model):
             output = clean_pass(model, *inside)
-            for where in PLACES.values():
-                place = where(model, output)
-                found = pgd(place, output.logits.argmax(1), 1.0, draws_like(place))
+            for where in SITES.values():
+                site = where(model, output)
+                found = pgd(site, output.logits.argmax(1), 1.0, draws_like(site))
                 assert (lengths_of(found.noise) > 0).any()
     assert all(parameter.grad is None for parameter in model.parameters())
 
@@ -348,136 +341,18 @@ def test_the_margin_is_above_zero_where_the_class_is_not_predicted(num_classes):
     torch.testing.assert_close(values > 0, logits.argmax(1) != target)
 
 
-# Words
-
-
-def words_setup(lengths=LENGTHS, num_neighbors=4):
-    model = small_model().double()
-    tokens, mask = small_texts(lengths)
-    clean = clean_pass(model, tokens, mask)
-    table = model.embedding.weight.detach()
-    return model, tokens, mask, clean, Vocabulary(table, NeighborCache(table, num_neighbors))
-
-
-def attack_words(model, tokens, clean, vocabulary, budgets, target=None, token_budget=2**16, num_trials=1000):
-    target = clean.logits.argmax(1) if target is None else target
-    allowed = torch.tensor(budgets).expand(len(tokens), -1)
-    with differentiable(model):
-        return substitute_words(model, clean, tokens, target, allowed, vocabulary, token_budget, num_trials)
-
-
-def test_one_word_equals_the_best_of_all_replacements():
-    model, tokens, _, clean, vocabulary = words_setup()
-    target = clean.logits.argmax(1)
-    (found,) = attack_words(model, tokens, clean, vocabulary, [1])
-    for row, length in enumerate(LENGTHS):
-        text = tokens[row : row + 1, :length]
-        best, words = margin(clean.logits[row : row + 1], target[row : row + 1]).item(), text
-        for t in range(length):
-            cosine = nn.functional.cosine_similarity(vocabulary.table[text[0, t]], vocabulary.table, dim=1)
-            cosine[[0, 1, int(text[0, t])]] = -2
-            for word in cosine.topk(4).indices.tolist():
-                trial = text.clone()
-                trial[0, t] = word
-                value = margin(clean_pass(model, trial, torch.ones_like(trial).bool()).logits, target[row : row + 1])
-                if value.item() > best:
-                    best, words = value.item(), trial
-        assert margin(found.logits, target)[row].item() == pytest.approx(best)
-        assert found.tokens[row, :length].tolist() == words[0].tolist()
-
-
-def test_estimated_gains_equal_the_definition():
-    model, tokens, mask, clean, vocabulary = words_setup()
-    target = clean.logits.argmax(1)
-    replacements = vocabulary.replacements(tokens, mask)
-    place = embedding_place(model, clean)
-    with differentiable(model):
-        _, gradient = harm_gradient(place, target, place.noiseless)
-        gains = estimated_gains(model, Task(tokens, mask, target, replacements), vocabulary.table)
-    for i, t, k in itertools.product(*map(range, gains.shape)):
-        if mask[i, t]:
-            step = vocabulary.table[replacements[i, t, k]] - vocabulary.table[tokens[i, t]]
-            assert gains[i, t, k].item() == pytest.approx((step @ gradient[i, t]).item())
-        else:
-            assert gains[i, t, k] == -torch.inf
-
-
-def test_budgets_are_kept_and_larger_ones_contain_smaller_ones():
-    model, tokens, mask, clean, vocabulary = words_setup()
-    target = clean.logits.argmax(1)
-    outcomes = attack_words(model, tokens, clean, vocabulary, [1, 2, 4], num_trials=8)
-    before, harm = tokens, margin(clean.logits, target)
-    for budget, found in zip([1, 2, 4], outcomes, strict=True):
-        assert ((found.tokens != tokens).sum(1) <= budget).all()
-        assert (found.tokens[before != tokens] == before[before != tokens]).all()
-        assert (margin(found.logits, target) >= harm).all()
-        assert (found.tokens[~mask] == 0).all()
-        again = clean_pass(model, found.tokens, mask)
-        torch.testing.assert_close(found.logits, again.logits)
-        torch.testing.assert_close(found.attention, again.attention)
-        before, harm = found.tokens, margin(found.logits, target)
-    assert ((outcomes[-1].tokens != tokens).sum(1) > 1).any()
-
-
-def test_replacements_are_neighbors_of_the_original_word():
-    model, tokens, _, clean, vocabulary = words_setup()
-    *_, found = attack_words(model, tokens, clean, vocabulary, [7])
-    changed = (found.tokens != tokens).nonzero().tolist()
-    assert changed
-    for i, t in changed:
-        assert found.tokens[i, t] in vocabulary.neighbors.look_up(tokens[i, t : t + 1], vocabulary.table)[0]
-
-
-def test_unknown_words_stay_and_a_text_of_them_is_safe():
-    model, tokens, mask, _, vocabulary = words_setup()
-    tokens[0, 1], tokens[3, :3] = 1, 1
-    clean = clean_pass(model, tokens, mask)
-    *_, found = attack_words(model, tokens, clean, vocabulary, [3])
-    assert (found.tokens[tokens == 1] == 1).all()
-    torch.testing.assert_close(found.logits[3], clean.logits[3])
-
-
-def test_every_text_has_its_own_budget():
-    model, tokens, _, clean, vocabulary = words_setup()
-    allowed = torch.tensor([[0, 2], [1, 1], [0, 0], [1, 2], [0, 1]])
-    with differentiable(model):
-        outcomes = substitute_words(model, clean, tokens, clean.logits.argmax(1), allowed, vocabulary, 2**16)
-    for k, found in enumerate(outcomes):
-        assert ((found.tokens != tokens).sum(1) <= allowed[:, k]).all()
-    assert (outcomes[1].tokens[2] == tokens[2]).all()
-
-
-@pytest.mark.parametrize("token_budget", [1, 20, 100])
-def test_passes_keep_to_the_token_budget_and_do_not_change_the_result(token_budget):
-    model, tokens, _, clean, vocabulary = words_setup()
-    expected = attack_words(model, tokens, clean, vocabulary, [2], num_trials=5)[0]
-    sizes = []
-    model.encoder.register_forward_hook(lambda _, inputs, __: sizes.append(inputs[0].shape[:2].numel()))
-    found = attack_words(model, tokens, clean, vocabulary, [2], token_budget=token_budget, num_trials=5)[0]
-    torch.testing.assert_close(found.logits, expected.logits)
-    # One text, and the gradient of the batch that is there anyway, may be larger.
-    assert max(sizes) <= max(token_budget, tokens.numel())
-
-
-def test_budgets_in_words_and_in_shares():
-    lengths = torch.tensor([1, 20, 100, 33])
-    assert word_budgets(lengths, (1, 3)).tolist() == [[1, 3]] * 4
-    expected = [[math.ceil(n * 7 / 100), math.ceil(n * 20 / 100)] for n in lengths.tolist()]
-    assert word_budgets(lengths, (0.07, 0.2)).tolist() == expected
-
-
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.parametrize("where", PLACES)
+@pytest.mark.parametrize("where", SITES)
 def test_works_on_cuda_in_eval_mode(where):
     model = small_model()
     tokens, mask = small_texts()
     output = clean_pass(model, tokens, mask)
-    place, target = PLACES[where](model, output), output.logits.argmax(1)
+    site, target = SITES[where](model, output), output.logits.argmax(1)
     with differentiable(model):
-        expected = pgd(place, target, 1.0, draws_like(place))
+        expected = pgd(site, target, 1.0, draws_like(site))
     model.cuda()
-    on_device = PLACES[where](model, clean_pass(model, tokens.cuda(), mask.cuda()))
+    on_device = SITES[where](model, clean_pass(model, tokens.cuda(), mask.cuda()))
     with differentiable(model):
-        found = pgd(on_device, target.cuda(), 1.0, draws_like(place).cuda())
+        found = pgd(on_device, target.cuda(), 1.0, draws_like(site).cuda())
     torch.testing.assert_close(found.logits.cpu(), expected.logits, rtol=1e-3, atol=1e-3)

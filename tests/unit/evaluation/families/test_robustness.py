@@ -1,6 +1,7 @@
 """The robustness family: its rows against plain loops over attacks, and what must not change them."""
 
 import logging
+import math
 from functools import partial
 
 import numpy as np
@@ -15,11 +16,12 @@ from attn_lightning.backbone.encoders import BiLSTM
 from attn_lightning.backbone.importance import differentiable
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.errors import ConfigurationError
-from attn_lightning.evaluation.families.robustness import Robustness
+from attn_lightning.evaluation.families.robustness import Robustness, word_budgets
 from attn_lightning.evaluation.family import MODEL
 from attn_lightning.evaluation.subject import Explained, Subject, no_progress
 from attn_lightning.numerics import masked_softmax
-from attn_lightning.perturbation.attacks import clean_pass, embedding_place, one_step, pgd, score_place
+from attn_lightning.perturbation.attacks import one_step, pgd
+from attn_lightning.perturbation.sites import clean_pass, embedding_site, score_site
 from attn_lightning.types import AttentionOutput, Batch, DataSpec
 
 NOTHING = Explained(np.zeros((0, 2)), np.zeros(0, np.int64), {})
@@ -91,18 +93,18 @@ def assert_same(rows, expected):
 def test_rows_equal_a_loop_over_examples(where, target, num_classes):
     subject = small_subject(num_classes)
     rows, epsilon = measured(subject), {"scores": 3.0, "embeddings": 0.3}[where]
-    make = {"scores": score_place, "embeddings": embedding_place}[where]
+    make = {"scores": score_site, "embeddings": embedding_site}[where]
     results = {"one_step": [], "pgd": []}
     for i in range(len(subject.examples)):
         batch = subject.examples[[i]]
         clean = clean_pass(subject.model, batch.tokens, batch.mask)
-        place, predicted = make(subject.model, clean), clean.logits.argmax(1)
+        site, predicted = make(subject.model, clean), clean.logits.argmax(1)
         leave = predicted if target == "prediction" else batch.labels
-        draws = torch.ones_like(place.noiseless)  # no gradient is exactly 0 but for one token, which moves nothing
+        draws = torch.ones_like(site.noiseless)  # no gradient is exactly 0 but for one token, which moves nothing
         with differentiable(subject.model):
             for attack, found in {
-                "one_step": one_step(place, leave, epsilon, draws),
-                "pgd": pgd(place, leave, epsilon, draws, num_steps=3),
+                "one_step": one_step(site, leave, epsilon, draws),
+                "pgd": pgd(site, leave, epsilon, draws, num_steps=3),
             }.items():
                 now = found.logits.argmax(1)
                 shift = jensenshannon(clean.attention[0].numpy(), found.attention[0].numpy()) ** 2
@@ -302,3 +304,10 @@ def test_word_substitution_lowers_the_margin_within_the_budget():
 def test_bad_options_are_refused(options, message):
     with pytest.raises(ConfigurationError, match=message):
         Robustness(**options)
+
+
+def test_budgets_in_words_and_in_shares():
+    lengths = torch.tensor([1, 20, 100, 33])
+    assert word_budgets(lengths, (1, 3)).tolist() == [[1, 3]] * 4
+    expected = [[math.ceil(n * 7 / 100), math.ceil(n * 20 / 100)] for n in lengths.tolist()]
+    assert word_budgets(lengths, (0.07, 0.2)).tolist() == expected
