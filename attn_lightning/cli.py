@@ -14,6 +14,7 @@ COMMANDS = {
     "predict": "label, probability and attention per word for texts or files, from a checkpoint alone",
     "experiments": "list methods, data and special experiments: what `--config` takes by name",
     "study": "run methods × data × seeds of a file in experiments/studies, resume it, and show its tables",
+    "search": "the best options of a sweep file, found with Optuna on this machine; resumes",
     "sweep": "check a W&B sweep file against the options of `fit`, then register it for agents",
     "report": "one HTML page of runs and studies with their documents, and tables for a paper beside it",
     "figures": "decision regions, attention over mosaics and its density of a checkpoint; strip plots of a study",
@@ -49,6 +50,10 @@ def _command(name: str) -> Callable[[Sequence[str]], int]:
         from attn_lightning.commands.study import study_command
 
         return study_command
+    if name == "search":
+        from attn_lightning.commands.search import search_command
+
+        return search_command
     if name == "sweep":
         from attn_lightning.commands.sweep import sweep_command
 

@@ -1,0 +1,63 @@
+"""`search`: the best values of a sweep file, found with Optuna; needs no account and resumes where it stopped."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from attn_lightning.commands.sweep import OneLineArguments, check_metric, find_sweep
+from attn_lightning.errors import ConfigurationError
+from attn_lightning.study.sweeps import check_sweep, read_sweep
+
+FOLDER = Path("experiments/searches")
+
+
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = OneLineArguments(
+        prog="python -m attn_lightning search",
+        allow_abbrev=False,
+        description="Search for the best values of a sweep file with Optuna. Safe to stop and to repeat: trials that "
+        "ended are kept, one that was interrupted goes on in its own run folder.",
+    )
+    parser.add_argument("sweep", help="a YAML file in the format of W&B sweeps, or the name of one in the two folders")
+    parser.add_argument("--trials", type=int, default=20, help="trials in all, earlier ones included (default: 20)")
+    parser.add_argument("--jobs", type=int, default=1, help="trials at a time (default: 1)")
+    parser.add_argument("--root", type=Path, default=Path("runs"), help="folder of all runs (default: runs)")
+    parser.add_argument("--seed", type=int, default=0, help="of the sampler (default: 0)")
+    options = parser.parse_args(arguments)
+    for name in ("trials", "jobs"):
+        if getattr(options, name) < 1:
+            raise ConfigurationError(f"Expected `--{name}` to be 1 or more, but got {getattr(options, name)}.")
+    return options
+
+
+def search_command(arguments: Sequence[str]) -> int:
+    """Run `search`.
+
+    Args:
+        arguments: the options of the command.
+
+    Returns:
+        0 if a trial is complete, else 1.
+    """
+    options = _options(arguments)
+    sweep = read_sweep(find_sweep(options.sweep, FOLDER, Path("experiments/sweeps")))
+    from attn_lightning.commands.validation import Validator
+    from attn_lightning.study.search import Search
+
+    parse = Validator().parse
+    check_sweep(sweep, parse)
+    check_metric(sweep, parse(next(sweep.commands())))
+    search = Search(sweep, options.root, options.seed)
+    try:
+        search.run(options.trials, options.jobs, lambda line: print(line, flush=True))
+    except KeyboardInterrupt:
+        print(f"{search.num_ended()} of {options.trials} trials have ended; the same command goes on from here")
+        raise
+    files = search.write_results()
+    for path in files:
+        print(f"file: {path}")
+    best = search.folder / "best.yaml"
+    if best not in files:
+        return 1
+    print(best.read_text("utf-8").rstrip())
+    return 0

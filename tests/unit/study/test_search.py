@@ -1,0 +1,146 @@
+"""Search: trials as run folders, pruning, resumption; a script of a few lines stands for `fit`."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+import yaml
+
+optuna = pytest.importorskip("optuna", reason="needs the extra `search`")
+
+from attn_lightning.study.search import Search, learning_curve, value_so_far  # noqa: E402
+from attn_lightning.study.sweeps import read_sweep  # noqa: E402
+
+FIT = """
+    import json, pathlib, sys, time
+    options = dict(a.removeprefix("--").split("=", 1) for a in sys.argv[1:] if a.startswith("--") and "=" in a)
+    folder = pathlib.Path(options["run.root"], options["run.name"], options["run.version"])
+    folder.mkdir(parents=True, exist_ok=True)
+    x = float(options["method.epsilon"])
+    path = folder / "metrics.json"
+    history = json.loads(path.read_text())["history"] if path.exists() else []
+    if x == 4.0:
+        sys.exit(1)
+    for epoch in range(len(history), 4):
+        value = -((x - 2.0) ** 2) + 0.01 * epoch
+        history.append({"epoch": epoch, "val/accuracy": value})
+        best = max(history, key=lambda row: row["val/accuracy"])
+        record = {"status": "running", "history": history, "best": best}
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(record))
+        temporary.replace(path)
+        time.sleep(float(options.get("pause", 0.0)))
+    path.write_text(json.dumps({**record, "status": "complete"}))
+"""
+
+
+@pytest.fixture
+def program(tmp_path):
+    script = tmp_path / "fit.py"
+    script.write_text(textwrap.dedent(FIT))
+    return (sys.executable, "-S", str(script))
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    def read(parameters, method="bayes", options=""):
+        path = tmp_path / "quick.yaml"
+        path.write_text(
+            f"command: ['${{env}}', '${{interpreter}}', -m, attn_lightning, fit, {options} '${{args}}']\n"
+            f"method: {method}\n"
+            "metric: {name: best/val/accuracy, goal: maximize}\n"
+            f"parameters: {{method.epsilon: {parameters}}}\n"
+        )
+        return read_sweep(path)
+
+    return read
+
+
+def states(search):
+    return [trial.state.name for trial in search.study.trials]
+
+
+def test_every_trial_leaves_a_run_folder_and_the_best_is_a_part_of_an_experiment(tmp_path, program, sweep):
+    told = []
+    search = Search(sweep("{min: 0.0, max: 3.9}"), tmp_path / "runs", program=program)
+    search.run(6, 2, told.append)
+    folders = sorted(path.name for path in search.folder.glob("trial_*"))
+    assert folders == [f"trial_{k}" for k in range(6)]
+    files = {path.name: path for path in search.write_results()}
+    assert {"trials.csv", "best.yaml", "history.png", "slice.png"} <= set(files)
+    best = yaml.safe_load(files["best.yaml"].read_text())
+    epsilon = best["method"]["init_args"]["epsilon"]
+    rows = list(csv.DictReader(files["trials.csv"].open()))
+    values = {
+        float(row["method.epsilon"]): float(row["best/val/accuracy"]) for row in rows if row["state"] == "complete"
+    }
+    assert epsilon == max(values, key=lambda key: values[key])
+    assert values[epsilon] == pytest.approx(-((epsilon - 2.0) ** 2) + 0.03)
+    assert sum(line.startswith("done") for line in told) == len(values)
+
+
+def test_a_failed_trial_is_named_and_the_search_goes_on(tmp_path, program, sweep):
+    told = []
+    search = Search(sweep("{values: [4.0, 2.0]}", "grid"), tmp_path / "runs", program=program)
+    search.run(2, 1, told.append)
+    assert sorted(states(search)) == ["COMPLETE", "FAIL"]
+    assert any(line.startswith("FAILED") for line in told)
+
+
+def test_a_second_call_runs_only_what_is_missing(tmp_path, program, sweep):
+    for trials in (2, 2, 3):
+        search = Search(sweep("{min: 0.0, max: 3.0}"), tmp_path / "runs", program=program)
+        search.run(trials, 1, lambda line: None)
+    assert states(search) == ["COMPLETE"] * 3
+    drawn = [trial.params["method.epsilon"] for trial in search.study.trials]
+    assert len(set(drawn)) == 3, "a restart must not draw the same points again"
+
+
+def test_a_hopeless_trial_is_stopped_and_recorded_as_pruned(tmp_path, program, sweep, monkeypatch):
+    search = Search(sweep("{min: 0.0, max: 3.0}", options="--pause=0.7,"), tmp_path / "runs", program=program)
+    monkeypatch.setattr(optuna.Trial, "should_prune", lambda trial: trial.number == 1)
+    search.run(2, 1, lambda line: None)
+    assert states(search) == ["COMPLETE", "PRUNED"]
+    assert '"pruned"' in (search.folder / "trial_1" / "metrics.json").read_text()
+
+
+@pytest.mark.slow
+def test_a_killed_search_goes_on_in_the_folder_of_its_trial(tmp_path, program, sweep):
+    sweep("{min: 0.0, max: 3.0}", options="--pause=1.5,")
+    code = (
+        "from pathlib import Path; from attn_lightning.study.search import Search;"
+        "from attn_lightning.study.sweeps import read_sweep;"
+        f"Search(read_sweep(Path({str(tmp_path / 'quick.yaml')!r})), Path({str(tmp_path / 'runs')!r}),"
+        f"program={program!r}).run(1, 1, print)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+    record = tmp_path / "runs" / "search_quick" / "trial_0" / "metrics.json"
+    while not record.exists():
+        assert process.poll() is None
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    search = Search(read_sweep(tmp_path / "quick.yaml"), tmp_path / "runs", program=program)
+    search.run(1, 1, lambda line: None)
+    assert search.study.trials[-1].state.name == "COMPLETE"
+    assert [path.name for path in search.folder.glob("trial_*")] == ["trial_0"]
+
+
+def test_values_of_a_record():
+    record = {
+        "history": [{"epoch": 0, "val/a": 1.0, "train/loss": 3.0}, {"epoch": 1, "val/a": 0.5, "train/loss": 2.0}],
+        "best": {"monitor": "val/a", "epoch": 0, "val/a": 1.0},
+        "test": {"test/a": 0.7},
+        "evaluation": {"evaluation/f/b": None},
+    }
+    assert value_so_far(record, "best/val/a") == value_so_far(record, "val/a") == 1.0
+    assert value_so_far(record, "train/loss") == 2.0
+    assert value_so_far(record, "test/a") == 0.7
+    assert value_so_far(record, "evaluation/f/b") is None
+    assert learning_curve(record, "best/val/a", maximize=True) == [(0, 1.0), (1, 1.0)]
+    assert learning_curve(record, "val/a", maximize=False) == [(0, 1.0), (1, 0.5)]
