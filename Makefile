@@ -9,9 +9,12 @@ READY := $(VENV)/.ready
 EXP ?= ivat_planted
 STUDY ?= planted_smoke
 RUNS ?= runs
+SWEEP ?= ivat_sst
+SEARCH ?= ivat_sst
+COUNT ?= 10
 ARGS ?=
 
-.PHONY: help setup run study report test test-slow smoke check bench clean
+.PHONY: help setup run study report sweep agent search test test-slow smoke check bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -38,14 +41,33 @@ study: $(READY) ## run, resume and tabulate a study: STUDY=<name of experiments/
 report: $(READY) ## one HTML page of runs and studies: RUNS="runs/a/version_0 runs/a_study" ARGS="--output DIR"
 	@$(BIN)/python -m attn_lightning report $(RUNS) $(ARGS)
 
+sweep: $(READY) ## check a W&B sweep and register it: SWEEP=<name of experiments/sweeps/*.yaml> ARGS="--entity me"
+	@$(BIN)/python -m attn_lightning sweep $(SWEEP) $(ARGS)
+
+# An agent starts the `python` of the PATH, and takes three quick failures for a reason to stop.
+agent: $(READY) ## run trials of a registered sweep: ID=entity/project/id COUNT=10
+	@test -n "$(ID)" || { echo "Expected the sweep that was registered, but got none; give ID=entity/project/id"; exit 1; }
+	@PATH="$(CURDIR)/$(BIN):$$PATH" WANDB_AGENT_DISABLE_FLAPPING=true exec $(BIN)/python -m wandb agent --count $(COUNT) $(ID)
+
+search: $(VENV)/.search ## search without an account: SEARCH=<name of experiments/searches/*.yaml> ARGS="--trials 50"
+	@$(BIN)/python -m attn_lightning search $(SEARCH) $(ARGS)
+
+$(VENV)/.search: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[search]'
+	@touch $@
+
+$(VENV)/.slow: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[browser,search]'
+	@touch $@
+
 # One thread per process: two workers that start two threads each would wait for one another.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 test: $(READY) ## run the tests that are fast
-	$(PYTEST) -m 'not slow' $(ARGS)
+	$(PYTEST) -m 'not slow and not browser' $(ARGS)
 
-test-slow: $(READY) ## run the tests that start, kill and interrupt processes
-	$(PYTEST) -m slow $(ARGS)
+test-slow: $(VENV)/.slow ## run the tests that start and kill processes, or need a browser or an engine
+	$(PYTEST) -m 'slow or browser' $(ARGS)
 
 smoke: ## install on the newest Python that is there, train, and compare word vectors
 	.ci/smoke

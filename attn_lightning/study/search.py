@@ -288,6 +288,7 @@ class Search:
 
     def _write_plots(self) -> list[Path]:
         import matplotlib
+        from matplotlib import pyplot
         from optuna.visualization import matplotlib as plots
 
         matplotlib.use("Agg")
@@ -302,7 +303,7 @@ class Search:
             figure = (axes.flat[0] if hasattr(axes, "flat") else axes).figure
             path = self.folder / f"{name}.png"
             figure.savefig(path, dpi=150, bbox_inches="tight")
-            matplotlib.pyplot.close(figure)
+            pyplot.close(figure)
             files.append(path)
         return files
 
