@@ -65,6 +65,8 @@ def _parser() -> OneLineErrorParser:
     parser.add_subclass_arguments(LightningDataModule, "data", required=False)
     for name, family in FAMILIES.items():
         parser.add_class_arguments(family, name, skip={"others"})
+        assert parser.groups is not None
+        parser.groups[name].description = "; ".join(measure.line for measure in family.measures.values())
     return parser
 
 

@@ -27,7 +27,7 @@ from attn_lightning.console import show_messages
 from attn_lightning.data.datamodule import TextDataModule
 from attn_lightning.errors import AttnLightningError, ConfigurationError
 from attn_lightning.evaluation.catalog import chosen_explainers, chosen_families
-from attn_lightning.evaluation.naming import monitor_mode
+from attn_lightning.evaluation.naming import monitor_mode, monitored
 from attn_lightning.evaluation.results import print_results
 from attn_lightning.methods.base import Method
 from attn_lightning.module import AttentionModule
@@ -85,6 +85,8 @@ class AttentionCLI(LightningCLI):
         """Add the method slot and the run options."""
         parser.add_subclass_arguments(Method, "method", required=False)
         parser.add_class_arguments(RunOptions, "run")
+        assert parser.groups is not None
+        parser.groups["run"].description = f"What can be monitored, and which is better: {', '.join(monitored())}"
         # Training from the first second: a model summary and a rehearsal of the validation help nobody here.
         parser.set_defaults(
             {"trainer.max_epochs": 8, "trainer.num_sanity_val_steps": 0, "trainer.enable_model_summary": False}

@@ -60,6 +60,11 @@ def split_measures() -> dict[str, Measure]:
     return Measurements(num_classes=2).measures()
 
 
+def monitored() -> list[str]:
+    """The metrics of every validation split of which one direction is better, with that direction, as help shows it."""
+    return [f"val/{name} ({of.better})" for name, of in split_measures().items() if of.higher_is_better is not None]
+
+
 def monitor_mode(metric: str, wanted: Literal["max", "min"] | None = None) -> Literal["max", "min"]:
     """Whether the largest or the smallest value of a monitored metric is the best: as declared, or as wanted.
 

@@ -41,6 +41,12 @@ class Measure:
         """`higher`, `lower`, or `-` where neither is better."""
         return {True: "higher", False: "lower", None: "-"}[self.higher_is_better]
 
+    @property
+    def line(self) -> str:
+        """All that a reader must know, as help shows it."""
+        direction = "" if self.higher_is_better is None else f"; {self.better} is better"
+        return f"{self.name}: {self.meaning} ({self.span}{direction})"
+
     def called(self, name: str, meaning: str | None = None) -> "Measure":
         """The same quantity under another name, and with another sentence if what it is taken of differs."""
         return replace(self, name=name, meaning=meaning or self.meaning)

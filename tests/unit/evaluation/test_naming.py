@@ -11,7 +11,8 @@ from attn_lightning.callbacks.cost import COSTS
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.evaluation.catalog import FAMILIES
 from attn_lightning.evaluation.family import MODEL, Row
-from attn_lightning.evaluation.naming import declared, flat_name, logged_name, monitor_mode, split_measures
+from attn_lightning.evaluation.naming import declared, flat_name, logged_name, monitor_mode, monitored, split_measures
+from attn_lightning.metrics import agreement, faithfulness, plausibility, sparsity
 from attn_lightning.study.table import direction
 
 PACKAGE = Path(attn_lightning.__file__).parent
@@ -50,6 +51,15 @@ def test_every_metric_of_a_finished_run_is_declared(finished):
     unknown = [name for name in (names - own) | costs if direction(name) == ("-", "not declared")]
     assert not unknown
     assert {"test/accuracy", "val/hidden_pearson_std", "train/task"} < names
+
+
+@pytest.mark.parametrize(
+    ("family", "table"),
+    [("agreement", agreement), ("faithfulness", faithfulness), ("plausibility", plausibility), ("sparsity", sparsity)],
+)
+def test_a_family_reports_the_whole_table_of_its_formulas(family, table):
+    """So a metric is added in one file, and tested in another."""
+    assert list(FAMILIES[family].measures.values()) == list(table.MEASURES)
 
 
 def test_metrics_are_declared_beside_their_formulas_only():
@@ -109,6 +119,17 @@ def test_without_a_declared_direction_the_user_must_say_it(metric):
     with pytest.raises(ConfigurationError, match=rf"'{metric}'.*--run.monitor_mode"):
         monitor_mode(metric)
     assert monitor_mode(metric, "min") == "min"
+
+
+def test_help_names_what_can_be_monitored_and_what_is_measured(cli):
+    shown = " ".join(cli("fit", "--help").out.split())
+    for name in ("val/accuracy (higher)", "val/log_loss (lower)", "val/ftpf (lower)"):
+        assert name in monitored()
+        assert name in shown
+    shown = " ".join(cli("evaluate", "--help").out.split())
+    for family in FAMILIES.values():
+        for measure in family.measures.values():
+            assert measure.line in shown
 
 
 def test_a_misspelled_metric_comes_with_the_nearest():

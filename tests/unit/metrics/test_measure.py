@@ -15,6 +15,8 @@ from attn_lightning.metrics.measure import Measure, by_name
 )
 def test_range_and_direction_in_words(measure, expected):
     assert (measure.span, measure.better) == expected
+    better = "" if expected[1] == "-" else f"; {expected[1]} is better"
+    assert measure.line == f"a: ... ({expected[0]}{better})"
 
 
 def test_a_mean_over_examples_is_declared_with_its_spread_and_count():
