@@ -81,5 +81,5 @@ bench: $(READY) ## measure speed: step time of every method, encoder, data (rati
 	@for file in tests/benchmarks/bench_*.py; do $(BIN)/python $$file $(ARGS) || exit 1; done
 
 clean: ## remove caches and build products; runs/ and .venv stay
-	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv-smoke build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -14,7 +14,6 @@ from typing import Any
 import datasets
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import train_test_split
 
 from attn_lightning.checks import check_numbers
 from attn_lightning.data.batching import RaggedColumn
@@ -197,6 +196,8 @@ def cut(rows: datasets.Dataset, fraction: float, seed: int) -> tuple[datasets.Da
     """
     labels = rows.select_columns(["label"]).with_format("numpy")[:]["label"]
     try:
+        from sklearn.model_selection import train_test_split  # only data without a validation split waits for it
+
         first, second = train_test_split(
             np.arange(len(rows)), test_size=fraction, random_state=seed, stratify=labels, shuffle=True
         )

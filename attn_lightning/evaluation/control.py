@@ -7,8 +7,6 @@ import math
 
 import numpy as np
 import torch
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
 
 from attn_lightning.data.datamodule import TextDataModule
 from attn_lightning.files import write_json
@@ -58,6 +56,10 @@ def tfidf_logistic_regression(
     Returns:
         The metrics of `attn_lightning.metrics.prediction`, by name.
     """
+    # Imported where it is used: no command that trains no control waits for it.
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+
     texts, labels = train
     # A corpus of only rare words would lose its whole vocabulary to min_df = 2.
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2 if len(texts) > 100 else 1)

@@ -8,10 +8,6 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from attn_lightning.evaluation.subject import Ragged
 from attn_lightning.metrics.measure import Measure
@@ -94,6 +90,12 @@ def probe_predictions(
     Returns:
         (M,), or None if `labels` are of one class only: there is nothing to fit.
     """
+    # Imported where it is used: no run without this probe waits for it.
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     if len(np.unique(labels)) < 2:
         return None
     model: Any = (

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
+from attn_lightning.data.embeddings.trained import run_fasttext
+
 
 class Topics(NamedTuple):
     """Words that stand with words of their own topic only."""
@@ -42,11 +44,10 @@ def fasttext_model(topics: Topics) -> Callable[..., Any]:
 
         text = folder / "text"
         text.write_text("".join(" ".join(words) + "\n" for words in itertools.islice(topics.sentences(), 50)))
-        model = fasttext.train_unsupervised(
-            str(text), dim=4, minn=2 if maxn else 0, maxn=maxn, bucket=100, minCount=1, thread=1, epoch=1, verbose=0
-        )
-        model.save_model(str(folder / "model.bin"))
-        return model
+        options = {"input": str(text), "dim": 4, "minn": 2 if maxn else 0, "maxn": maxn, "bucket": 100, "minCount": 1}
+        # Not in this process, where some builds start from whatever is in memory.
+        run_fasttext({**options, "thread": 1, "epoch": 1, "verbose": 0}, folder / "model.bin")
+        return fasttext.load_model(str(folder / "model.bin"))
 
     return train
 
