@@ -7,9 +7,9 @@ from typing import Any, ClassVar, Literal, get_args
 
 import datasets
 
-from attn_lightning.checks import check_choice
+from attn_lightning.checks import check_choice, check_numbers
 from attn_lightning.data.datamodule import TextDataModule
-from attn_lightning.data.formats import parquet_label_names
+from attn_lightning.data.formats import FileOptions
 from attn_lightning.data.preparation import Recipe, cut
 from attn_lightning.data.records import Columns
 from attn_lightning.data.sources import (
@@ -221,7 +221,14 @@ class HateXplain(RationaleTexts):
 
 
 class TextFiles(TextDataModule):
-    """Your own CSV, JSON Lines or Parquet files (`.gz` for the first two), one per split.
+    """Your own files, one per split, by the end of their names; `.gz` after any but Parquet.
+
+    - `.csv`, `.tsv`: fields between `,`, `;`, TAB or `|`; a column without a name is left out.
+    - `.jsonl`, `.json`: an object per line, a list of objects, or the posts of HateXplain's `dataset.json`, whose
+      columns are `tokens`, `label` (of most annotators) and `rationale` (the share of them that marked a word).
+    - `.parquet`: classes that `datasets` numbered (`ClassLabel`) go by their names in each file.
+    - `.txt`, `.label`, `.train`, `.valid`, `.test`: lines `LABEL text`, as TREC's and fastText's, in the columns
+      `label` and `text`; with `columns` or `delimiter` a table as `.csv`.
 
     Args:
         train: training examples.
@@ -231,9 +238,16 @@ class TextFiles(TextDataModule):
         label_column: name of the label column: class numbers or names.
         tokens_column: name of a column with the text cut into words (a list, or in CSV words with spaces between
             them); replaces `text_column`, and the words stay as they are.
-        rationale_column: name of a column with 0 or 1 for each of these words; empty (null) where there is none.
-        label_names: the classes by number; None takes those that occur in `train`, numbers by value and names in
-            alphabetical order.
+        rationale_column: name of a column with a number from 0 to 1 for each of these words; empty (null) where there
+            is none.
+        rationale_threshold: a word belongs to the rationale if its number is this or more, above 0 and at most 1. With
+            0.67 for two of three annotators the default keeps what most of them marked.
+        label_names: the classes by number; None takes those that a Parquet file of `datasets` names, else those that
+            occur in `train`, numbers by value and names in alphabetical order. Classes are matched by what they say (1,
+            1.0 and "1" are one class), and a class that does not occur in `train` is refused.
+        delimiter: between the fields of a line; None finds it.
+        encoding: of text files, latin-1 for example; None reads UTF-8, or what the byte order mark says.
+        columns: names of the columns of files without a header; None reads them from the first line.
         **kwargs: see `TextDataModule`.
     """
 
@@ -248,9 +262,14 @@ class TextFiles(TextDataModule):
         label_column: str = "label",
         tokens_column: str | None = None,
         rationale_column: str | None = None,
+        rationale_threshold: float = 0.5,
         label_names: list[str] | None = None,
+        delimiter: str | None = None,
+        encoding: str | None = None,
+        columns: list[str] | None = None,
         **kwargs: Any,
     ) -> None:
+        check_numbers(above=0, at_most=1, rationale_threshold=rationale_threshold)
         if rationale_column and not tokens_column:
             raise ConfigurationError(
                 "Expected `tokens_column` beside `rationale_column`, but got None; a rationale marks words, so the "
@@ -259,18 +278,21 @@ class TextFiles(TextDataModule):
         paths = {"train": train, "validation": validation, "test": test}
         self.paths = {split: Path(path) for split, path in paths.items() if path is not None}
         annotations = (("rationale", rationale_column),) if rationale_column else ()
-        self._columns = Columns(text_column, label_column, tokens_column, annotations)
-        self._label_names = tuple(label_names) if label_names else None
+        self._columns = Columns(
+            text_column, label_column, tokens_column, annotations, rationale_threshold=rationale_threshold
+        )
+        self._label_names = tuple(name.strip() for name in label_names) if label_names else None
+        self._read_as = FileOptions(delimiter, encoding, tuple(columns) if columns else None)
         super().__init__(**kwargs)
 
     def source(self) -> Source:
         """The files."""
-        return from_files(self.paths)
+        return from_files(self.paths, read_as=self._read_as)
 
     def columns(self) -> Columns:
         """As configured."""
         return self._columns
 
     def declared_labels(self) -> tuple[str, ...] | None:
-        """As configured, else as a Parquet file written by `datasets` names them."""
-        return self._label_names or parquet_label_names(self.paths["train"], self._columns.label)
+        """As configured."""
+        return self._label_names

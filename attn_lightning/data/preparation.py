@@ -5,6 +5,7 @@ import json
 import logging
 import math
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
@@ -19,8 +20,9 @@ from attn_lightning.checks import check_numbers
 from attn_lightning.data.batching import RaggedColumn
 from attn_lightning.data.cache import MANIFEST
 from attn_lightning.data.encoding import column_batches, encode_rows, open_rows, write_rows
+from attn_lightning.data.formats import Row
 from attn_lightning.data.labels import Labels
-from attn_lightning.data.records import Columns, records
+from attn_lightning.data.records import RATIONALE, Columns, records
 from attn_lightning.data.sources import SPLITS, Source
 from attn_lightning.data.text import PADDING, UNKNOWN, Digits, Splitting, TextOptions, TextTokenizer, Unknown
 from attn_lightning.errors import DataFormatError
@@ -121,20 +123,25 @@ class Description:
 
     def key(self, recipe: Recipe) -> str:
         """Name for what `prepare` makes of this data with this recipe: other content or options, another key."""
-        protocol, user = {}, asdict(recipe)
+        protocol, user, columns = {}, asdict(recipe), asdict(self.columns)
+        threshold = columns.pop("rationale_threshold")
         for name in list(user)[: list(user).index("lowercase")]:
             protocol[name] = user.pop(name)
         content = {
             "format": FORMAT,
             "source": [self.source.kind, self.source.revision],
             "recipe": protocol,
-            "columns": asdict(self.columns),
+            "columns": columns,
             "labels": [self.label_names, self.kept_classes],
             "arrange": [self.kind, self.protocol],
             "text": [user.pop("lowercase"), user.pop("unknown")],
             "max_examples": user.pop("max_examples"),
         }
         # Newer options count only where they are used, so that what was prepared before stays valid.
+        user |= self.source.read_as.given()
+        user["words"] = self.columns.gives_words and 1  # the words themselves are kept
+        user["classes"] = self.source.kind == "files" and "by value"
+        user["rationale_threshold"] = threshold != 0.5 and threshold
         content |= {name: value for name, value in user.items() if value}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -154,19 +161,28 @@ def prepare(data: Description, recipe: Recipe, folder: Path) -> None:
     Raises:
         DataFormatError: a row is not what was declared, or a split is left without texts or classes.
     """
-    names = data.label_names or Labels.scan(data.source.splits["train"], data.columns.label).names
-    labels = Labels(names, data.kept_classes)
+    labels, replaced = _labels(data), Counter[str]()
     with tempfile.TemporaryDirectory(dir=folder.parent) as raw:
-        splits = {
-            name: write_rows(records(split, data.columns, labels), Path(raw) / f"{name}.arrow")
-            for name, split in data.source.splits.items()
-        }
+        splits: Splits = {}
+        seen: set[int] | None = None
+        for name in sorted(data.source.splits, key=SPLITS.index):  # train first: it says which classes there are
+            read = records(data.source.splits[name], data.columns, labels, seen)
+            counted = _counting(read, replaced, name)
+            splits[name] = write_rows(counted, Path(raw) / f"{name}.arrow")
+            seen = seen or set(np.unique(splits[name].data.column("label").to_numpy()).tolist())
         splits, filtered = _select(data.arrange(splits), recipe)
-        tokenizer = TextTokenizer.train(_training_texts(splits["train"]), recipe.min_count, recipe.text_options)
+        texts = _training_texts(splits["train"])
+        tokenizer = TextTokenizer.train(texts, recipe.min_count, recipe.text_options)
         for name, rows in splits.items():
             encode_rows(rows, tokenizer, folder / f"{name}.arrow")
     write_text(folder / TOKENIZER, tokenizer.to_str())
     encoded = {name: open_rows(folder / f"{name}.arrow") for name in splits}
+    column = dict(data.columns.annotations).get(RATIONALE)
+    if column and not any(np.any(rows.data.column("has_rationale").to_numpy()) for rows in encoded.values()):
+        raise DataFormatError(
+            f"Expected column {column!r} to hold the rationale of some text, but got none in any split; correct the "
+            "name of the column, or leave it out."
+        )
     write_manifest(
         folder,
         {
@@ -174,13 +190,40 @@ def prepare(data: Description, recipe: Recipe, folder: Path) -> None:
             "source": data.origin(),
             "protocol": data.protocol,
             "recipe": asdict(recipe),
-            "tokenizer": asdict(recipe.text_options),
+            "tokenizer": asdict(tokenizer.options),
             "label_names": labels.kept,
             "vocabulary_size": len(tokenizer),
             "notes": data.notes,
             "splits": _describe(data.name, encoded, filtered, labels.kept),
+            "replaced": dict(replaced),
         },
     )
+
+
+def _labels(data: Description) -> Labels:
+    """The classes: as declared, else as `datasets` names them in the training file, else those that occur there."""
+    train = data.source.splits["train"]
+    named = train.class_names.get(data.columns.label)
+    declared = data.label_names or named
+    if declared is None:
+        return Labels(Labels.scan(train, data.columns.label).names, data.kept_classes, numbered=False)
+    if named is None or set(named) <= set(declared):
+        return Labels(declared, data.kept_classes)
+    if len(named) != len(declared):
+        raise DataFormatError(
+            f"Expected the classes {', '.join(declared)}, but got {', '.join(named)} in {train.name}; declare those of "
+            "the file in `label_names`."
+        )
+    return Labels(declared, data.kept_classes, aliases=named)
+
+
+def _counting(rows: Iterator[Row], replaced: Counter[str], split: str) -> Iterator[Row]:
+    """The rows; those in which a character was replaced are counted and then logged."""
+    for row in rows:
+        replaced[split] += row["replaced"]
+        yield row
+    if replaced[split]:
+        logger.warning("%s: characters that are no Unicode were replaced in %d texts", split, replaced[split])
 
 
 def write_manifest(folder: Path, content: dict[str, Any]) -> None:

@@ -3,11 +3,11 @@
 import hashlib
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from attn_lightning.data.formats import EXTENSIONS, READERS, Row
+from attn_lightning.data.formats import EXTENSIONS, FileOptions, Row, class_names, is_delimited, rows_of
 from attn_lightning.errors import ConfigurationError, DataFormatError
 
 logger = logging.getLogger(__name__)
@@ -30,11 +30,15 @@ class Split:
         name: file or data set, for messages.
         unit: what `rows` counts: `line` of a text file or `row` of a table, both from 1.
         rows: a fresh iterator over (number, row).
+        class_names: by column, what `datasets` calls the classes in the file; their numbers are names in the rows.
+        advice: what to do about a missing column.
     """
 
     name: str
     unit: str
     rows: Callable[[], Iterator[tuple[int, Row]]]
+    class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    advice: str = "name the columns in the configuration"
 
     def place(self, number: int) -> str:
         """`train.csv, line 7`."""
@@ -50,12 +54,14 @@ class Source:
         location: path or name.
         revision: commit on the hub; for files the SHA-256 of their content.
         splits: the splits that exist.
+        read_as: how files are read where they do not say it themselves.
     """
 
     kind: str
     location: str
     revision: str
     splits: Mapping[str, Split]
+    read_as: FileOptions = field(default_factory=FileOptions)
 
 
 @dataclass(frozen=True)
@@ -114,12 +120,16 @@ def from_folder(folder: Path, names: Sequence[str]) -> Source:
     return from_files(found, kind="folder", location=str(folder))
 
 
-def from_files(paths: Mapping[str, Path], kind: str = "files", location: str | None = None) -> Source:
+def from_files(
+    paths: Mapping[str, Path], kind: str = "files", location: str | None = None, read_as: FileOptions | None = None
+) -> Source:
     """Files of any name, one per split.
 
     Raises:
-        ConfigurationError: a file is missing or its extension is not one of `EXTENSIONS`.
+        ConfigurationError: a file is missing, its extension is not one of `EXTENSIONS`, or columns or a delimiter are
+            given and no file has fields.
     """
+    options = read_as or FileOptions()
     for path in paths.values():
         if not path.is_file():
             raise ConfigurationError(f"Expected a file at {path}, but got none; correct the path.")
@@ -129,8 +139,13 @@ def from_files(paths: Mapping[str, Path], kind: str = "files", location: str | N
     for split, path in sorted(paths.items()):
         with path.open("rb") as file:
             digest.update(f"{split}:{path.name}:{hashlib.file_digest(file, 'sha256').hexdigest()}".encode())
-    splits = {split: _file_split(path) for split, path in paths.items()}
-    return Source(kind, location or ", ".join(map(str, paths.values())), digest.hexdigest(), splits)
+    if (options.columns or options.delimiter) and not any(is_delimited(path, options) for path in paths.values()):
+        raise ConfigurationError(
+            f"Expected a file with fields for `{options.prefix}columns` or `{options.prefix}delimiter`, but got "
+            f"{', '.join(path.name for path in paths.values())}; leave the option out."
+        )
+    splits = {split: _file_split(path, options) for split, path in paths.items()}
+    return Source(kind, location or ", ".join(map(str, paths.values())), digest.hexdigest(), splits, options)
 
 
 def from_hub(hub: Hub | None, name: str, names: Sequence[str]) -> Source:
@@ -202,17 +217,23 @@ def first_row(split: Split) -> Row:
     return next(split.rows(), (0, {}))[1]
 
 
-def _file_split(path: Path) -> Split:
-    suffix = Path(path.name.removesuffix(".gz")).suffix
-    return Split(path.name, "row" if suffix == ".parquet" else "line", lambda: READERS[suffix](path))
+def _file_split(path: Path, options: FileOptions) -> Split:
+    advice = Split.advice
+    if is_delimited(path, options) and not options.columns:
+        advice += (
+            f", or give them with `{options.prefix}columns` if the first line of the file is no header, or the "
+            f"delimiter with `{options.prefix}delimiter`"
+        )
+    unit = "row" if path.suffix in (".parquet", ".json") else "line"
+    return Split(path.name, unit, lambda: rows_of(path, options), class_names(path), advice)
 
 
 def take(row: Row, column: str, split: Split, number: int) -> Any:
     """The value of a column; lists the columns there are where it is missing."""
     if column not in row:
         raise DataFormatError(
-            f"Expected a column {column!r}, but got {', '.join(map(repr, row))} in {split.place(number)}; name the "
-            "columns in the configuration."
+            f"Expected a column {column!r}, but got {', '.join(f'{name!r:.60}' for name in row)} in "
+            f"{split.place(number)}; {split.advice}."
         )
     return row[column]
 

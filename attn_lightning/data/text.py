@@ -229,6 +229,15 @@ class TextTokenizer:
         return result
 
 
+def valid_unicode(text: str) -> str:
+    """The text with U+FFFD for every half of a surrogate pair, which no UTF-8 can hold; JSON can write such a half."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
 def default_token_names(count: int) -> list[str]:
     """How the default tokens are called in a vocabulary; no word of a text is taken for one."""
     return [f"<default {number}>" for number in range(1, count + 1)]

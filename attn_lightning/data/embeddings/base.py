@@ -136,14 +136,14 @@ def with_random_rows(table: Tensor, count: int, seed: int) -> Tensor:
     return torch.cat([table, rows[1:]])
 
 
-def valid_unicode(word: str) -> str:
+def without_surrogates(word: str) -> str:
     """The word without lone surrogates, which no UTF-8 text can hold."""
     return word.encode(errors="backslashreplace").decode()
 
 
 def digest(parts: Sequence[str]) -> str:
     """A short name for what decides the content of a cached file."""
-    return hashlib.sha256("\n".join(map(valid_unicode, parts)).encode()).hexdigest()[:32]
+    return hashlib.sha256("\n".join(map(without_surrogates, parts)).encode()).hexdigest()[:32]
 
 
 def cached(path: Path, make: Callable[[], dict[int, Vector]]) -> dict[int, Vector]:

@@ -25,7 +25,7 @@ from attn_lightning.data.embeddings.base import (
     cached,
     complete,
     digest,
-    valid_unicode,
+    without_surrogates,
 )
 from attn_lightning.errors import ConfigurationError, DataFormatError
 
@@ -298,7 +298,7 @@ def read_binary(path: Path, vocabulary: Sequence[str], dimension: int) -> dict[i
     model = _load_binary(path)
     has_subwords = model.f.getArgs().maxn > 0
     found = {}
-    for row, word in enumerate(map(valid_unicode, vocabulary)):
+    for row, word in enumerate(map(without_surrogates, vocabulary)):
         known = next((form for form in (word, word.lower()) if model.get_word_id(form) >= 0), None)
         if row == PADDING_ROW or (known is None and not has_subwords):
             continue

@@ -27,7 +27,7 @@ from attn_lightning.data.embeddings.base import (
     cached,
     complete,
     digest,
-    valid_unicode,
+    without_surrogates,
 )
 from attn_lightning.data.embeddings.pretrained import read_binary
 from attn_lightning.errors import ConfigurationError, DataFormatError
@@ -148,7 +148,7 @@ def epochs_for(num_words: int) -> int:
 
 def _escaped(word: str) -> str:
     """The word as fastText can read it: it splits at white space, and gives two words a meaning of their own."""
-    word = re.sub(r"[\s\0]", lambda match: f"\\x{ord(match[0]):02x}", valid_unicode(word))
+    word = re.sub(r"[\s\0]", lambda match: f"\\x{ord(match[0]):02x}", without_surrogates(word))
     return "\\" + word if word == "</s>" or word.startswith("__label__") or not word else word
 
 

@@ -70,3 +70,48 @@ def test_classes_that_are_not_kept_are_left_out(tmp_path, write):
     split = from_files({"train": write(tmp_path / "a.jsonl", rows)}).splits["train"]
     kept = list(records(split, Columns(), Labels(("a", "b", "c"), kept=("c", "a"))))
     assert [(row["text"], row["label"]) for row in kept] == [("a", 1), ("c", 0)]
+
+
+@pytest.mark.parametrize(
+    ("written", "names"),
+    [
+        (["1.0", "2.0", "10.0", "2", 10], ("1", "2", "10")),
+        (["+1", "-1", "0", -1.0, "-0"], ("-1", "0", "1")),
+        (["b", "2", "01", "a", 1, True], ("1", "2", "a", "b")),
+        ([0.5, "1.50", "0.50", 1.5], ("0.5", "1.5")),
+        ([" a", "b ", "a"], ("a", "b")),
+    ],
+)
+def test_classes_are_what_labels_say_however_they_are_written(written, names, tmp_path, write):
+    path = write(tmp_path / "a.jsonl", [{"text": "x", "label": value} for value in written])
+    split = from_files({"train": path}).splits["train"]
+    labels = Labels.scan(split, "label")
+    assert labels.names == names
+    said = [names[labels.index(value, split, 1)] for value in written]
+    for value, name in zip(written, said, strict=True):
+        same = float(value) == float(name) if name.strip("-").replace(".", "").isdigit() else str(value).strip() == name
+        assert same, (value, name)
+
+
+@pytest.mark.parametrize(("names", "label"), [(("1", "2", "other"), 0), (("-1", "0", "1"), 2), (("no", "yes"), 1)])
+def test_no_number_is_a_place_among_classes_that_were_only_seen(names, label, tmp_path, write):
+    split = from_files({"train": write(tmp_path / "a.jsonl", [{"text": "x", "label": label}])}).splits["train"]
+    with pytest.raises(DataFormatError, match=rf"got {label} in a\.jsonl, line 1"):
+        Labels(names, numbered=False).index(label, split, 1)
+
+
+def test_blanks_around_declared_names_do_not_count(tmp_path, write):
+    assert Labels([" no", "yes "]).names == ("no", "yes")
+    assert read(write(tmp_path / "a.jsonl", [{"text": "x", "label": " yes  "}]), names=("no ", " yes"))[0]["label"] == 1
+
+
+def test_one_number_written_twice_is_no_two_classes():
+    with pytest.raises(DataFormatError, match="two different classes"):
+        Labels(["1", "1.0"])
+
+
+def test_other_names_of_the_same_classes(tmp_path, write):
+    path = write(tmp_path / "a.jsonl", [{"text": "x", "label": "neg"}])
+    split = from_files({"train": path}).splits["train"]
+    labels = Labels(["negative", "positive"], aliases=["pos", "neg"])
+    assert [labels.index(value, split, 1) for value in ("neg", "positive", 0)] == [1, 1, 0]

@@ -4,6 +4,7 @@ import csv
 import json
 import logging
 
+import datasets
 import numpy as np
 import pytest
 from sklearn.model_selection import train_test_split
@@ -120,7 +121,10 @@ def test_a_failed_preparation_leaves_nothing(files, write):
 @pytest.mark.parametrize(
     ("test", "message"),
     [
-        ([{"text": "a", "label": 0}, {"text": "b", "label": 2}], r"label out of 0, 1 .* got 2 in test\.jsonl, line 2"),
+        (
+            [{"text": "a", "label": 0}, {"text": "b", "label": 2}],
+            r"out of 0, 1, but got 2 in test\.jsonl, line 2",
+        ),
         ([{"text": "a", "label": 0}], "two classes in the test split"),
         ([], "empty file"),
         ([{"content": "a", "label": 0}], "'content', 'label'"),
@@ -145,3 +149,50 @@ def test_too_few_examples_to_cut_a_validation_split(files, rows, write):
     write(files["train"], rows(2))
     with pytest.raises(DataFormatError, match="validation_fraction"):
         TextFiles(**files).prepare_data()
+
+
+def classes_of(path, names, values):
+    made = {"text": ["a fine day", "a grim day"] * 10, "label": values * 10}
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=names)})
+    datasets.Dataset.from_dict(made, features=features).to_parquet(str(path))
+    return path
+
+
+def test_class_names_of_parquet_files_are_aligned_by_name(files, prepared, tmp_path):
+    train = classes_of(tmp_path / "train.parquet", ["bad", "good"], [1, 0])
+    test = classes_of(tmp_path / "test.parquet", ["good", "bad"], [0, 1])
+    for names in (None, ["bad", "good"], ["no", "yes"]):
+        module = prepared(TextFiles(**{**files, "train": train, "test": test}, label_names=names))
+        assert module.label_names == tuple(names or ["bad", "good"])
+        assert module.dataset("test")["label"][:2] == module.dataset("train")["label"][:2] == [1, 0]
+    other = classes_of(tmp_path / "other.parquet", ["good", "poor"], [0, 1])
+    with pytest.raises(DataFormatError, match=r"out of bad, good .* got 'poor' in other\.parquet, row 2"):
+        prepared(TextFiles(**{**files, "train": train, "test": other}))
+
+
+def test_labels_of_two_files_are_matched_by_value(files, prepared, tmp_path, write, rows):
+    write(files["train"], [{**row, "label": f"{row['label'] * 2 - 1:+d}.0"} for row in rows(40)])
+    write(files["test"], [{**row, "label": row["label"] * 2 - 1} for row in rows(8)])
+    module = prepared(TextFiles(**files))
+    assert module.label_names == ("-1", "1")
+    assert module.dataset("test")["label"][:] == [row["label"] for row in rows(8)]
+    write(files["test"], [{"text": "a", "label": 0}])
+    with pytest.raises(DataFormatError, match=r"got 0 in test\.jsonl, line 1"):
+        prepared(TextFiles(**files))
+
+
+def test_replaced_characters_are_counted_in_manifest_and_log(files, prepared, write, rows, caplog):
+    write(files["train"], [{**row, "text": row["text"] + "\ud83d" * (row["label"])} for row in rows(20)])
+    assert prepared(TextFiles(**files)).manifest["replaced"] == {"train": 10, "test": 0}
+    assert "train: characters that are no Unicode were replaced in 10 texts" in caplog.text
+
+
+def test_a_rationale_column_that_no_row_has_is_refused_and_one_that_some_lack_is_read(files, prepared, write):
+    lines = [{"words": ["a", "b"], "label": place % 2} for place in range(20)]
+    write(files["train"], [*lines, {"words": ["a", "b"], "label": 0, "why": [0, 1]}])
+    write(files["test"], lines)
+    columns = {"tokens_column": "words", "rationale_column": "why"}
+    batches = list(prepared(TextFiles(**files, **columns, split_seed=1)).train_dataloader())
+    assert sum(int(batch.has_rationale.sum()) for batch in batches) == sum(int(b.rationale.sum()) for b in batches) == 1
+    with pytest.raises(DataFormatError, match=r"'wy'"):
+        prepared(TextFiles(**files, tokens_column="words", rationale_column="wy"))

@@ -61,3 +61,41 @@ def test_tokens_must_be_words(tokens, tmp_path, write):
 def test_a_no_break_space_does_not_split_a_word(tmp_path, write):
     rows = read(write(tmp_path / "a.jsonl", [{"text": "a 9\xa01/2 b", "label": 0}]), Columns(split_at_spaces=True))
     assert rows[0]["tokens"] == ["a", "9\xa01/2", "b"]
+
+
+@pytest.mark.parametrize(("threshold", "expected"), [(0.5, [1, 1, 0, 1]), (0.67, [0, 1, 0, 1]), (0.01, [1, 1, 1, 1])])
+def test_a_share_of_annotators_is_a_mark_from_the_threshold_on(threshold, expected, tmp_path, write):
+    row = {"tokens": ["a", "b", "c", "d"], "label": 0, "why": [0.5, 0.67, 0.33, 1]}
+    columns = Columns(tokens="tokens", annotations=(("rationale", "why"),), rationale_threshold=threshold)
+    assert read(write(tmp_path / "a.jsonl", [row]), columns)[0]["rationale"] == expected
+
+
+@pytest.mark.parametrize("mark", [-1, 300, float("inf"), float("nan"), 1.01, "2", 10**400])
+def test_a_mark_out_of_range_names_the_row(mark, tmp_path, write):
+    good = {"tokens": ["a", "b"], "label": 0, "why": [0, 1]}
+    path = write(tmp_path / "a.jsonl", [good, {**good, "why": [mark, 0]}])
+    with pytest.raises(DataFormatError, match=r"'why' .* a\.jsonl, line 2"):
+        read(path, MARKED)
+
+
+@pytest.mark.parametrize("mark", [-1, 128, 0.5])
+def test_other_annotations_are_small_whole_numbers(mark, tmp_path, write):
+    columns = Columns(tokens="tokens", annotations=(("shortcut", "why"),))
+    path = write(tmp_path / "a.jsonl", [{"tokens": ["a"], "label": 0, "why": [mark]}])
+    with pytest.raises(DataFormatError, match=r"0 to 127, but got .* a\.jsonl, line 1"):
+        read(path, columns)
+
+
+def test_half_a_surrogate_pair_is_replaced_and_said(tmp_path, write):
+    path = write(tmp_path / "a.jsonl", [{"text": "a \ud83d b", "label": "ye\ude00s"}, {"text": "a 😀", "label": "no"}])
+    first, second = read(path, names=("no", "ye\ufffds"))
+    assert (first["text"], first["replaced"], first["label"]) == ("a \ufffd b", True, 1)
+    assert (second["text"], second["replaced"]) == ("a 😀", False)
+    words = read(write(tmp_path / "b.jsonl", [{"tokens": ["\ude00", "b"], "label": 0, "why": None}]), MARKED)
+    assert words[0]["tokens"] == ["\ufffd", "b"]
+
+
+def test_a_class_that_training_did_not_see_names_the_row(tmp_path, write):
+    split = from_files({"test": write(tmp_path / "a.jsonl", ROWS)}).splits["test"]
+    with pytest.raises(DataFormatError, match=r"training texts, but got 0 in a\.jsonl, line 2"):
+        list(records(split, Columns(), Labels(("no", "yes")), seen={1}))

@@ -3,6 +3,7 @@
 import pytest
 
 from attn_lightning.data import sources
+from attn_lightning.data.formats import FileOptions
 from attn_lightning.data.labels import Labels
 from attn_lightning.data.records import Columns, records
 from attn_lightning.data.sources import Hub, find, from_files
@@ -36,7 +37,7 @@ def test_a_root_that_does_not_exist(tmp_path):
         find("toy", tmp_path / "nowhere", None, ("train",))
 
 
-@pytest.mark.parametrize("name", ["a.txt", "a.json", "a.tar.gz", "a.parquet.gz"])
+@pytest.mark.parametrize("name", ["a.doc", "a.xlsx", "a.tar.gz", "a.parquet.gz"])
 def test_an_unknown_extension(name, tmp_path):
     (tmp_path / name).write_text("x")
     with pytest.raises(ConfigurationError, match="to end in"):
@@ -104,3 +105,9 @@ class TestHub:
         split = find("toy", None, self.hub, ("train",)).splits["train"]
         assert [row["label"] for row in records(split, Columns(), Labels(("no", "yes")))] == [1, 0]
         assert split.place(2) == "someone/toy train, row 2"
+
+
+def test_columns_without_a_file_of_fields_are_refused(tmp_path, write):
+    path = write(tmp_path / "a.jsonl", ROWS)
+    with pytest.raises(ConfigurationError, match=r"`--data\.columns`.*a\.jsonl"):
+        from_files({"train": path}, read_as=FileOptions(columns=("text", "label")))
