@@ -47,7 +47,8 @@ class Documents {
   static async #unpack(place) {
     const run = data.runs[place], packed = run.documents, made = new Documents();
     const names = ["rows", "texts", "labels", "predictions", "probabilities", "lengths", "gaps", "widths"];
-    const arrays = await Promise.all(names.map((part) => load(packed[part])));
+    const [strings, ...arrays] = await Promise.all([load(data.corpora[packed.corpus].texts), ...names.map((part) => load(packed[part]))]);
+    made.strings = strings;
     names.forEach((part, index) => { made[part] = arrays[index]; });
     made.place = place;
     made.run = run;
@@ -55,20 +56,27 @@ class Documents {
     made.segments = packed.segments;
     made.classes = packed.classes;
     made.count = made.rows.length;
-    made.strings = await load(data.corpora[packed.corpus].texts);
     made.first = new Uint32Array(made.count + 1);
     for (let i = 0; i < made.count; i++) made.first[i + 1] = made.first[i] + made.lengths[i];
+    made.packed = packed.explanations;
     made.explanations = Object.keys(packed.explanations);
     made.weights = {};
-    for (const explainer of made.explanations) {
-      const { steps, scales } = packed.explanations[explainer];
-      made.weights[explainer] = { steps: await load(steps), scales: await load(scales) };
-    }
-    made.marks = packed.rationale ? await load(packed.rationale.marks) : null;
-    made.known = packed.rationale ? await load(packed.rationale.known) : null;
+    const { rationale } = packed;
+    const [marks, known] = await Promise.all([
+      rationale && load(rationale.marks), rationale && load(rationale.known), ...["attention", "gradient"].map((one) => made.need(one))]);
+    made.marks = marks;
+    made.known = known;
     made.byText = new Map();
     for (let i = 0; i < made.count; i++) made.byText.set(made.texts[i], i);
     return made;
+  }
+
+  /** Unpack an explanation; there may be many, and few are looked at. */
+  async need(explainer) {
+    if (!(explainer in this.packed) || explainer in this.weights) return;
+    const { steps, scales } = this.packed[explainer];
+    const [unpackedSteps, unpackedScales] = await Promise.all([load(steps), load(scales)]);
+    this.weights[explainer] = { steps: unpackedSteps, scales: unpackedScales };
   }
 
   text(i) { return this.strings[this.texts[i]]; }

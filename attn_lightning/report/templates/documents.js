@@ -101,20 +101,25 @@ function refresh(keepChosen = true) {
     view.chosen = kept.length ? kept[0] : null;
     $("list").scrollTop = 0;
   }
-  drawList();
+  drawList(true);
   drawReader();
 }
 
-/** Draw the rows that can be seen, and a few beyond them. */
-function drawList() {
+const drawn = new Map();
+
+/** Draw the rows that can be seen, and a few beyond them; those that were drawn before stay, unless all are to change. */
+function drawList(anew = false) {
   const list = $("list");
   const from = Math.max(0, Math.floor(list.scrollTop / ROW) - 3);
   const until = Math.min(view.order.length, Math.ceil((list.scrollTop + list.clientHeight) / ROW) + 3);
-  const rows = [];
-  for (let place = from; place < until; place++) rows.push(listRow(place));
-  $("inner").replaceChildren(...rows);
-  if (!view.order.length) $("inner").append(el("p", { class: "empty" }, "No document passes these filters."));
-  const active = view.chosen !== null && view.order.indexOf(view.chosen);
+  if (anew) { drawn.clear(); $("inner").replaceChildren(); }
+  for (const [place, row] of drawn) if (place < from || place >= until) { row.remove(); drawn.delete(place); }
+  for (let place = from; place < until; place++) {
+    if (!drawn.has(place)) { drawn.set(place, listRow(place)); $("inner").append(drawn.get(place)); }
+    drawn.get(place).setAttribute("aria-selected", String(view.order[place] === view.chosen));
+  }
+  if (!view.order.length) $("inner").replaceChildren(el("p", { class: "empty" }, "No document passes these filters."));
+  const active = view.order.indexOf(view.chosen);
   if (active >= from && active < until) list.setAttribute("aria-activedescendant", `row-${active}`);
   else list.removeAttribute("aria-activedescendant");
 }
@@ -124,7 +129,7 @@ function listRow(place) {
   const j = partner(i);
   const differs = difference()[i];
   const row = el("div", {
-    class: "row", id: `row-${place}`, role: "option", "aria-selected": String(i === view.chosen),
+    class: "row", id: `row-${place}`, role: "option",
     "aria-posinset": place + 1, "aria-setsize": view.order.length,
     on: { click: () => choose(place) },
   },
@@ -183,9 +188,11 @@ const LIST_KEYS = {
 
 const withDocuments = () => data.runs.map((run, place) => ({ run, place })).filter(({ run }) => run.documents);
 
-async function pane(place, explainer) {
+async function pane(place, wanted) {
   const docs = await Documents.of(Number(place));
-  return { docs, explainer: docs.explanations.includes(explainer) ? explainer : docs.explanations[0] };
+  const explainer = docs.explanations.includes(wanted) ? wanted : docs.explanations[0];
+  await docs.need(explainer);
+  return { docs, explainer };
 }
 
 /** Put a run on a side; `null` on the right shows the left alone. */
@@ -201,8 +208,13 @@ async function setPane(side, place) {
 }
 
 /** Show another explanation on a side. */
-function setExplainer(side, explainer) {
-  view[side].explainer = explainer;
+async function setExplainer(side, explainer) {
+  const changed = view[side];
+  changed.wanted = explainer;
+  await changed.docs.need(explainer);
+  // A later click may have been faster, where its explanation was unpacked before.
+  if (changed.wanted !== explainer) return;
+  changed.explainer = explainer;
   refresh();
 }
 
@@ -239,11 +251,10 @@ async function documentsPart(host) {
     el("p", { id: "count", role: "status" }, "Unpacking the documents …"),
     el("div", { class: "split" },
       el("div", { id: "list", class: "list", role: "listbox", tabindex: 0, "aria-label": "Documents",
-        on: { scroll: () => requestAnimationFrame(drawList) } }, el("div", { id: "inner" })),
+        on: { scroll: () => requestAnimationFrame(() => drawList()) } }, el("div", { id: "inner" })),
       el("article", { id: "reader", "aria-label": "The chosen document" })));
-  view.left = await pane(runs[0].place, "attention");
   const second = runs.find(({ run, place }) => place !== runs[0].place && run.documents.corpus === runs[0].run.documents.corpus);
-  if (second) view.right = await pane(second.place, "attention");
+  [view.left, view.right] = await Promise.all([pane(runs[0].place, "attention"), second ? pane(second.place, "attention") : null]);
   drawBar();
   new ResizeObserver(() => drawList()).observe($("list"));
   refresh(false);
