@@ -103,7 +103,7 @@ def uniform_weights(lengths: Rows) -> Ragged:
 
 
 class GuidedModel(nn.Module):
-    """`logits = W sum_t a_t tanh(U x_t + u) + b`: tokens do not know of each other, and the weights a are given.
+    """`logits = W sum_t a_t tanh(U x_t + u) + b`: every token is read alone, and the weights a are given.
 
     Args:
         num_classes: C.

@@ -179,7 +179,7 @@ def _fresh(module: AttentionModule, seed: int) -> Any:
 def _linear(
     evaluated: EvaluatedModel, subject: Subject, options: EvaluationOptions, folder: Path
 ) -> dict[str, float | None]:
-    """Metrics of the linear control on exactly the examples that were evaluated; none for segments or foreign data."""
+    """Metrics of the linear control on exactly the examples that were evaluated; none for segments or other data."""
     data = evaluated.data
     if not (isinstance(data, TextDataModule) and evaluated.own):
         return {}

@@ -407,6 +407,7 @@ def gradients_by_method(batch: Batch, wrap: Callable[[Loss], nn.Module]) -> dict
     return found
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_gradients_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
     processes = [

@@ -198,6 +198,7 @@ def test_damaged_weights_are_named(cli, run):
     assert "NaN for 40 of 40 examples" in outcome.err
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_is_finished(run, tmp_path, prepared_data):
     command = [sys.executable, "-m", "attn_lightning", "evaluate", "--ckpt_path", str(checkpoint(run))]
     slow = ["--suite=sparsity,attention_tests", "--attention_tests.num_steps=200000", "--untrained=false"]

@@ -251,16 +251,6 @@ def test_printed_configuration_is_one(cli, tmp_path):
     assert contents["data"]["class_path"].endswith("Planted")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["fot"], ["--version"], []])
-def test_the_first_help_does_not_wait_for_torch(arguments):
-    code = (
-        "import sys; from attn_lightning.cli import main; main(sys.argv[1:]); "
-        "sys.exit(any(name in sys.modules for name in ('torch', 'lightning', 'numpy')))"
-    )
-    result = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60)
-    assert result.returncode == 0, result.stderr
-
-
 def test_the_package_is_a_program():
     command = [sys.executable, "-m", "attn_lightning", "--help"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60)

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "lightning", "datasets", "sklearn", "wandb", "matplotlib", "captum", "fasttext")
+HEAVY = ("numpy", "torch", "lightning", "datasets", "sklearn", "wandb", "matplotlib", "captum", "fasttext")
 
 LOADED = """
 import sys
@@ -25,7 +25,7 @@ def loaded(*arguments: str) -> set[str]:
     return set(output.splitlines()[-1].split()[1:])
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["stduy"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["fot"], ["--version"], []])
 def test_help_and_wrong_names_wait_for_nothing_heavy(arguments):
     assert loaded(*arguments) == set()
 
@@ -34,4 +34,4 @@ def test_help_and_wrong_names_wait_for_nothing_heavy(arguments):
 @pytest.mark.parametrize("command", ["study", "fit"])
 def test_commands_import_no_package_that_only_some_runs_need(command):
     # matplotlib comes with torchmetrics, and reading data needs datasets.
-    assert loaded(command, "--help") <= {"torch", "lightning", "datasets", "matplotlib"}
+    assert loaded(command, "--help") <= {"numpy", "torch", "lightning", "datasets", "matplotlib"}

@@ -284,6 +284,7 @@ def test_a_base_made_again_makes_what_began_from_it_again(tmp_path, fake):
     assert state(tmp_path, plan[1]) == "complete"
 
 
+@pytest.mark.slow
 def test_a_killed_study_leaves_its_runs_to_the_next_one(tmp_path, fake, monkeypatch):
     process = study_process(tmp_path, fake, seconds=4)
     wait_for(checkpoints(tmp_path, 2))
@@ -299,6 +300,7 @@ def test_a_killed_study_leaves_its_runs_to_the_next_one(tmp_path, fake, monkeypa
     assert f"is being run by process {process.pid} on " in output.getvalue()
 
 
+@pytest.mark.slow
 def test_killed_together_with_its_runs_it_resumes_them(tmp_path, fake, monkeypatch):
     process = study_process(tmp_path, fake, seconds=60)
     wait_for(checkpoints(tmp_path, 2))
@@ -315,6 +317,7 @@ def test_killed_together_with_its_runs_it_resumes_them(tmp_path, fake, monkeypat
     assert output.getvalue().count("resumed") == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_it_stops_its_runs_in_order(tmp_path, fake, number):
     process = study_process(tmp_path, fake, seconds=60)
@@ -328,6 +331,7 @@ def test_interrupted_it_stops_its_runs_in_order(tmp_path, fake, number):
     assert not (tmp_path / "study" / "a" / "seed_2").exists()
 
 
+@pytest.mark.slow
 def test_two_studies_share_the_cells_of_one(tmp_path, fake):
     processes = [study_process(tmp_path, fake, seconds=0.5) for _ in range(2)]
     assert [process.wait(timeout=60) for process in processes] == [0, 0]
