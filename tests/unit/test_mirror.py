@@ -19,6 +19,7 @@ WITHOUT = frozenset(
         "commands/parsing",
         "commands/run_choice",
         "commands/run_options",
+        "commands/search",
         "commands/study",
         "commands/sweep",
         "commands/validation",
