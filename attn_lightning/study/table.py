@@ -95,7 +95,7 @@ def measure_of(metric: str) -> Measure | None:
 
 
 def direction(metric: str) -> tuple[str, str]:
-    """Range of a metric and what is better; `not declared` where `measure_of` knows nothing."""
+    """Range of a metric and what is better; `not declared` where there is no declaration."""
     measure = measure_of(metric)
     return ("-", "not declared") if measure is None else (measure.span, measure.better)
 

@@ -24,6 +24,8 @@ def test_two_processes_leave_one_complete_run(tmp_path, prepared_data):
     environment = {**os.environ, "ATTN_LIGHTNING_CACHE": str(prepared_data), "OMP_NUM_THREADS": "1"}
     result = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
+    # Every process has the metrics of the whole split, and Lightning is told so: it warned of seventy names once.
+    assert "sync_dist" not in result.stderr
     (folder,) = tmp_path.glob("ivat_planted/*")
     record = json.loads((folder / "metrics.json").read_text())
     assert record["status"] == "complete"

@@ -196,6 +196,14 @@ def test_trained_but_not_tested_is_not_complete(tmp_path, fake):
     assert cell_state(metrics.parent, tested, parse).state == "unfinished"
 
 
+@pytest.mark.parametrize(("monitor", "written"), [("val/accuracy", "max"), ("val/log_loss", "min"), ("epoch", "max")])
+def test_a_run_that_wrote_its_direction_down_is_the_one_that_a_study_leaves_to_the_declaration(monitor, written):
+    left = comparable({"run": {"monitor": monitor, "monitor_mode": None}})
+    assert comparable({"run": {"monitor": monitor, "monitor_mode": written}}) == left
+    other = "min" if written == "max" else "max"
+    assert comparable({"run": {"monitor": monitor, "monitor_mode": other}}) != left
+
+
 def test_nothing_is_set_aside_twice_to_one_place_and_empty_folders_go(tmp_path):
     for expected in ("run.set_aside_0", "run.set_aside_1"):
         (tmp_path / "run").mkdir()
