@@ -24,8 +24,6 @@ WITHOUT = frozenset(
         "data/cifar",
         "data/encoding",
         "data/prepared",
-        "evaluation/catalog",
-        "evaluation/family",
         "evaluation/folder",
         "evaluation/prediction",
         "evaluation/runner",
