@@ -13,7 +13,7 @@ from torchmetrics import MetricCollection
 from attn_lightning.errors import ConfigurationError, did_you_mean
 from attn_lightning.metrics.agreement import agreement_metrics
 from attn_lightning.metrics.evidence import evidence_metrics, shortcut_metrics
-from attn_lightning.metrics.measure import Measure, by_name
+from attn_lightning.metrics.measure import MANY, Measure, by_name
 from attn_lightning.metrics.prediction import prediction_metrics
 from attn_lightning.types import AttentionOutput, Batch
 
@@ -25,8 +25,8 @@ MARKS = ("rationale", "shortcut")
 
 TRAINING = by_name(
     (
-        Measure("loss", "objective of the training, mean over the epoch", -float("inf"), float("inf"), False),
-        Measure("task", "task loss of the training, mean over the epoch", -float("inf"), float("inf"), False),
+        Measure("loss", "objective of the training, mean over the epoch", -MANY, MANY, False),
+        Measure("task", "task loss of the training, mean over the epoch", -MANY, MANY, False),
     )
 )
 """What every training logs under `train/`, beside the terms of its methods."""

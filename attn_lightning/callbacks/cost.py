@@ -9,18 +9,17 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from attn_lightning.metrics.measure import Measure, by_name
+from attn_lightning.metrics.measure import MANY, Measure, by_name
 from attn_lightning.types import Batch
 
-_MOST = float("inf")
 COSTS = by_name(
     (
-        Measure("fit_seconds", "from start to end of the fit, validation included", 0.0, _MOST, False, "s"),
-        Measure("train_seconds", "training epochs alone, data loading and logging included", 0.0, _MOST, False, "s"),
-        Measure("step_seconds", "inside training steps: forward, loss, backward, update", 0.0, _MOST, False, "s"),
-        Measure("train_tokens", "real tokens of the training batches, unlabelled ones too", 0.0, _MOST, None, "tokens"),
-        Measure("train_tokens_per_second", "train_tokens over train_seconds", 0.0, _MOST, True, "tokens/s"),
-        Measure("peak_memory_mib", "largest memory of the process, or of the CUDA device", 0.0, _MOST, False, "MiB"),
+        Measure("fit_seconds", "from start to end of the fit, validation included", 0.0, MANY, False, "s"),
+        Measure("train_seconds", "training epochs alone, data loading and logging included", 0.0, MANY, False, "s"),
+        Measure("step_seconds", "inside training steps: forward, loss, backward, update", 0.0, MANY, False, "s"),
+        Measure("train_tokens", "real tokens of the training batches, unlabelled ones too", 0.0, MANY, None, "tokens"),
+        Measure("train_tokens_per_second", "train_tokens over train_seconds", 0.0, MANY, True, "tokens/s"),
+        Measure("peak_memory_mib", "largest memory of the process, or of the CUDA device", 0.0, MANY, False, "MiB"),
     )
 )
 """What a run costs, by name."""

@@ -17,24 +17,13 @@ from attn_lightning.metrics.agreement import JENSEN_SHANNON
 from attn_lightning.metrics.measure import Measure
 from attn_lightning.types import AttentionOutput
 
-PERMUTATION_CHANGE = Measure(
-    "permutation_change", "median change of the prediction when the weights are permuted", uninformative=0.0
-)
 MEASURES = (
     Measure("max_attention", "largest weight of a text", higher_is_better=None),
-    PERMUTATION_CHANGE,
-    JENSEN_SHANNON.called(
-        "adversarial_divergence", "largest divergence of other weights, found by a search, that keep the prediction"
-    ),
-    PERMUTATION_CHANGE.called("uniform_change", "change of the prediction under uniform weights"),
-    PERMUTATION_CHANGE.called("uniform_flip", "share of texts with another class under uniform weights"),
-    Measure(
-        "attention_divergence",
-        "Jensen-Shannon divergence of attention from that of another model",
-        maximum=math.log(2),
-        higher_is_better=None,
-        unit="nats",
-    ),
+    Measure("permutation_change", "median change of the prediction when the weights are permuted", uninformative=0.0),
+    JENSEN_SHANNON.called("adversarial_divergence", "largest divergence found of weights that keep the prediction"),
+    Measure("uniform_change", "change of the prediction under uniform weights", uninformative=0.0),
+    Measure("uniform_flip", "share of texts with another class under uniform weights", uninformative=0.0),
+    Measure("attention_divergence", "Jensen-Shannon divergence from another model", 0.0, math.log(2), None, "nats"),
     Measure("prediction_change", "difference of the prediction from that of another model", higher_is_better=None),
 )
 

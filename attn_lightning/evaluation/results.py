@@ -7,7 +7,6 @@ from typing import Any
 from rich.console import Console
 
 from attn_lightning.console import stdout_console
-from attn_lightning.evaluation.family import Family, Row
 from attn_lightning.evaluation.naming import declared, flat_name, split_measures
 from attn_lightning.evaluation.summary import (
     LINEAR,
@@ -15,11 +14,10 @@ from attn_lightning.evaluation.summary import (
     UNTRAINED,
     Summary,
     as_good,
-    find,
     marks_note,
     number,
     print_skipped,
-    print_summary,
+    sheets,
 )
 from attn_lightning.files import write_text
 from attn_lightning.sheet import Sheet
@@ -68,58 +66,42 @@ def headline_table(record: Mapping[str, Any], summary: Summary | None) -> Sheet:
     Returns:
         A row per metric; fewer than ten where less was measured.
     """
-    controls = [] if summary is None else list(summary.controls)
-    header = ["metric", "model", *controls, UNTRAINED, LINEAR, "better"]
-    found = {**_tested(record), **({} if summary is None else _measured(summary))}
+    found = _tested(record) | ({} if summary is None else _measured(summary))
     chosen = [name for name in HEADLINES if name in found][:NUM_HEADLINES]
-    rows, rivals = [], []
     # Those of the whole test split first; the suite may have been measured on a part of it.
-    for name in sorted(chosen, key=lambda name: not name.startswith("test/")):
-        value, others, comparable = found[name]
+    chosen.sort(key=lambda name: not name.startswith("test/"))
+    beside = [*(() if summary is None else summary.controls), UNTRAINED, LINEAR]
+    columns = [column for column in beside if any(found[name][1].get(column) is not None for name in chosen)]
+    rows, rivals = [], []
+    for name in chosen:
+        value, others, better = found[name]
         measure = declared(name if name.startswith("test/") else f"evaluation/{name}")
         assert measure is not None, "every headline is declared"
-        better = as_good(measure, value, others) if comparable else []
         rivals += better
-        cells = [number(others.get(column)) for column in header[2:-1]]
-        rows.append([name, number(value) + MARK * bool(better), *cells, measure.better])
-    empty = [place for place in range(2, len(header) - 1) if all(row[place] == "-" for row in rows)]
-    kept = [place for place in range(len(header)) if place not in empty]
+        cells = (number(others.get(column)) for column in columns)
+        rows.append((name, number(value) + MARK * bool(better), *cells, measure.better))
     title = f"{record['name']}, seed {record['seed']}, test split" if record else "Evaluation"
-    return Sheet(
-        title,
-        [header[place] for place in kept],
-        [[row[place] for place in kept] for row in rows],
-        dim=[*controls, UNTRAINED, LINEAR],
-        note=marks_note(rivals),
-    )
+    return Sheet(title, ("metric", "model", *columns, "better"), rows, dim=columns, note=marks_note(rivals))
 
 
-_Found = tuple[float | None, dict[str, float | None], bool]
-"""A value, those of the controls by the name of their column, and whether the two can be compared."""
+_Found = tuple[float | None, Mapping[str, float | None], list[str]]
+"""A value, those of the controls by the name of their column, and which of them are as good."""
 
 
 def _tested(record: Mapping[str, Any]) -> dict[str, _Found]:
     linear = record.get("control", {}).get("tfidf_logistic_regression", {})
-    return {
-        name: (value, {LINEAR: linear.get(name.removeprefix("test/"))}, True)
-        for name, value in record.get("test", {}).items()
-    }
+    found: dict[str, _Found] = {}
+    for name, value in record.get("test", {}).items():
+        others, measure = {LINEAR: linear.get(name.removeprefix("test/"))}, declared(name)
+        found[name] = (value, others, [] if measure is None else as_good(measure, value, others))
+    return found
 
 
 def _measured(summary: Summary) -> dict[str, _Found]:
     return {
-        flat_name(family.name, row): (row.value, _beside(summary, family, row), row.metric not in family.uncontrolled)
+        flat_name(family.name, row): (row.value, summary.rivals(family, row), summary.beaten_by(family, row))
         for family in summary.families
         for row in summary.trained.rows.get(family.name, [])
-    }
-
-
-def _beside(summary: Summary, family: Family, row: Row) -> dict[str, float | None]:
-    beside = {name: find(summary.trained, family, row, name) for name in summary.controls}
-    return {
-        **beside,
-        UNTRAINED: find(summary.untrained, family, row, row.explainer),
-        LINEAR: summary.linear.get(row.metric) if family.name == "calibration" else None,
     }
 
 
@@ -185,14 +167,12 @@ def write_results(folder: Path, record: Mapping[str, Any]) -> Path | None:
 
 def print_tables(record: Mapping[str, Any], summary: Summary | None, verbose: bool, console: Console) -> None:
     """Print all tables of a run and its suite, or the headlines alone."""
-    results = results_table(record)
-    if not verbose:
-        if results is not None or summary is not None:
-            console.print(headline_table(record, summary).terminal())
-        if summary is not None:
-            print_skipped(summary, console)
-        return
+    if verbose:
+        tables = [*(() if summary is None else sheets(summary)), results_table(record)]
+    else:
+        tables = [headline_table(record, summary)]
+    for table in tables:
+        if table is not None and table.rows:
+            console.print(table.terminal())
     if summary is not None:
-        print_summary(summary, console)
-    if results is not None:
-        console.print(results.terminal())
+        print_skipped(summary, console)

@@ -17,13 +17,7 @@ from attn_lightning.metrics.selection_features import NUM_FEATURES, selection_fe
 MEASURES = (
     Measure("majority_rate", "share of examples with the most frequent label of the training", higher_is_better=None),
     Measure("shortcut_accuracy", "accuracy of a classifier that sees the selection alone", higher_is_better=False),
-    Measure(
-        "shortcut_gain",
-        "what that classifier has beyond the majority rate",
-        minimum=-1.0,
-        higher_is_better=False,
-        uninformative=0.0,
-    ),
+    Measure("shortcut_gain", "what it has beyond the majority rate", -1.0, 1.0, False, uninformative=0.0),
 )
 
 Probe = Literal["boosting", "logistic"]

@@ -41,11 +41,15 @@ class Summary:
         """The controls that are as good as the row or better; empty for controls and where there is nothing to beat."""
         if row.metric in family.uncontrolled or row.explainer in self.controls:
             return []
-        rivals = {name: find(self.trained, family, row, name) for name in self.controls}
-        rivals[UNTRAINED] = find(self.untrained, family, row, row.explainer)
+        return as_good(family.measures[row.metric], row.value, self.rivals(family, row))
+
+    def rivals(self, family: Family, row: Row) -> dict[str, float | None]:
+        """What the controls have in the place of a row, by their names; None where they have nothing."""
+        found = {name: _find(self.trained, family, row, name) for name in self.controls}
+        found[UNTRAINED] = _find(self.untrained, family, row, row.explainer)
         if row.explainer == MODEL:
-            rivals[LINEAR] = self.linear.get(row.metric)
-        return as_good(family.measures[row.metric], row.value, rivals)
+            found[LINEAR] = self.linear.get(row.metric)
+        return found
 
     def to_json(self) -> dict[str, Any]:
         """Everything, as `summary.json` keeps it."""
@@ -82,7 +86,7 @@ def as_good(measure: Measure, value: float | None, rivals: Mapping[str, float | 
     return [name for name, other in rivals.items() if other is not None and sign * other >= sign * value]
 
 
-def find(findings: Findings, family: Family, row: Row, explainer: str) -> float | None:
+def _find(findings: Findings, family: Family, row: Row, explainer: str) -> float | None:
     """The value that another explainer has in the place of a row; None if there is none."""
     for other in findings.rows.get(family.name, []):
         if (other.metric, other.explainer, dict(other.setting)) == (row.metric, explainer, dict(row.setting)):
@@ -102,13 +106,6 @@ def _describe(measure: Measure) -> dict[str, Any]:
         "unit": measure.unit,
         "uninformative": measure.uninformative,
     }
-
-
-def print_summary(summary: Summary, console: Console) -> None:
-    """The tables of every family, then what was skipped."""
-    for sheet in sheets(summary):
-        console.print(sheet.terminal())
-    print_skipped(summary, console)
 
 
 def print_skipped(summary: Summary, console: Console) -> None:

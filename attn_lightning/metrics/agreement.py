@@ -5,6 +5,7 @@ per example. Values at padding never count. A number is NaN where it is undefine
 constant vector (for the measures that compare orders or deviations), or a score that is not finite.
 """
 
+import math
 from typing import ClassVar
 
 import numpy as np
@@ -17,18 +18,10 @@ from attn_lightning.metrics.measure import Measure
 from attn_lightning.metrics.per_example import BoolArray, FloatArray, PerExampleMetric, to_array
 
 KENDALL = Measure("kendall", "Kendall's tau-b of the two orders of the tokens", -1.0, uninformative=0.0)
-KENDALL_SIGNIFICANT = Measure(
-    "kendall_significant", "share of texts whose two orders are related beyond chance", uninformative=0.05
-)
+KENDALL_SIGNIFICANT = Measure("kendall_significant", "share of texts whose tau is significant", uninformative=0.05)
 SPEARMAN = Measure("spearman", "Spearman's correlation of the ranks of the tokens", -1.0, uninformative=0.0)
 PEARSON = Measure("pearson", "Pearson's correlation of the two scores", -1.0, uninformative=0.0)
-JENSEN_SHANNON = Measure(
-    "jensen_shannon",
-    "Jensen-Shannon divergence of the two scores, each divided by its sum",
-    maximum=float(np.log(2)),
-    higher_is_better=False,
-    unit="nats",
-)
+JENSEN_SHANNON = Measure("jensen_shannon", "divergence of the two scores' shares", 0.0, math.log(2), False, "nats")
 TOP_K_OVERLAP = Measure("top_k_overlap", "share of the k highest tokens that both scores have in common")
 MEASURES = (KENDALL, KENDALL_SIGNIFICANT, SPEARMAN, PEARSON, JENSEN_SHANNON, TOP_K_OVERLAP)
 """What `agreement` gives."""

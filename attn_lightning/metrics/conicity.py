@@ -10,12 +10,8 @@ from torch.nn import functional
 from attn_lightning.metrics.measure import Measure
 from attn_lightning.numerics import at_least_float32
 
-CONICITY = Measure(
-    "conicity", "mean cosine of a text's hidden states to their mean", minimum=-1.0, higher_is_better=False
-)
-ABSOLUTE_CONICITY = Measure(
-    "absolute_conicity", "mean absolute cosine of a text's hidden states to their mean", higher_is_better=False
-)
+CONICITY = Measure("conicity", "mean cosine of a text's states to their mean", -1.0, higher_is_better=False)
+ABSOLUTE_CONICITY = Measure("absolute_conicity", "mean |cosine| of states to their mean", higher_is_better=False)
 
 
 def conicity(hidden: Tensor, mask: Tensor, *, absolute: bool = False) -> Tensor:

@@ -15,11 +15,7 @@ from attn_lightning.metrics.selective import OUTCOMES, outcomes
 EVIDENCE_HIT = TOP_1_HIT.called("evidence_hit", "share of texts whose most attended token is in the rationale")
 EVIDENCE_MASS = RATIONALE_MASS.called("evidence_mass", "attention on the rationale, of 1 in all")
 SHORTCUT_USE = Measure("shortcut_use", "attention on the planted shortcut words, of 1 in all", higher_is_better=False)
-SHORTCUT_FOLLOW = Measure(
-    "shortcut_follow",
-    "share of texts with a misleading shortcut word whose prediction is the class of that word",
-    higher_is_better=False,
-)
+SHORTCUT_FOLLOW = Measure("shortcut_follow", "share of misleading shortcut words that are followed", 0.0, 1.0, False)
 
 
 class EvidenceHit(PerExampleMetric):

@@ -13,43 +13,16 @@ from numpy.typing import NDArray
 from attn_lightning.metrics.measure import Measure
 from attn_lightning.metrics.per_example import BoolArray, FloatArray
 
-COMPREHENSIVENESS = Measure(
-    "comprehensiveness", "probability that the prediction loses without the top tokens", minimum=-1.0
-)
-SUFFICIENCY = Measure(
-    "sufficiency",
-    "probability that the prediction loses with the top tokens alone",
-    minimum=-1.0,
-    higher_is_better=False,
-)
-AOPC_COMPREHENSIVENESS = COMPREHENSIVENESS.called(
-    "aopc_comprehensiveness", "mean over the bins of what the prediction loses without the top tokens"
-)
-AOPC_SUFFICIENCY = SUFFICIENCY.called(
-    "aopc_sufficiency", "mean over the bins of what the prediction loses with the top tokens alone"
-)
-SOFT_COMPREHENSIVENESS = Measure(
-    "soft_comprehensiveness", "share of the prediction that is lost when words fade the more, the higher they score"
-)
-# Unlike ERASER's sufficiency, which is a loss: the authors of the soft scores turned it round.
-SOFT_SUFFICIENCY = Measure(
-    "soft_sufficiency", "share of the prediction that is kept when words fade the more, the lower they score"
-)
-DECISION_FLIP = Measure(
-    "decision_flip",
-    "share of the tokens, top ones first, that must lose their attention until the class changes",
-    higher_is_better=False,
-)
-POST_HOC_ACCURACY = Measure("post_hoc_accuracy", "share of texts whose top tokens alone give the same class")
 MEASURES = (
-    COMPREHENSIVENESS,
-    SUFFICIENCY,
-    AOPC_COMPREHENSIVENESS,
-    AOPC_SUFFICIENCY,
-    SOFT_COMPREHENSIVENESS,
-    SOFT_SUFFICIENCY,
-    DECISION_FLIP,
-    POST_HOC_ACCURACY,
+    Measure("comprehensiveness", "probability that the prediction loses without the top tokens", -1.0),
+    Measure("sufficiency", "probability that the prediction loses with the top tokens alone", -1.0, 1.0, False),
+    Measure("aopc_comprehensiveness", "mean of comprehensiveness over the bins", -1.0),
+    Measure("aopc_sufficiency", "mean of sufficiency over the bins", -1.0, 1.0, False),
+    Measure("soft_comprehensiveness", "share of the prediction that is lost where the top words fade"),
+    # Unlike ERASER's sufficiency, which is a loss: the authors of the soft scores turned it round.
+    Measure("soft_sufficiency", "share of the prediction that is kept where all but the top words fade"),
+    Measure("decision_flip", "share of top tokens to remove until the class changes", higher_is_better=False),
+    Measure("post_hoc_accuracy", "share of texts whose top tokens alone give the same class"),
 )
 
 BINS = (0.01, 0.05, 0.1, 0.2, 0.5)

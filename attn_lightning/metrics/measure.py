@@ -6,6 +6,9 @@ A metric is added in its file of this room, function and declaration together, a
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+MANY = float("inf")
+"""The maximum of what has none."""
+
 
 @dataclass(frozen=True)
 class Measure:
@@ -53,23 +56,12 @@ class Measure:
 
     def over_examples(self) -> tuple["Measure", "Measure", "Measure"]:
         """`<name>_mean`, `<name>_std` and `<name>_n_valid`, where this is one number per example."""
+        # The widest spread has half of the examples at either end.
+        spread = (self.maximum - self.minimum) / 2
         return (
             self.called(f"{self.name}_mean"),
-            Measure(
-                f"{self.name}_std",
-                f"standard deviation over examples: {self.meaning}",
-                # The widest spread has half of the examples at either end.
-                maximum=(self.maximum - self.minimum) / 2,
-                higher_is_better=None,
-                unit=self.unit,
-            ),
-            Measure(
-                f"{self.name}_n_valid",
-                f"number of examples for which there is a value: {self.meaning}",
-                maximum=float("inf"),
-                higher_is_better=None,
-                unit="examples",
-            ),
+            Measure(f"{self.name}_std", f"standard deviation: {self.meaning}", 0.0, spread, None, self.unit),
+            Measure(f"{self.name}_n_valid", f"examples with a value: {self.meaning}", 0.0, MANY, None, "examples"),
         )
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attn_lightning.metrics.agreement import distribution, top_k
-from attn_lightning.metrics.measure import Measure
+from attn_lightning.metrics.measure import MANY, Measure
 from attn_lightning.metrics.per_example import BoolArray, FloatArray
 
 IntArray = NDArray[np.integer[Any]]
@@ -33,7 +33,7 @@ MEASURES = (
     Measure("iou_f1_micro", "F1 of the spans that overlap a marked span enough, counted over all texts together"),
     RATIONALE_MASS,
     TOP_1_HIT,
-    Measure("k", "how many tokens a hard rationale has", 1.0, float("inf"), None, "tokens"),
+    Measure("k", "how many tokens a hard rationale has", 1.0, MANY, None, "tokens"),
 )
 
 

@@ -10,19 +10,12 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibratio
 from torchmetrics.functional.classification import binary_auroc, binary_average_precision
 from torchmetrics.utilities.data import dim_zero_cat
 
-from attn_lightning.metrics.measure import Measure
+from attn_lightning.metrics.measure import MANY, Measure
 
 ACCURACY = Measure("accuracy", "share of right predictions")
 F1 = Measure("f1", "F1 of class 1, for two classes")
 MACRO_F1 = Measure("macro_f1", "mean of the F1 of all classes")
-LOG_LOSS = Measure(
-    "log_loss",
-    "mean negative logarithm of the label's probability",
-    maximum=float("inf"),
-    higher_is_better=False,
-    unit="nats",
-)
-ECE = Measure("ece", "expected calibration error: how far stated confidence is from accuracy", higher_is_better=False)
+LOG_LOSS = Measure("log_loss", "mean negative logarithm of the label's probability", 0.0, MANY, False, "nats")
 MEASURES = (
     ACCURACY,
     F1,
@@ -30,7 +23,7 @@ MEASURES = (
     Measure("auroc", "area under the ROC curve", uninformative=0.5),
     Measure("average_precision", "average precision of the ranking by probability"),
     LOG_LOSS,
-    ECE,
+    Measure("ece", "expected calibration error: how far stated confidence is from accuracy", higher_is_better=False),
 )
 """What `PredictionMetrics` gives; `f1` for two classes only."""
 

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attn_lightning.metrics.agreement import distribution
-from attn_lightning.metrics.measure import Measure
+from attn_lightning.metrics.measure import MANY, Measure
 from attn_lightning.metrics.per_example import BoolArray, FloatArray
 from attn_lightning.metrics.plausibility import RATIONALE_MASS, top_1_hit
 from attn_lightning.metrics.prediction import ACCURACY
@@ -42,13 +42,7 @@ FTPF rises as FFPF falls; that is why controls, which share the predictions of t
 
 INTERPRETABILITY = Measure("interpretability", "share of right predictions with the top weight on the rationale")
 EVIDENCE_WEIGHT = RATIONALE_MASS.called("evidence_weight", "share of the weight that lies on the rationale")
-DOMINANT = Measure(
-    "dominant",
-    "number of examples in which one segment has at least half of all weight",
-    maximum=float("inf"),
-    higher_is_better=None,
-    unit="examples",
-)
+DOMINANT = Measure("dominant", "examples where one segment has half of all weight", 0.0, MANY, None, "examples")
 MEASURES = (*OUTCOMES, ACCURACY, INTERPRETABILITY, EVIDENCE_WEIGHT, DOMINANT)
 
 

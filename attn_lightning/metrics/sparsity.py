@@ -11,7 +11,7 @@ import numpy as np
 from scipy import special
 
 from attn_lightning.metrics.agreement import distribution
-from attn_lightning.metrics.measure import Measure
+from attn_lightning.metrics.measure import MANY, Measure
 from attn_lightning.metrics.per_example import BoolArray, FloatArray
 
 
@@ -125,17 +125,12 @@ def gini(weights: FloatArray, mask: BoolArray) -> FloatArray:
 
 
 # Neither direction is better: sparse weights are easy to read, and they can be wrong.
-_MANY = float("inf")
 MEASURES: Mapping[Measure, Callable[[FloatArray, BoolArray], FloatArray]] = {
-    Measure("entropy", "Shannon entropy of the weights", 0.0, _MANY, None, "bits"): entropy_bits,
+    Measure("entropy", "Shannon entropy of the weights", 0.0, MANY, None, "bits"): entropy_bits,
     Measure("relative_entropy", "entropy of the weights over that of uniform ones", 0.0, 1.0, None): relative_entropy,
-    Measure(
-        "effective_length", "number of tokens over which uniform weights are spread as far", 1.0, _MANY, None, "tokens"
-    ): effective_length,
-    Measure(
-        "num_above_0.01", "number of tokens with more than 1 % of the weight", 0.0, _MANY, None, "tokens"
-    ): num_above,
-    Measure("support_size", "number of tokens whose weight is not 0", 1.0, _MANY, None, "tokens"): support_size,
+    Measure("effective_length", "tokens with the same entropy if uniform", 1.0, MANY, None, "tokens"): effective_length,
+    Measure("num_above_0.01", "tokens with over 1 % of the weight", 0.0, MANY, None, "tokens"): num_above,
+    Measure("support_size", "tokens whose weight is not 0", 1.0, MANY, None, "tokens"): support_size,
     Measure("one_hot_distance", "distance to all weight on the highest token", 0.0, 1.0, None): one_hot_distance,
     Measure("gini", "Gini coefficient: 0 for uniform weights, near 1 for one token alone", 0.0, 1.0, None): gini,
 }

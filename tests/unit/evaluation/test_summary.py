@@ -9,8 +9,9 @@ from rich.console import Console
 
 from attn_lightning.evaluation.family import MODEL, Family, Row
 from attn_lightning.evaluation.naming import flat_name
+from attn_lightning.evaluation.results import print_tables
 from attn_lightning.evaluation.suite import Findings
-from attn_lightning.evaluation.summary import Summary, print_summary, summary_markdown
+from attn_lightning.evaluation.summary import Summary, summary_markdown
 from attn_lightning.metrics.measure import Measure, by_name
 
 
@@ -106,7 +107,7 @@ def test_the_summary_is_json_without_infinities():
 
 def shown(found):
     out = io.StringIO()
-    print_summary(found, Console(file=out, width=200))
+    print_tables({}, found, True, Console(file=out, width=200))
     return out.getvalue()
 
 
