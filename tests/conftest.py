@@ -29,6 +29,7 @@ TINY = (
     "--model.backbone.encoder.hidden_size=4",
     "--trainer.max_epochs=2",
     "--trainer.accelerator=cpu",
+    "--run.report=false",
 )
 """Options that make a run on planted data take about a second."""
 

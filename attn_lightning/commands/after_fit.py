@@ -6,6 +6,7 @@ from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, Trainer
 
 from attn_lightning.callbacks.run_record import RunRecord
+from attn_lightning.commands.report import report_in_place
 from attn_lightning.commands.wandb_run import log_evaluation
 from attn_lightning.console import stdout_console
 from attn_lightning.evaluation.catalog import chosen_explainers, chosen_families
@@ -50,6 +51,8 @@ class AfterFit:
             if (results := write_results(folder, record)) is not None:
                 self.tables.insert(0, results)
             print_results(folder, record, summary, tables=self.tables, verbose=self.options.verbose)
+            if self.options.report:
+                report_in_place(folder, figures=False)
 
     def _measure(self) -> Summary | None:
         """Test and evaluate; gives what the suite found, None without one."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from attn_lightning.console import printable
-from attn_lightning.errors import ConfigurationError
+from attn_lightning.errors import AttnLightningError, ConfigurationError
 
 FOLDER = "report"
 
@@ -84,6 +84,29 @@ def report_command(arguments: Sequence[str]) -> int:
         print(f"note: {printable(note)}")
     print(f"report: {page}", flush=True)
     return 1 if unread else 0
+
+
+def report_in_place(folder: Path, figures: bool) -> None:
+    """Write the report of a run or a study into its folder, and print where it is.
+
+    What makes a report impossible is one line: it must not take the results of a long run with it.
+
+    Args:
+        folder: of the run or the study.
+        figures: draw figures as files too, which takes longer than the page.
+    """
+    # Loaded here because a run without a report should not wait for it.
+    from attn_lightning.report.page import ReportOptions, read_sources, write_page
+
+    try:
+        sources = read_sources([folder])
+        page = write_page(sources, folder / FOLDER, ReportOptions(figures=figures))
+    except AttnLightningError as error:
+        print(f"no report: {printable(str(error))}", flush=True)
+        return
+    for note in sources.notes:
+        print(f"note: {printable(note)}")
+    print(f"report: {page}", flush=True)
 
 
 def folder_of(name: str, root: Path) -> Path:

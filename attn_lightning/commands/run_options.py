@@ -33,6 +33,7 @@ class RunOptions:
         monitor: the validation metric that decides which epoch is kept: `val/accuracy`, `val/log_loss`, ...;
             `train/loss`; `epoch` keeps the last.
         monitor_mode: whether more of it is better (max) or less (min); as declared for the metric by default.
+        report: write the page `report/report.html` into the run folder at the end, from what the run has recorded.
         verbose: print all tables of the suite and a line for each of its parts; `--verbose` says the same.
         wandb: also log to Weights & Biases; `WANDB_MODE=offline` needs no account and no network.
         wandb_project: its project.
@@ -53,6 +54,7 @@ class RunOptions:
     suite_explainers: str = FAST_EXPLAINERS
     monitor: str = "val/accuracy"
     monitor_mode: Literal["max", "min"] | None = None
+    report: bool = True
     verbose: bool = False
     wandb: bool = False
     wandb_project: str = "attn_lightning"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from attn_lightning.commands.report import report_in_place
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.study.configuration import STUDIES, find_study, read_study
 from attn_lightning.study.expansion import Cell, expand
@@ -37,6 +38,12 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
         "`<!-- end -->`, or at its end where these are missing",
     )
     parser.add_argument("--retry-failed", action="store_true", help="run failed cells again; their folders are kept")
+    parser.add_argument(
+        "--report",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="write the page `report/report.html` with tables and figures into the folder of the study at the end",
+    )
     options = parser.parse_args(arguments)
     if options.dry_run and options.publish:
         raise ConfigurationError("Expected `--publish` without `--dry-run`, which measures nothing; leave one out.")
@@ -69,7 +76,10 @@ def study_command(arguments: Sequence[str]) -> int:
         return 0
     if not options.table:
         run.run(options.jobs, options.retry_failed)
-    return run.show(_command(options.study), options.publish)
+    code = run.show(_command(options.study), options.publish)
+    if options.report:
+        report_in_place(run.root, figures=True)
+    return code
 
 
 def _command(study: str) -> str:

@@ -16,6 +16,9 @@ _LONGEST_NAME = 120
 _CONTROLS = ("run.control", "run.suite_untrained")
 """They do not depend on the training: one run of a configuration measures them, unless the study says otherwise."""
 
+_WITH_THE_STUDY = ("run.report",)
+"""What a study does once, at its end, for all of its runs."""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -71,7 +74,8 @@ class Cell:
     def arguments(self, root: Path) -> list[str]:
         """The command line after `python -m attn_lightning`."""
         chosen = {name for name, _ in self.overrides}
-        left_out = [] if self.control else [option for option in _CONTROLS if option not in chosen]
+        unneeded = (*_WITH_THE_STUDY, *(() if self.control else _CONTROLS))
+        left_out = [option for option in unneeded if option not in chosen]
         return [
             "fit",
             "--config",

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from attn_lightning.commands.report import folder_of, report_command
+from attn_lightning.commands.report import folder_of, report_command, report_in_place
 from attn_lightning.errors import ConfigurationError
 
 
@@ -75,3 +75,20 @@ def test_a_study_is_found_by_name_and_by_file(run, tmp_path):
     assert str(folder_of("nothing", root)) == "nothing"
     shutil.rmtree(root)
     assert str(folder_of("ivat_mine", root)) == "ivat_mine"
+
+
+def test_a_report_at_the_end_of_a_run_lies_in_its_folder(run, capsys):
+    folder = run()
+    report_in_place(folder, figures=False)
+    assert capsys.readouterr().out.splitlines()[-1] == f"report: {folder / 'report' / 'report.html'}"
+    assert (folder / "report" / "report.html").is_file()
+
+
+def test_a_report_that_cannot_be_made_is_a_line_and_no_error(run, capsys):
+    folder = run()
+    (folder / "report").write_text("a file")
+    report_in_place(folder, figures=False)
+    report_in_place(folder.parent.parent / "nowhere", figures=False)
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 2
+    assert all(line.startswith("no report: Expected ") for line in printed)

@@ -55,6 +55,7 @@ def test_a_cell_is_an_ordinary_command(folder):
         "--run.root=runs/tried",
         "--run.name=iat_planted",
         "--run.version=seed_7",
+        "--run.report=false",
         "--trainer.max_epochs=2",
         "--trainer.precision=null",
         "--method.epsilon=5",
