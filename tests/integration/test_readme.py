@@ -165,7 +165,8 @@ def test_the_table_of_methods_is_complete():
 
 
 def test_the_papers_of_every_method_are_cited():
-    cited = set(re.findall(LINK, section("## How to cite")))
+    listed = re.sub(r"arXiv:([\d.]+\d)", r"https://arxiv.org/abs/\1", section("## How to cite"))
+    cited = set(re.findall(LINK, listed))
     for name in methods.__all__:
         source = re.search(r"Source:\n(.*?)\n\n", inspect.getdoc(getattr(methods, name)) or "", re.DOTALL)
         links = set(re.findall(LINK, source[1])) if source else set()
