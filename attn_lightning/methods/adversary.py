@@ -77,6 +77,9 @@ class ModelConsistentAdversary(Method):
         divergence_weight: lambda, the price of attention that is like the base's, 0 or more; 0 is plain imitation.
         base_checkpoint: checkpoint of the base model, such as RUN/checkpoints/best.ckpt of a vanilla run; required.
 
+    Attributes:
+        base: the model that is imitated, there while a Trainer trains.
+
     Raises:
         ConfigurationError: an argument is out of its range, or there is no base model that fits.
     """
@@ -93,12 +96,12 @@ class ModelConsistentAdversary(Method):
             )
         self.divergence_weight = divergence_weight
         self.base_checkpoint = None if base_checkpoint is None else Path(base_checkpoint)
-        self._base: Backbone | None = None
+        self.base: Backbone | None = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Load the base model."""
         if self.weight > 0:
-            self._base = base_model(self._existing_checkpoint(), pl_module)
+            self.base = base_model(self._existing_checkpoint(), pl_module)
 
     def _existing_checkpoint(self) -> Path:
         if self.base_checkpoint is None or not self.base_checkpoint.is_file():
@@ -111,18 +114,18 @@ class ModelConsistentAdversary(Method):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let the base model go."""
-        self._base = None
+        self.base = None
 
     def task_loss(self, step: TrainStep) -> Tensor | None:
         """(B,) objective that replaces the task loss."""
         if self.weight == 0:
             return None
-        if self._base is None:
+        if self.base is None:
             raise ConfigurationError(
                 "Expected ModelConsistentAdversary to have loaded a base model, but it has none; train by a Trainer."
             )
         with torch.no_grad():
-            base = self._base(step.batch.tokens, step.batch.mask)
+            base = self.base(step.batch.tokens, step.batch.mask)
         return self.weight * imitation_loss(step.output, base, self.divergence_weight)
 
 

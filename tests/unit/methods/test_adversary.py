@@ -95,7 +95,7 @@ class Watch(ModelCheckpoint):
         self.found: list[Any] = []
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        self.found.append(self.method._base)
+        self.found.append(self.method.base)
 
 
 def test_the_base_model_is_that_of_the_checkpoint_and_does_not_learn(base: Path) -> None:
@@ -109,7 +109,7 @@ def test_the_base_model_is_that_of_the_checkpoint_and_does_not_learn(base: Path)
     for name, value in kept.state_dict().items():
         assert torch.equal(value, stored[f"backbone.{name}"])
     assert not torch.equal(module.backbone.state_dict()["classifier.weight"], stored["backbone.classifier.weight"])  # type: ignore[union-attr]
-    assert method._base is None, "the base model is let go after the training"
+    assert method.base is None, "the base model is let go after the training"
 
 
 def test_weight_zero_is_the_baseline_and_needs_no_base(base: Path) -> None:
