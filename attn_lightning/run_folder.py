@@ -2,6 +2,8 @@
 
 <root>/<name>/<version>/
     config.yaml  metrics.json  metrics.csv  predictions.parquet  checkpoints/{best,last}.ckpt
+    results.md                     the table of its test for people
+    evaluation/<model>-<data>/     what the suite found; its `tables.md` is for people
     evaluations/<command>_<k>/     what later `test` and `validate` calls wrote
 """
 
