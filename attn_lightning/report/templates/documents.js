@@ -134,7 +134,7 @@ function listRow(place) {
     on: { click: () => choose(place) },
   },
   el("div", { class: "head" },
-    el("span", { class: "id" }, `#${docs.rows[i]}`), verdict(docs, i),
+    el("span", { class: "id" }, `#${docs.rows[i]}`), verdict(docs, i, j !== undefined),
     j === undefined ? null : verdict(view.right.docs, j, true),
     Number.isFinite(differs) ? el("span", { class: "differs" }, `Δ ${differs.toFixed(2)}`) : null),
   el("div", { class: "excerpt", dir: "auto" }, excerpt(docs, i, explainer)));

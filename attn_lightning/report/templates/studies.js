@@ -65,7 +65,7 @@ function detailed(one, study) {
 
 function trade(study, group, metrics) {
   const list = tablesOf(study, group), state = { x: metrics[0], y: metrics[Math.min(1, metrics.length - 1)] };
-  const wanted = metrics.find((key) => /comprehensiveness|auprc|token_f1|mass|kendall|ftpt/.test(key));
+  const wanted = ["comprehensiveness", "auprc", "token_f1", "mass", "ftpt", "kendall"].map((part) => metrics.find((key) => key.includes(part))).find(Boolean);
   if (wanted) state.y = wanted;
   const drawing = el("div");
   const at = (key, method) => rowOf(list.find((one) => one.metric === key), method) || {};
