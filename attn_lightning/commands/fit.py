@@ -32,6 +32,17 @@ from attn_lightning.evaluation.results import print_results
 from attn_lightning.methods.base import Method
 from attn_lightning.module import AttentionModule
 
+_HEADS = {
+    "fit": (
+        "fit --config METHOD_DATA",
+        "Train, keep the best epoch, test it and leave a complete run folder. The other options change the experiment "
+        "that `--config` names, in any order.",
+    ),
+    "validate": ("validate --ckpt_path FILE", "Measure a checkpoint on the validation split."),
+    "test": ("test --ckpt_path FILE", "Measure a checkpoint on the test split."),
+}
+"""What the help of each command opens with."""
+
 
 class AttentionCLI(LightningCLI):
     """LightningCLI with the `method` slot and one folder per run."""
@@ -79,7 +90,15 @@ class AttentionCLI(LightningCLI):
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Abbreviated options are typos here: `--trainer.max_epoch` must not pass for `max_epochs`."""
-        return super().init_parser(**{"allow_abbrev": False, **kwargs})
+        parser = self.parser_class(allow_abbrev=False, **kwargs)
+        parser.add_argument(
+            "-c",
+            "--config",
+            action="config",
+            help="An experiment, METHOD_DATA such as ivat_imdb (`python -m attn_lightning experiments` lists them), or "
+            "the path of a YAML file. Of several the later one wins.",
+        )
+        return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the method slot and the run options."""
@@ -95,6 +114,8 @@ class AttentionCLI(LightningCLI):
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         """Our table is printed instead of Lightning's."""
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        assert isinstance(parser, OneLineErrorParser)
+        parser.name_groups(*_HEADS[subcommand])
         if subcommand != "fit":
             parser.set_defaults({"verbose": False})
         return parser
@@ -226,6 +247,8 @@ def training_command(arguments: Sequence[str]) -> int:
 
 def _quiet_libraries() -> None:
     """Hide advertisements and device listings; warnings about the user's own settings stay."""
+    # Lightning calls jsonargparse in ways that its next version will not know: nothing that a user could change.
+    warnings.filterwarnings("ignore", category=DeprecationWarning, module="lightning.pytorch.cli")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint need to be provided.*")

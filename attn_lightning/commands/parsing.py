@@ -1,10 +1,9 @@
-"""What `fit`, `validate` and `test` do with the command line around jsonargparse: files, help and errors."""
+"""The parser of `fit`, `validate` and `test`: its help and its errors, which jsonargparse has its own ideas of."""
 
-import argparse
 import inspect
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -12,12 +11,13 @@ from jsonargparse import ArgumentParser, Namespace, _typehints
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser
 
-from attn_lightning import data, methods  # noqa: F401  (their classes are found by short names)
+from attn_lightning import data, methods  # noqa: F401  (their classes are found by short names, as ProbeSet is)
 from attn_lightning.backbone.encoders import Encoder
 from attn_lightning.backbone.normalizers import Normalizer
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.backbone.scorers import Scorer
 from attn_lightning.backbone.segments import FocusNetwork, SegmentClassifier
+from attn_lightning.callbacks.probe_set import ProbeSet  # noqa: F401
 from attn_lightning.commands.arguments import values_of
 from attn_lightning.data.embeddings import Embeddings
 from attn_lightning.errors import did_you_mean
@@ -35,8 +35,34 @@ _PARTS: tuple[tuple[str, type], ...] = (
 """The help options beside those of method and data, and the classes they are about."""
 
 
+_GROUPS = {
+    "trainer": "trainer (how long and on what is trained; options of Lightning's Trainer)",
+    "model": "model (the network, its loss and its optimizer)",
+    "data": "data (what is learned; `--data.help IMDB` lists the options of one)",
+    "method": "method (how it is trained; `--method.help AttentionIVAT` describes one and lists its options)",
+    "run": "run (where it is kept and what is measured after the training)",
+    **dict.fromkeys(("fit", "validate", "test"), "checkpoint"),
+}
+"""Titles of the groups of options; those of jsonargparse are the first lines of docstrings."""
+
+
 class OneLineErrorParser(LightningArgumentParser):
     """Prints the error, the nearest option and how to get help, without pages of usage before it."""
+
+    commands: Mapping[str, ArgumentParser] = {}
+
+    def add_subcommands(self, *arguments: Any, **options: Any) -> Any:
+        """As jsonargparse does, and keep the parsers of the commands for the hints of errors."""
+        action = super().add_subcommands(*arguments, **options)
+        self.commands = action.choices
+        return action
+
+    def name_groups(self, usage: str, description: str) -> None:
+        """Give the help of a command its head and every group of options a title that says what it is for."""
+        self.usage = f"python -m attn_lightning {usage} [--OPTION=VALUE ...]"
+        self.description = description
+        for name, group in (self.groups or {}).items():
+            group.title = _GROUPS[name]
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Exit with code 2."""
@@ -63,12 +89,9 @@ class OneLineErrorParser(LightningArgumentParser):
 
 
 def _options_of(parser: ArgumentParser) -> set[str]:
-    """Names of what a parser and its subcommands accept, without the command."""
-    names = {action.dest for action in parser._actions}
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            names.update(*(_options_of(below) for below in action.choices.values()))
-    return names
+    """Names of what a parser and its commands accept, without those of classes that could be chosen."""
+    names = {name for name in parser.get_defaults(skip_validation=True).keys() if "init_args" not in name}  # noqa: SIM118
+    return names.union(*map(_options_of, getattr(parser, "commands", {}).values()))
 
 
 def _nearest_of_unrecognized(message: str, parser: ArgumentParser) -> str:
@@ -122,6 +145,8 @@ def class_change_resets_arguments() -> Iterator[None]:
     jsonargparse keeps arguments of the same name when another `class_path` is chosen: after
     `--method EntropyPenalty` over a configuration of another method, that one's `weight` would survive in silence.
     """
+    # The one private name of jsonargparse that is replaced: neither its settings nor a method of the parser say what is
+    # kept (jsonargparse 4.53, `adapt_class_type` calls this function of its module).
     original: Any = _typehints.discard_init_args_on_class_path_change
 
     def discard_all(parser_or_action: Any, previous: Any, value: Any) -> None:

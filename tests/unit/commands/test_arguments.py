@@ -5,7 +5,7 @@ import itertools
 import pytest
 import yaml
 
-from attn_lightning.commands.arguments import experiment_name, prepared, spelled_out
+from attn_lightning.commands.arguments import experiment_name, prepared, spelled_out, with_checkpoint_config
 from attn_lightning.errors import ConfigurationError
 
 
@@ -119,3 +119,22 @@ def test_verbose_stands_for_the_option_of_the_run_in_fit_alone():
     assert spelled_out(["fit", "--verbose", "--run.name=a"]) == ["fit", "--run.verbose=true", "--run.name=a"]
     assert spelled_out(("test", "--verbose", "true")) == ["test", "--verbose", "true"]
     assert spelled_out([]) == []
+
+
+def test_a_checkpoint_brings_its_configuration(finished):
+    path = finished / "checkpoints" / "best.ckpt"
+    for given in ([f"--ckpt_path={path}"], ["--ckpt_path", str(path)]):
+        arguments = with_checkpoint_config(["test", *given])
+        assert arguments[:3] == ["test", "--config", str(finished / "config.yaml")]
+        assert "--run.name=ivat_planted" in arguments
+        assert arguments[-len(given) :] == given
+
+
+def test_no_checkpoint_nothing_changed():
+    for arguments in (["fit"], ["fit", "--ckpt_path=last"], ["fit", "--config", "a.yaml"]):
+        assert with_checkpoint_config(arguments) == arguments
+
+
+def test_model_options_are_refused_before_the_checkpoint_is_read():
+    with pytest.raises(ConfigurationError, match=r"--model\.learning_rate"):
+        with_checkpoint_config(["test", "--ckpt_path=none.ckpt", "--model.learning_rate", "1"])

@@ -1,0 +1,75 @@
+"""Help and errors of the training commands."""
+
+import re
+
+import pytest
+import yaml
+
+from attn_lightning.commands.parsing import class_change_resets_arguments
+
+
+@pytest.fixture(scope="module")
+def helps(cli):
+    found = {command: cli(command, "--help") for command in ("fit", "test")}
+    assert all(outcome.code == 0 and not outcome.err for outcome in found.values())
+    return {command: outcome.out for command, outcome in found.items()}
+
+
+def test_the_help_names_the_program_and_how_it_is_called(helps):
+    assert helps["fit"].startswith("usage: python -m attn_lightning fit --config METHOD_DATA [--OPTION=VALUE ...]\n")
+    assert helps["test"].startswith("usage: python -m attn_lightning test --ckpt_path FILE [--OPTION=VALUE ...]\n")
+    for text in helps.values():
+        assert not re.search(r"__main__|<function|<lambda>| object at 0x|Deprecat", text)
+
+
+def test_the_help_is_grouped_by_what_options_are_for(helps):
+    titles = re.findall(r"^(\w+)(?: \(.*\))?:$", helps["fit"], re.MULTILINE)
+    assert titles == ["options", "trainer", "model", "data", "method", "run", "checkpoint"]
+    for group, option in (("trainer", "--trainer.max_epochs"), ("run", "--run.root"), ("checkpoint", "--ckpt_path")):
+        below = helps["fit"].split(f"\n{group}")[1].split("):\n")[-1 if group == "checkpoint" else 1]
+        assert option in below
+
+
+@pytest.mark.parametrize(
+    ("options", "hint"),
+    [
+        (["--trainer.max_epoch=3"], "Did you mean trainer.max_epochs?"),
+        (["--method=AttentionVAT", "--method.epsilonn=3"], "Did you mean epsilon?"),
+        (["--method=AttentionVATT"], "Did you mean AttentionVAT?"),
+        (["--data.max_lenght=3"], "Did you mean max_length?"),
+    ],
+)
+def test_a_misspelled_option_comes_with_the_nearest(cli, options, hint):
+    outcome = cli("fit", "--data=Planted", *options)
+    assert outcome.code == 2
+    assert hint in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+def test_the_card_of_a_class_comes_before_its_options(cli):
+    outcome = cli("fit", "--model.backbone.normalizer.help", "Sparsemax")
+    assert outcome.code == 0
+    assert outcome.out.startswith("Sparsemax: ")
+
+
+def test_a_change_of_class_starts_from_its_own_defaults(cli):
+    options = ["--method=AttentionIVAT", "--method.weight=0.25", "--method=AttentionAT", "--method.epsilon=3"]
+    outcome = cli("fit", "--data=Planted", *options, "--print_config")
+    assert outcome.code == 0, outcome.err
+    found = yaml.safe_load(outcome.out)["method"]["init_args"]
+    assert (found["weight"], found["epsilon"]) == (1.0, 3.0)
+
+
+def test_the_same_class_again_keeps_its_arguments(cli):
+    options = ["--method=AttentionAT", "--method.weight=0.25", "--method=AttentionAT", "--print_config"]
+    outcome = cli("fit", "--data=Planted", *options)
+    assert yaml.safe_load(outcome.out)["method"]["init_args"]["weight"] == 0.25
+
+
+def test_the_patch_is_taken_back():
+    from jsonargparse import _typehints
+
+    before = _typehints.discard_init_args_on_class_path_change
+    with pytest.raises(ZeroDivisionError), class_change_resets_arguments():
+        raise ZeroDivisionError
+    assert _typehints.discard_init_args_on_class_path_change is before

@@ -1,0 +1,54 @@
+"""What `fit` would run, without running it."""
+
+import pytest
+
+from attn_lightning.commands.validation import Validator
+from attn_lightning.errors import ConfigurationError
+
+
+@pytest.fixture(scope="module")
+def validator():
+    return Validator()
+
+
+def test_a_command_becomes_its_whole_configuration(validator):
+    config = validator.parse(["fit", "--data.max_length=9", "--data=Planted", "--method=AttentionAT"])
+    assert config["data"]["init_args"]["max_length"] == 9
+    assert config["method"]["init_args"]["weight"] == 1.0
+    assert config["seed_everything"] == 0
+
+
+def test_callbacks_of_the_package_are_found_by_their_name(validator):
+    options = ["--trainer.callbacks+=ProbeSet", "--trainer.callbacks.suite=plausibility"]
+    (callback,) = validator.parse(["fit", "--data=Planted", *options])["trainer"]["callbacks"]
+    assert callback["init_args"]["suite"] == "plausibility"
+
+
+def test_one_command_leaves_nothing_to_the_next(validator):
+    validator.parse(["fit", "--data=Planted", "--method=AttentionAT", "--seed_everything=3"])
+    config = validator.parse(["fit", "--data=Planted"])
+    assert config["method"] is None
+    assert config["seed_everything"] == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--data=Planted", "--trainer.max_epoch=3"], "Did you mean"),
+        (["--data=Planted", "--method.epsilonn=3", "--method=AttentionAT"], "Did you mean epsilon"),
+        (["--data=Planted", "--trainer.max_epochs=many"], "trainer.max_epochs"),
+        ([], "data"),
+        (["--config=none_at_all"], "none_at_all"),
+    ],
+)
+def test_what_fit_would_refuse_is_one_message(validator, capsys, options, message):
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        validator.parse(["fit", *options])
+    assert "run with --help" not in str(caught.value)
+    assert capsys.readouterr().err == ""
+
+
+def test_nothing_is_left_behind(validator, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    validator.parse(["fit", "--data=Planted", "--run.root=here"])
+    assert not list(tmp_path.iterdir())

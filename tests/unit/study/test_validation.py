@@ -1,0 +1,54 @@
+"""Every command of a study is parsed before anything runs, and each configuration once."""
+
+from pathlib import Path
+
+import pytest
+
+from attn_lightning.errors import ConfigurationError
+from attn_lightning.study.expansion import expand
+from attn_lightning.study.validation import validate
+
+ROOT = Path("runs")
+
+
+class Parser:
+    """Counts what it is asked, and refuses some of it."""
+
+    def __init__(self, refused=()):
+        self.commands, self.refused = [], refused
+
+    def __call__(self, arguments):
+        self.commands.append(arguments)
+        if (name := next(value for value in arguments if value.startswith("--run.name="))) in self.refused:
+            raise ConfigurationError(f"no {name}")
+        return {"seed_everything": 0, "method": {"from": arguments[-1]}, "run": {"root": "runs", "test": True}}
+
+
+def test_cells_that_differ_in_the_seed_only_are_parsed_once(study):
+    cells = expand(study("methods: [vanilla, iat]\ndata: [planted]\nseeds: [3, 5]\n"))
+    parse = Parser()
+    found = validate(cells, ROOT, parse)
+    assert len(parse.commands) == 2
+    assert [config["seed_everything"] for config in found] == [cell.seed for cell in cells] == [3, 3, 5, 5]
+    assert "root" not in found[0]["run"], "only what decides about results is kept"
+
+
+def test_a_cell_that_begins_from_another_run_is_parsed_for_itself(study):
+    text = "methods: {vanilla: {}, iat: {method.base: '{vanilla}/best.ckpt'}}\ndata: [planted]\nseeds: 2\n"
+    cells = expand(study(text))
+    parse = Parser()
+    found = validate(cells, ROOT, parse)
+    assert len(parse.commands) == 3
+    bases = [config["method"]["from"] for cell, config in zip(cells, found, strict=True) if cell.bases]
+    assert bases == [f"--method.base=runs/vanilla_planted/seed_{seed}/best.ckpt" for seed in (0, 1)]
+
+
+def test_all_commands_that_are_refused_are_named_in_one_message(study):
+    cells = expand(study("methods: [vanilla, iat, relation]\ndata: [planted]\nseeds: 2\n"))
+    parse = Parser(refused=("--run.name=iat_planted", "--run.name=relation_planted"))
+    with pytest.raises(ConfigurationError) as caught:
+        validate(cells, ROOT, parse)
+    first, *refused = str(caught.value).splitlines()
+    assert "got 2 it refuses" in first
+    assert [line.split(":")[0].strip() for line in refused] == ["iat_planted", "relation_planted"]
+    assert len(parse.commands) == 3
