@@ -23,14 +23,14 @@ from attn_lightning.checkpoint import (
 )
 from attn_lightning.checks import check_choice, check_numbers
 from attn_lightning.data.datamodule import TextDataModule
-from attn_lightning.errors import ConfigurationError, NumericalError
+from attn_lightning.errors import ConfigurationError
 from attn_lightning.measurements import MARKS, EpochMeans, Measurements, Probe, check_monitors
 from attn_lightning.methods.base import Method
 from attn_lightning.methods.combined import flatten
 from attn_lightning.methods.requirements import answer, check_methods, extra_term
 from attn_lightning.step import TrainStep
-from attn_lightning.task_loss import class_counts, class_weights_from_counts, cross_entropy
-from attn_lightning.types import AttentionOutput, Batch, DataSpec, LossTerm
+from attn_lightning.task_loss import class_counts, class_weights_from_counts, cross_entropy, not_finite
+from attn_lightning.types import AttentionOutput, Batch, DataSpec
 
 
 class AttentionModule(LightningModule):
@@ -202,10 +202,11 @@ class AttentionModule(LightningModule):
             task = self._task_loss(step)
             terms = [term for method in active if (term := extra_term(method, step)) is not None]
             total = torch.stack([task, *(term.weight * term.value for term in terms)]).sum()
+        parts = {"task": task, **{term.name: term.value for term in terms}}
         if not torch.isfinite(total):
-            self._raise_not_finite(task, terms)
+            raise not_finite(parts, self.global_step, self.current_epoch)
         logs = {f"{term.name}_{key}": value for term in terms for key, value in term.logs.items()}
-        self._epoch_means.add({"loss": total, "task": task, **{term.name: term.value for term in terms}, **logs})
+        self._epoch_means.add({"loss": total, **parts, **logs})
         return kept_in_graph(total, self._frozen)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
@@ -250,14 +251,6 @@ class AttentionModule(LightningModule):
     def _progress(self) -> float:
         total = self.trainer.estimated_stepping_batches
         return min(1.0, self.global_step / total) if 0 < total < float("inf") else 0.0
-
-    def _raise_not_finite(self, task: Tensor, terms: list[LossTerm]) -> None:
-        parts = {"task": task, **{term.name: term.value for term in terms}}
-        values = ", ".join(f"{name} = {value.item():g}" for name, value in parts.items())
-        raise NumericalError(
-            f"Expected a finite loss, but got {values} at step {self.global_step} of epoch {self.current_epoch}; "
-            "lower `model.learning_rate`, the weight or epsilon of the method, or train in float32."
-        )
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Log the means over the epoch with its last batch, so that every callback sees them at the epoch's end."""

@@ -1,12 +1,12 @@
 """The loss of the task itself, which every method adds to or replaces, and the weights of its classes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from attn_lightning.errors import ConfigurationError
+from attn_lightning.errors import ConfigurationError, NumericalError
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
@@ -58,3 +58,18 @@ def class_counts(datamodule: Any) -> list[int]:
             f"`class_weights`, but {type(datamodule).__name__} has none; use `class_weights: none`."
         )
     return list(manifest["splits"]["train"]["classes"].values())
+
+
+def not_finite(parts: Mapping[str, Tensor], step: int, epoch: int) -> NumericalError:
+    """The error of an objective that became NaN or infinite: it names the step and the value of every part.
+
+    Args:
+        parts: () values of the task loss and of the terms, by name.
+        step: of the run.
+        epoch: of the run.
+    """
+    values = ", ".join(f"{name} = {value.item():g}" for name, value in parts.items())
+    return NumericalError(
+        f"Expected a finite loss, but got {values} at step {step} of epoch {epoch}; lower `model.learning_rate`, the "
+        "weight or epsilon of the method, or train in float32."
+    )
