@@ -25,6 +25,7 @@ TINY = (
     "--trainer.accelerator=cpu",
     "--run.suite=none",
     "--run.control=false",
+    "--run.report=false",
 )
 TINY_PLANTED = ("--data.train_documents=48", "--data.validation_documents=16", "--data.test_documents=16")
 TINY_ENCODER = "--model.backbone.encoder.hidden_size=4"
