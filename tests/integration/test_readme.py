@@ -87,7 +87,10 @@ def test_own_data_trains_and_its_study_expands(cli, folder):
     assert "15 commands" in outcome.out
 
 
-def test_own_method_trains(cli, folder):
+def test_own_method_keeps_the_contract_and_trains(cli, folder):
+    namespace = {"__name__": "readme"}
+    exec((folder / "test_my_method.py").read_text(), namespace)
+    namespace["test_it_keeps_the_contract"]()
     (command,) = [line[3:] for line in commands("python -m attn_lightning fit") if "my_method" in " ".join(line)]
     outcome = cli(*command, *TINY, *TINY_PLANTED, TINY_ENCODER)
     assert outcome.code == 0, outcome.err
