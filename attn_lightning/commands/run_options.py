@@ -28,7 +28,7 @@ class RunOptions:
         suite: what is measured on the test split after the training, as `evaluate --suite` takes it, beside
             uninformative explanations; `none` measures nothing more.
         suite_untrained: measure an untrained model beside it, which takes as long again.
-        suite_examples: on a random subset of so many test examples; null takes all.
+        suite_examples: size of a random subset of the test examples for the suite; null takes all.
         suite_explainers: the explanations that are judged, as `evaluate --explainers` takes them.
         monitor: the validation metric that decides which epoch is kept: `val/accuracy`, `val/log_loss`, ...;
             `train/loss`; `epoch` keeps the last.

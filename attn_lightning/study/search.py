@@ -329,7 +329,7 @@ def _suggest(trial: "optuna.Trial", parameter: Parameter) -> Any:
         case "log":
             return trial.suggest_float(parameter.name, parameter.low, parameter.high, log=True)
         case "normal":
-            # Optuna knows no normal distribution: three standard deviations to each side.
+            # Optuna has no normal distribution: three standard deviations to each side.
             spread = 3 * parameter.high
             return trial.suggest_float(parameter.name, parameter.low - spread, parameter.low + spread, step=step)
         case _:
