@@ -12,6 +12,7 @@ from attn_lightning.backbone.normalizers import Normalizer, Softmax
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.backbone.scorers import AdditiveScorer, Scorer
 from attn_lightning.backbone.segments import FocusNetwork, SegmentClassifier
+from attn_lightning.checks import check_choice, check_numbers
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.numerics import at_least_float32, full_precision, log_mixture
 from attn_lightning.types import AttentionOutput, DataSpec
@@ -79,8 +80,9 @@ class AttentionClassifier(Backbone):
     ) -> None:
         super().__init__()
         _check_spec(spec)
-        _check_rates(embedding_dropout=embedding_dropout, encoder_dropout=encoder_dropout)
-        _check_prediction(prediction)
+        dropout = {"embedding_dropout": embedding_dropout, "encoder_dropout": encoder_dropout}
+        check_numbers(at_least=0, below=1, advice="0 drops nothing", **dropout)
+        check_choice(choices=get_args(Prediction), prediction=prediction)
         if spec.segment_shape and freeze_embeddings:
             raise ConfigurationError(
                 "Expected `freeze_embeddings` to be false for segments, which have no word vectors, but got true; "
@@ -181,8 +183,7 @@ def _embedding_table(spec: DataSpec) -> Tensor:
 
 
 def _check_spec(spec: DataSpec) -> None:
-    if spec.num_classes < 2:
-        raise ConfigurationError(f"Expected `num_classes` to be 2 or more, but got {spec.num_classes}; add labels.")
+    check_numbers(at_least=2, advice="add labels", num_classes=spec.num_classes)
     if spec.segment_shape:
         _check_segments(spec)
         return
@@ -191,8 +192,7 @@ def _check_spec(spec: DataSpec) -> None:
             "Expected data of AttentionClassifier to be text with a vocabulary of at least one word or segments with a "
             f"`segment_shape`, but got `vocabulary_size` {spec.vocabulary_size} and no `segment_shape`; state one."
         )
-    if spec.embedding_size < 1:
-        raise ConfigurationError(f"Expected `embedding_size` to be 1 or more, but got {spec.embedding_size}.")
+    check_numbers(at_least=1, embedding_size=spec.embedding_size)
     _check_embedding_weights(spec)
 
 
@@ -221,16 +221,3 @@ def _check_embedding_weights(spec: DataSpec) -> None:
         )
     if spec.embedding_weights[0].any():
         raise ConfigurationError("Expected row 0 of `embedding_weights` (padding) to be zero, but got other values.")
-
-
-def _check_prediction(prediction: str) -> None:
-    if prediction not in get_args(Prediction):
-        raise ConfigurationError(
-            f"Expected `prediction` to be one of {', '.join(get_args(Prediction))}, but got {prediction!r}."
-        )
-
-
-def _check_rates(**rates: float) -> None:
-    for name, rate in rates.items():
-        if not 0 <= rate < 1:
-            raise ConfigurationError(f"Expected `{name}` to be in [0, 1), but got {rate}; use 0 for no dropout.")

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from attn_lightning.backbone.kernels import recurrent_kernels
 from attn_lightning.backbone.lstm import packed_lstm, scheduled_lstm
+from attn_lightning.checks import check_numbers
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.numerics import full_precision
 
@@ -86,7 +87,7 @@ class BiLSTM(Encoder):
 
     def __init__(self, input_size: int, hidden_size: int = 128, num_layers: int = 1) -> None:
         super().__init__(input_size)
-        _check_positive(hidden_size=hidden_size, num_layers=num_layers)
+        check_numbers(self, at_least=1, hidden_size=hidden_size, num_layers=num_layers)
         self.lstm = nn.LSTM(input_size, hidden_size, num_layers, batch_first=True, bidirectional=True)
         self.output_size = 2 * hidden_size
 
@@ -114,7 +115,7 @@ class CNN(Encoder):
 
     def __init__(self, input_size: int, kernel_sizes: tuple[int, ...] = (1, 3, 5, 7), filters: int = 32) -> None:
         super().__init__(input_size)
-        _check_positive(filters=filters)
+        check_numbers(self, at_least=1, filters=filters)
         _check_kernel_sizes(kernel_sizes)
         self.convolutions = nn.ModuleList(
             nn.Conv1d(input_size, filters, size, padding=size // 2) for size in kernel_sizes
@@ -141,19 +142,13 @@ class Average(Encoder):
 
     def __init__(self, input_size: int, hidden_size: int = 256) -> None:
         super().__init__(input_size)
-        _check_positive(hidden_size=hidden_size)
+        check_numbers(self, at_least=1, hidden_size=hidden_size)
         self.projection = nn.Linear(input_size, hidden_size)
         self.output_size = hidden_size
 
     def forward(self, embeddings: Tensor, mask: Tensor) -> Tensor:
         """See `Encoder.forward`."""
         return torch.tanh(self.projection(embeddings)).masked_fill(~mask.unsqueeze(-1), 0.0)
-
-
-def _check_positive(**sizes: int) -> None:
-    for name, size in sizes.items():
-        if size < 1:
-            raise ConfigurationError(f"Expected `{name}` of the encoder to be 1 or more, but got {size}.")
 
 
 def _check_kernel_sizes(sizes: Iterable[int]) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from attn_lightning.backbone.freezing import constant
 from attn_lightning.backbone.kernels import recurrent_kernels
 from attn_lightning.backbone.protocol import Backbone
-from attn_lightning.errors import ConfigurationError
+from attn_lightning.checks import check_choice
 from attn_lightning.types import AttentionOutput, Batch
 
 Importance = Literal["gradient", "gradient_full", "hidden"]
@@ -46,7 +46,8 @@ def importances(
     Cost: one pass through the encoder, and one backward pass through it for each kind of `gradient`; `hidden` alone
     runs only the head backward. No gradient of a parameter is computed.
     """
-    _check_kinds(kinds)
+    for kind in kinds:
+        check_choice(choices=get_args(Importance), kind=kind)
     with differentiable(model):
         tokens, mask = batch.tokens.clone(), batch.mask.clone()  # autograd refuses to save inference tensors
         embeddings = model.embed(tokens).detach().requires_grad_()
@@ -123,9 +124,3 @@ def _detached(output: AttentionOutput) -> AttentionOutput:
 
 def _holds_attention(kind: Importance) -> bool:
     return kind == "gradient"
-
-
-def _check_kinds(kinds: Collection[str]) -> None:
-    unknown = [kind for kind in kinds if kind not in get_args(Importance)]
-    if unknown:
-        raise ConfigurationError(f"Expected importances among {list(get_args(Importance))}, but got {unknown}.")

@@ -8,7 +8,7 @@ import entmax
 import torch
 from torch import Tensor, nn
 
-from attn_lightning.errors import ConfigurationError
+from attn_lightning.checks import check_numbers
 from attn_lightning.numerics import masked_softmax
 
 _logger = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ def spherical_softmax(scores: Tensor, mask: Tensor) -> Tensor:
     return squares / squares.sum(-1, keepdim=True)
 
 
-def hard_top_k(scores: Tensor, mask: Tensor, k: int) -> Tensor:
+def top_k_selection(scores: Tensor, mask: Tensor, k: int) -> Tensor:
     """`1 / k` for the k real tokens with the highest scores, 0 for the others; no gradient.
 
     Args:
@@ -198,10 +198,7 @@ class EntmaxAlpha(Normalizer):
 
     def __init__(self, alpha: float = 1.5) -> None:
         super().__init__()
-        if not 1.01 <= alpha <= 2:
-            raise ConfigurationError(
-                f"Expected `alpha` of EntmaxAlpha to be in [1.01, 2], but got {alpha}; use Softmax for 1."
-            )
+        check_numbers(self, at_least=1.01, at_most=2, advice="use Softmax for 1", alpha=alpha)
         self.alpha = alpha
 
     def forward(self, scores: Tensor, mask: Tensor) -> Tensor:
@@ -226,7 +223,7 @@ class Spherical(Normalizer):
 
 
 class TopK(Normalizer):
-    """Hard attention, `a_t = 1 / k` for the k highest scores and 0 for all other tokens.
+    """Selection of k tokens, `a_t = 1 / k` for the k highest scores and 0 for all other tokens.
 
     The gradient is that of softmax in its place (straight-through), so the scorer learns although the choice has no
     derivative. Methods that perturb or differentiate scores are refused: they would act on the stand-in. Of equal
@@ -245,8 +242,7 @@ class TopK(Normalizer):
 
     def __init__(self, k: int = 5) -> None:
         super().__init__()
-        if k < 1:
-            raise ConfigurationError(f"Expected `k` of {type(self).__name__} to be 1 or more, but got {k}.")
+        check_numbers(self, at_least=1, k=k)
         self.k = k
         self._logged = False
 
@@ -258,7 +254,7 @@ class TopK(Normalizer):
         """The hard choice by `scores`, with the gradient of the softmax of `surrogate`."""
         self._log_short_texts(mask)
         soft = masked_softmax(surrogate, mask)
-        return hard_top_k(scores, mask, self.k) + (soft - soft.detach())
+        return top_k_selection(scores, mask, self.k) + (soft - soft.detach())
 
     def _log_short_texts(self, mask: Tensor) -> None:
         if self._logged:
@@ -271,7 +267,7 @@ class TopK(Normalizer):
 
 
 class GumbelTopK(TopK):
-    """Sampled hard attention: `a_t = 1 / k` for the k highest of `s_t + g_t`, `g_t` Gumbel noise, while training.
+    """Sampled selection: `a_t = 1 / k` for the k highest of `s_t + g_t`, `g_t` Gumbel noise, while training.
 
     This draws k tokens without replacement, each in turn with its softmax probability among those left. Evaluation
     takes the k highest scores. The gradient is that of `softmax((s + g) / temperature)` in its place
@@ -292,8 +288,7 @@ class GumbelTopK(TopK):
 
     def __init__(self, k: int = 5, temperature: float = 1.0) -> None:
         super().__init__(k)
-        if not 0 < temperature < math.inf:
-            raise ConfigurationError(f"Expected `temperature` of GumbelTopK to be above 0, but got {temperature}.")
+        check_numbers(self, above=0, temperature=temperature)
         self.temperature = temperature
 
     def forward(self, scores: Tensor, mask: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from attn_lightning.backbone.encoders import Encoder
-from attn_lightning.errors import ConfigurationError
+from attn_lightning.checks import check_numbers
 from attn_lightning.numerics import full_precision
 
 
@@ -38,10 +38,7 @@ class OrthogonalLSTM(Encoder):
 
     def __init__(self, input_size: int, hidden_size: int = 128) -> None:
         super().__init__(input_size)
-        if hidden_size < 1:
-            raise ConfigurationError(
-                f"Expected `hidden_size` of OrthogonalLSTM to be 1 or more, but got {hidden_size}."
-            )
+        check_numbers(self, at_least=1, hidden_size=hidden_size)
         self.lstm = nn.LSTM(input_size, hidden_size, batch_first=True, bidirectional=True)
         self.output_size = 2 * hidden_size
 

@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from attn_lightning.errors import ConfigurationError
+from attn_lightning.checks import check_numbers
 from attn_lightning.numerics import at_least_float32, full_precision
 
 
@@ -49,10 +49,7 @@ class AdditiveScorer(Scorer):
     def __init__(self, hidden_size: int, attention_size: int | None = None) -> None:
         super().__init__(hidden_size)
         size = max(1, hidden_size // 2) if attention_size is None else attention_size
-        if size < 1:
-            raise ConfigurationError(
-                f"Expected `attention_size` to be 1 or more, but got {size}; use null for half of the hidden size."
-            )
+        check_numbers(self, at_least=1, advice="null takes half of the hidden size", attention_size=size)
         self.projection = nn.Linear(hidden_size, size)
         self.vector = nn.Linear(size, 1, bias=False)
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from attn_lightning.backbone.encoders import Encoder
 from attn_lightning.backbone.scorers import Scorer
+from attn_lightning.checks import check_numbers
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.numerics import at_least_float32, full_precision
 
@@ -113,7 +114,7 @@ class FullyConnectedFocus(FocusNetwork):
     ) -> None:
         super().__init__(segment_shape)
         _check_sizes("widths", widths)
-        _check_layer(layer, len(widths))
+        check_numbers(self, at_least=0, at_most=len(widths), layer=layer)
         sizes = [math.prod(segment_shape), *widths]
         hidden = [_initialized(nn.Linear(before, after, bias)) for before, after in pairwise(sizes)]
         lower, upper = _cut(hidden, [[nn.ReLU()] for _ in hidden], layer)
@@ -153,7 +154,7 @@ class ConvolutionalFocus(FocusNetwork):
         _check_image(segment_shape)
         _check_sizes("channels", channels, number=6)
         _check_sizes("widths", widths)
-        _check_layer(layer, len(channels))
+        check_numbers(self, at_least=0, at_most=len(channels), layer=layer)
         stages, activations, shape = [], [], segment_shape
         shapes = [segment_shape]
         for index, size in enumerate(channels):
@@ -307,13 +308,6 @@ def _normalization(channels: int) -> nn.GroupNorm:
 def _ceil_pool() -> nn.MaxPool2d:
     """Halves an image, a last odd row or column by itself, so that one pixel stays one pixel."""
     return nn.MaxPool2d(2, ceil_mode=True)
-
-
-def _check_layer(layer: int, largest: int) -> None:
-    if not 0 <= layer <= largest:
-        raise ConfigurationError(
-            f"Expected `layer` of the focus network to be 0 to {largest}, its number of hidden layers, but got {layer}."
-        )
 
 
 def _check_sizes(name: str, sizes: Sequence[int], number: int | None = None) -> None:

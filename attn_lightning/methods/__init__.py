@@ -1,4 +1,13 @@
-"""Training methods: what changes only how the model is trained."""
+"""Training methods: what changes only how the model is trained.
+
+A new method is three files: a module in this folder with its class, `experiments/method/<name>.yaml` with its options,
+and a test of its formula (`tests/contract` holds it to the rest by itself). It needs no line here: every module of the
+folder is imported below, so that the command line knows its methods by their short names. The names that are written
+out are for readers and type checkers.
+"""
+
+import importlib
+import pkgutil
 
 from attn_lightning.methods.adversary import ModelConsistentAdversary
 from attn_lightning.methods.attention_perturbation import (
@@ -50,3 +59,12 @@ __all__ = [
     "WordRP",
     "WordVAT",
 ]
+
+for _info in pkgutil.iter_modules(__path__, f"{__name__}."):
+    _found = {
+        name: value
+        for name, value in vars(importlib.import_module(_info.name)).items()
+        if isinstance(value, type) and issubclass(value, Method) and not name.startswith("_") and name not in __all__
+    }
+    globals().update(_found)
+    __all__ += list(_found)

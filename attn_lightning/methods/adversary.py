@@ -10,6 +10,7 @@ from torch import Tensor
 
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.checkpoint import checkpoint_contents, read_checkpoint
+from attn_lightning.checks import check_numbers
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.methods.base import Method
 from attn_lightning.numerics import kl_divergence, log_attention
@@ -90,10 +91,7 @@ class ModelConsistentAdversary(Method):
         self, weight: float = 1.0, divergence_weight: float = 0.1, base_checkpoint: Path | None = None
     ) -> None:
         super().__init__(weight)
-        if not 0 <= divergence_weight < float("inf"):
-            raise ConfigurationError(
-                f"Expected `divergence_weight` to be 0 or more, but got {divergence_weight}; 0 is plain imitation."
-            )
+        check_numbers(self, at_least=0, advice="0 is plain imitation", divergence_weight=divergence_weight)
         self.divergence_weight = divergence_weight
         self.base_checkpoint = None if base_checkpoint is None else Path(base_checkpoint)
         self.base: Backbone | None = None

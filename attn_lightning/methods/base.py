@@ -8,7 +8,7 @@ from lightning.pytorch import Callback
 from torch import Tensor, nn
 
 from attn_lightning.backbone.protocol import Backbone
-from attn_lightning.errors import ConfigurationError
+from attn_lightning.checks import check_numbers
 from attn_lightning.step import TrainStep
 from attn_lightning.types import LossTerm
 
@@ -48,11 +48,7 @@ class Method(Callback):
     requires_backbone: ClassVar[type[Backbone]] = Backbone
 
     def __init__(self, weight: float = 1.0) -> None:
-        if not weight >= 0:
-            raise ConfigurationError(
-                f"Expected `weight` of {type(self).__name__} to be 0 or more, but got {weight}; "
-                "use 0 to switch the term off."
-            )
+        check_numbers(self, at_least=0, advice="0 switches the term off", weight=weight)
         self.weight = weight
 
     @property

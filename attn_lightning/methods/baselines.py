@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
+from attn_lightning.checks import check_numbers
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.methods.base import Method
 from attn_lightning.metrics.conicity import conicity
@@ -130,8 +131,7 @@ class RationaleSupervision(Method):
 
     def __init__(self, weight: float = 1.0, shuffled: bool = False, seed: int = 0) -> None:
         super().__init__(weight)
-        if seed < 0:
-            raise ConfigurationError(f"Expected `seed` of RationaleSupervision to be 0 or more, but got {seed}.")
+        check_numbers(self, at_least=0, seed=seed)
         self.shuffled = shuffled
         self.seed = seed
 

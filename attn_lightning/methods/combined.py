@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from attn_lightning.backbone.protocol import Backbone
+from attn_lightning.checks import check_choice, check_numbers
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.methods.base import Method
 from attn_lightning.methods.requirements import check_exclusive, extra_term
@@ -130,15 +131,8 @@ class Scheduled(_Composite):
     def __init__(self, method: Method, schedule: Schedule = "warmup", fraction: float = 1.0) -> None:
         super().__init__([method], method.weight)
         _check_schedulable(method)
-        if schedule not in get_args(Schedule):
-            raise ConfigurationError(
-                f"Expected `schedule` to be one of {', '.join(get_args(Schedule))}, but got {schedule!r}."
-            )
-        if not 0 < fraction <= 1:
-            raise ConfigurationError(
-                f"Expected `fraction` of Scheduled to be above 0 and at most 1, but got {fraction}; use 1 for a change "
-                "over the whole training."
-            )
+        check_choice(self, choices=get_args(Schedule), schedule=schedule)
+        check_numbers(self, above=0, at_most=1, advice="1 is a change over the whole training", fraction=fraction)
         self.schedule: Schedule = schedule
         self.fraction = fraction
         # The demands are those of the method inside; a class cannot know them.

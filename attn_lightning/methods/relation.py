@@ -11,7 +11,7 @@ from attn_lightning.backbone.classifier import AttentionClassifier
 from attn_lightning.backbone.normalizers import Softmax
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.backbone.scorers import AdditiveScorer, ScaledDotScorer, Scorer
-from attn_lightning.errors import ConfigurationError
+from attn_lightning.checks import check_choice, check_numbers
 from attn_lightning.methods.base import Differentiates, Method
 from attn_lightning.numerics import (
     at_least_float32,
@@ -79,7 +79,7 @@ def gradient_times_state(
     return (gradient * hidden).sum(-1).masked_fill(~mask, 0.0)
 
 
-def attention_times_evidence(
+def attention_times_value(
     output: AttentionOutput, weight: Tensor, measured: Callable[[Tensor], Tensor], create_graph: bool
 ) -> Tensor:
     """The same for path `context` and a linear classifier, in closed form: `g_t = a_t (sum_c (dy/dz_c) w_c) . h_t`.
@@ -96,8 +96,8 @@ def attention_times_evidence(
         (B, T), at least float32; 0 at padding.
     """
     (by_logit,) = torch.autograd.grad(measured(output.logits).sum(), output.logits, create_graph=create_graph)
-    evidence = torch.bmm(output.hidden, (by_logit @ weight).unsqueeze(-1)).squeeze(-1)
-    return (output.attention * evidence).masked_fill(~output.mask, 0.0)
+    value = torch.bmm(output.hidden, (by_logit @ weight).unsqueeze(-1)).squeeze(-1)
+    return (output.attention * value).masked_fill(~output.mask, 0.0)
 
 
 def attention_times_both(
@@ -105,7 +105,7 @@ def attention_times_both(
 ) -> Tensor:
     """The same for path `full`, a linear classifier, softmax and a scorer that sees each token alone.
 
-    `g_t = a_t (v_t + (v_t - sum_u a_u v_u) r_t)` with the evidence `v_t = (sum_c (dy/dz_c) w_c) . h_t`, as
+    `g_t = a_t (v_t + (v_t - sum_u a_u v_u) r_t)` with the value `v_t = (sum_c (dy/dz_c) w_c) . h_t`, as
     `dy/ds_t = a_t (v_t - sum_u a_u v_u)`; `r_t = ds_t/dh_t . h_t` is how a score grows with its state. Half the work of
     two derivatives of the scorer.
 
@@ -119,7 +119,7 @@ def attention_times_both(
     Returns:
         (B, T), at least float32; 0 at padding.
     """
-    direct = attention_times_evidence(output, weight, measured, create_graph)
+    direct = attention_times_value(output, weight, measured, create_graph)
     through_scores = direct - output.attention * direct.sum(1, keepdim=True)
     return (direct + through_scores * along).masked_fill(~output.mask, 0.0)
 
@@ -199,11 +199,10 @@ class Relation(Method):
         temperature: float = 1.0,
     ) -> None:
         super().__init__(weight)
-        _check_choices(output=(output, Output), path=(path, GradientPath), target=(target, Target))
-        if not 0 < temperature < float("inf"):
-            raise ConfigurationError(
-                f"Expected `temperature` of Relation to be above 0, but got {temperature}; use 1 for the plain softmax."
-            )
+        check_choice(self, choices=get_args(Output), output=output)
+        check_choice(self, choices=get_args(GradientPath), path=path)
+        check_choice(self, choices=get_args(Target), target=target)
+        check_numbers(self, above=0, advice="1 is the plain softmax", temperature=temperature)
         self.output: Output = output
         self.path: GradientPath = path
         self.target: Target = target
@@ -242,7 +241,7 @@ class Relation(Method):
     ) -> Tensor | None:
         joint, weight = self.target == "joint", cast(nn.Linear, model.classifier).weight
         if self.path == "context":
-            return attention_times_evidence(output, weight, measured, joint)
+            return attention_times_value(output, weight, measured, joint)
         along = None
         if type(model.normalizer) is Softmax:
             along = score_along_state(model.scorer, output.hidden, output.mask)
@@ -262,11 +261,3 @@ def _needs(path: GradientPath, target: Target) -> Differentiates:
     if target == "attention":
         return Differentiates.SCORES
     return Differentiates.SCORES_TWICE if path == "full" else Differentiates.NOTHING
-
-
-def _check_choices(**choices: tuple[str, object]) -> None:
-    for name, (value, allowed) in choices.items():
-        if value not in get_args(allowed):
-            raise ConfigurationError(
-                f"Expected `{name}` of Relation to be one of {', '.join(get_args(allowed))}, but got {value!r}."
-            )

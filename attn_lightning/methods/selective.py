@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from attn_lightning.backbone.protocol import Backbone
-from attn_lightning.errors import ConfigurationError
+from attn_lightning.checks import check_numbers
 from attn_lightning.methods.base import Differentiates, Method
 from attn_lightning.numerics import at_least_float32, full_precision, log_mixture
 from attn_lightning.step import TrainStep
@@ -59,11 +59,7 @@ class _SelectiveObjective(Method):
 
     def __init__(self, weight: float = 1.0) -> None:
         super().__init__(weight)
-        if weight > 1:
-            raise ConfigurationError(
-                f"Expected `weight` of {type(self).__name__} to be a share in [0, 1] of the task loss, but got "
-                f"{weight}; use 1 for the objective alone."
-            )
+        check_numbers(self, at_most=1, advice="1 is the objective alone", weight=weight)
 
     def task_loss(self, step: TrainStep) -> Tensor | None:
         """(B,) the objective, mixed with the usual loss where `weight` is below 1."""
@@ -187,10 +183,7 @@ class Hybrid(_SelectiveObjective):
 
     def __init__(self, weight: float = 1.0, fraction: float = 0.5) -> None:
         super().__init__(weight)
-        if not 0 <= fraction <= 1:
-            raise ConfigurationError(
-                f"Expected `fraction` of Hybrid to be a share in [0, 1] of the training, but got {fraction}."
-            )
+        check_numbers(self, at_least=0, at_most=1, fraction=fraction)
         self.fraction = fraction
 
     def _objective(self, step: TrainStep) -> Tensor:

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, get_args
 import torch
 from torch import Tensor
 
-from attn_lightning.errors import ConfigurationError
+from attn_lightning.checks import check_choice, check_numbers
 from attn_lightning.methods.base import Differentiates, Method
 from attn_lightning.numerics import at_least_float32, entropy_nats
 from attn_lightning.step import TrainStep
@@ -78,13 +78,9 @@ class EntropyPenalty(Method):
 
     def __init__(self, weight: float = 0.1, form: EntropyForm = "plain") -> None:
         super().__init__(weight)
-        if form not in get_args(EntropyForm):
-            raise ConfigurationError(f"Expected `form` of EntropyPenalty to be plain or sdc, but got {form!r}.")
-        if form == "sdc" and weight >= 1:
-            raise ConfigurationError(
-                f"Expected `weight` of EntropyPenalty to be below 1 for the form sdc, but got {weight}; from 1 on "
-                "nothing is left of the task loss."
-            )
+        check_choice(self, choices=get_args(EntropyForm), form=form)
+        if form == "sdc":
+            check_numbers(self, below=1, advice="from 1 on nothing is left of the task loss", weight=weight)
         self.form: EntropyForm = form
 
     def loss(self, step: TrainStep) -> LossTerm:

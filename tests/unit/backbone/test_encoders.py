@@ -96,5 +96,5 @@ def test_kernel_sizes_must_be_odd(sizes: tuple[int, ...]) -> None:
     "build", [lambda: BiLSTM(4, 0), lambda: BiLSTM(4, 2, 0), lambda: CNN(4, filters=0), lambda: Average(4, -1)]
 )
 def test_sizes_must_be_positive(build: Callable[[], Encoder]) -> None:
-    with pytest.raises(ConfigurationError, match="to be 1 or more"):
+    with pytest.raises(ConfigurationError, match="at least 1"):
         build()

@@ -22,7 +22,7 @@ from attn_lightning.backbone.normalizers import (
     Spherical,
     TopK,
     Uniform,
-    hard_top_k,
+    top_k_selection,
 )
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.methods.base import Differentiates, Method
@@ -227,7 +227,7 @@ def test_top_k_by_hand() -> None:
     scores = torch.tensor([[0.3, 2.0, -1.0, 0.9], [5.0, 5.0, 5.0, 9.0], [1.0, 7.0, 0.0, 0.0]])
     mask = torch.tensor([[True] * 4, [True, True, True, False], [True] * 4])
     expected = [[0, 0.5, 0, 0.5], [0.5, 0.5, 0, 0], [0.5, 0.5, 0, 0]]
-    assert hard_top_k(scores, mask, 2).tolist() == expected
+    assert top_k_selection(scores, mask, 2).tolist() == expected
     assert TopK(2)(scores, mask).tolist() == expected
 
 

@@ -24,7 +24,7 @@ from attn_lightning.methods.relation import (
     Output,
     Relation,
     Target,
-    attention_times_evidence,
+    attention_times_value,
     gradient_times_state,
     measured_output,
 )
@@ -170,7 +170,7 @@ def test_context_path_of_the_logit_is_attention_times_the_class_vector() -> None
     expected = out.attention * torch.einsum("btd,bd->bt", out.hidden, model.classifier.weight[label])
     for found in (
         gradient_times_state(model, out, measured(step, "logit"), "context", False),
-        attention_times_evidence(out, model.classifier.weight, measured(step, "logit"), False),
+        attention_times_value(out, model.classifier.weight, measured(step, "logit"), False),
     ):
         torch.testing.assert_close(found, expected)
 

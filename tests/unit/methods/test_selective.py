@@ -180,7 +180,7 @@ def test_bottleneck_segments_keep_their_own_gates():
 
 @pytest.mark.parametrize("cls", [HardAttention, MarginalLikelihood, Hybrid])
 def test_shares_above_one_are_refused(cls):
-    with pytest.raises(ConfigurationError, match="share in"):
+    with pytest.raises(ConfigurationError, match="at most 1"):
         cls(weight=1.5)
 
 
