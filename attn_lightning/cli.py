@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from attn_lightning import __version__
-from attn_lightning.errors import AttnLightningError, did_you_mean
+from attn_lightning.errors import AttnLightningError, ConfigurationError, did_you_mean
 
 COMMANDS = {
     "fit": "train, keep the best epoch, test it and leave a complete run folder",
@@ -82,6 +82,19 @@ def _command(name: str) -> Callable[[Sequence[str]], int]:
     return lambda arguments: training_command([name, *arguments])
 
 
+def _check_encoding(arguments: Sequence[str]) -> None:
+    """Bytes that are no UTF-8 could not be written into the configuration of a run.
+
+    Raises:
+        ConfigurationError: an argument has some.
+    """
+    for argument in arguments:
+        if any("\ud800" <= character <= "\udfff" for character in argument):
+            raise ConfigurationError(
+                f"Expected arguments in UTF-8, but got {argument!a}; rename the file or the value."
+            )
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run one command.
 
@@ -102,6 +115,8 @@ def main(arguments: Sequence[str]) -> int:
         print(f"error: Expected a command, but got {arguments[0]!r}.{hint}\n\n{_help()}", file=sys.stderr)
         return 2
     try:
+        if arguments[0] != "predict":  # which takes any text and counts what it replaces
+            _check_encoding(arguments)
         return _command(arguments[0])(arguments[1:])
     except AttnLightningError as error:
         print(f"error: {error}", file=sys.stderr)

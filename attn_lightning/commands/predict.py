@@ -1,13 +1,21 @@
 """`predict`: label, probability and attention per word for raw texts, from a checkpoint alone."""
 
+import operator
+import sys
 from argparse import ArgumentParser, Namespace
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
 from rich.console import Console
 
-from attn_lightning.data.sources import from_files
+from attn_lightning.console import printable
+from attn_lightning.data.formats import FileOptions
+from attn_lightning.data.records import Columns, text_of, words_of
+from attn_lightning.data.sources import Split, from_files
+from attn_lightning.data.text import valid_unicode
 from attn_lightning.errors import ConfigurationError, DataFormatError
 from attn_lightning.evaluation.prediction import CHUNK, Prediction, Predictor, prediction_table, write
 
@@ -22,8 +30,16 @@ def _parser() -> ArgumentParser:
         help="a checkpoint of a run folder; vocabulary, tokeniser and label names are in it",
     )
     parser.add_argument("--text", action="append", default=[], help="a text to predict; may be given several times")
-    parser.add_argument("--input", type=Path, help="a CSV, JSONL or Parquet file (.gz too) with a text per row")
+    parser.add_argument("--input", type=Path, help="a CSV, JSON, Parquet or text file (.gz too) with a text per row")
     parser.add_argument("--text_column", default="text", help="the column of --input with the text (default: text)")
+    parser.add_argument(
+        "--tokens_column",
+        help="the column of --input with the text cut into words, for a model that was trained on such a column; "
+        "without it the text is cut at spaces, and what is no known word then as that data cuts raw text",
+    )
+    parser.add_argument("--delimiter", help="between the fields of a line of --input (default: found)")
+    parser.add_argument("--encoding", help="of --input, latin-1 for example (default: UTF-8 or its byte order mark)")
+    parser.add_argument("--columns", nargs="+", help="names of the columns of an --input without a header")
     parser.add_argument(
         "--output", type=Path, help="a new .jsonl or .parquet file for the predictions; without it the terminal"
     )
@@ -43,13 +59,16 @@ def predict_command(arguments: Sequence[str]) -> int:
     """
     options = _parser().parse_args(list(arguments))
     _check(options)
-    answers = _answers(Predictor(options.ckpt_path, options.device), options)
+    replaced = Counter[str]()
+    answers = _answers(Predictor(options.ckpt_path, options.device), options, replaced)
     if options.output is None:
         console = Console()
         for answer in answers:
             console.print(prediction_table(answer))
     else:
-        print(f"{write(answers, options.output)} predictions in {options.output}")
+        print(f"{write(answers, options.output)} predictions in {printable(str(options.output))}")
+    if replaced["texts"]:
+        print(f"characters that are no Unicode were replaced in {replaced['texts']} texts", file=sys.stderr)
     return 0
 
 
@@ -58,6 +77,8 @@ def _check(options: Namespace) -> None:
         raise ConfigurationError("Expected either `--text` or `--input`, but got both or none; give one of them.")
     if options.batch_size < 1:
         raise ConfigurationError(f"Expected `--batch_size` to be 1 or more, but got {options.batch_size}.")
+    if options.tokens_column is not None and options.input is None:
+        raise ConfigurationError("Expected `--input` with `--tokens_column`, but got none; name the file.")
     output = options.output
     if output is not None and output.suffix not in (".jsonl", ".parquet"):
         raise ConfigurationError(f"Expected `--output` to end in .jsonl or .parquet, but got {output.name}; rename it.")
@@ -67,31 +88,33 @@ def _check(options: Namespace) -> None:
         )
 
 
-def _answers(predictor: Predictor, options: Namespace) -> Iterator[Prediction]:
-    texts = iter(options.text) if options.input is None else read_texts(options.input, options.text_column)
+def _answers(predictor: Predictor, options: Namespace, replaced: Counter[str]) -> Iterator[Prediction]:
+    texts = iter(options.text) if options.input is None else read_texts(options.input, options)
     while chunk := list(islice(texts, CHUNK)):
-        yield from predictor.predict(chunk, options.batch_size)
+        clean = [_valid(text) for text in chunk]
+        replaced["texts"] += sum(map(operator.ne, clean, chunk))
+        yield from predictor.predict(clean, options.batch_size)
 
 
-def read_texts(path: Path, column: str) -> Iterator[str]:
-    """The texts of a file, one row at a time.
+def _valid(text: str | list[str]) -> str | list[str]:
+    """Bytes of an argument that are no UTF-8 come as halves of surrogate pairs, as JSON can hold them too."""
+    return valid_unicode(text) if isinstance(text, str) else [valid_unicode(word) for word in text]
+
+
+def read_texts(path: Path, options: Namespace) -> Iterator[str | list[str]]:
+    """The texts of a file, or their words where there is a column of words, one row at a time.
 
     Raises:
         ConfigurationError: the file is missing or of another format.
-        DataFormatError: the column is missing or a cell is not text; names the file and the line.
+        DataFormatError: the column is missing or a cell is not what it should be; names the file and the line.
     """
-    split = from_files({"input": path}).splits["input"]
-    number = 0
+    columns = tuple(options.columns) if options.columns else None
+    read_as = FileOptions(options.delimiter, options.encoding, columns, prefix="--")
+    split = from_files({"input": path}, read_as=read_as).splits["input"]
+    split = replace(split, advice=f"{split.advice.replace(Split.advice, 'name it with `--text_column`')}")
+    wanted, number = Columns(text=options.text_column, tokens=options.tokens_column), 0
     for number, row in split.rows():
-        if column not in row:
-            raise DataFormatError(
-                f"Expected a column {column!r} in {split.place(number)}, but got {', '.join(map(repr, row))}; name "
-                "it with `--text_column`."
-            )
-        if not isinstance(row[column], str):
-            raise DataFormatError(
-                f"Expected text in column {column!r} of {split.place(number)}, but got {row[column]!r}; mend the row."
-            )
-        yield row[column]
+        words = words_of(row, wanted, split, number)
+        yield text_of(row, options.text_column, split, number) if words is None else words
     if number == 0:
         raise DataFormatError(f"Expected texts in {path}, but it has no rows.")

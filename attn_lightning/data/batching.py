@@ -18,6 +18,13 @@ from attn_lightning.types import Batch
 POOL = 64
 """Batches that are sorted by length together in training: little padding, and still another mixture every epoch."""
 
+TRAINING_TOKENS, EVALUATION_TOKENS = 2**17, 300_000
+"""The most tokens of a batch, padding included, where nobody gave a budget.
+
+At 3.5 KB a token the default model trains on half a gigabyte of them. No batch of the data sets of this package reaches
+either number: the longest text of 2,809 words in training and 2,122 elsewhere, in batches of 32 and of 128.
+"""
+
 Rows = NDArray[np.int64]
 
 

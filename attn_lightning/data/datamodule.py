@@ -13,15 +13,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from attn_lightning.checks import check_choice, check_numbers
-from attn_lightning.data.batching import EncodedTexts, batch_loader
+from attn_lightning.data.batching import EVALUATION_TOKENS, TRAINING_TOKENS, EncodedTexts, batch_loader
 from attn_lightning.data.cache import build_aside, default_cache, is_whole
 from attn_lightning.data.embeddings import Embeddings, RandomEmbeddings
 from attn_lightning.data.encoding import ANNOTATIONS
-from attn_lightning.data.preparation import Description, Recipe, cut, prepare
+from attn_lightning.data.preparation import Description, Recipe, cut, data_line, prepare
 from attn_lightning.data.prepared import PreparedTexts
 from attn_lightning.data.records import Columns
 from attn_lightning.data.sources import Source
-from attn_lightning.data.text import Digits, TextTokenizer, Unknown
+from attn_lightning.data.text import Digits, Splitting, TextTokenizer, Unknown
 from attn_lightning.data.unlabeled import (
     EpochOf,
     LabeledTexts,
@@ -54,11 +54,15 @@ class TextDataModule(LightningDataModule):
         min_count: words that occur less often in the training texts are unknown; None: as the protocol says.
         lowercase: fold case.
         digits: `merge` reads all words with digits as one word; None: as the protocol says.
+        tokenizer: how raw text is cut, `words`, `treebank`, `alphanumeric` or `unicode`, which makes every character of
+            Han, Kana and Thai a word; None: as the protocol says. Texts that came as words stay as they are.
         unknown: `drop` leaves unknown words out, `token` keeps them as `<unk>`.
         embeddings: the initial word vectors; None draws 300 random numbers per word.
         validation_fraction: share of train for a missing validation split; None: as the protocol says.
         split_seed: seed of the splits that are made here; None: as the protocol says.
-        token_budget: the most tokens of a training batch, padding included; None: no limit beside `batch_size`.
+        token_budget: the most tokens of a batch, padding included, so that one long text costs its own length and not
+            that of a batch of such texts; a longer text is a batch of its own. None: 131,072 in training and 300,000
+            elsewhere, which bounds no batch of texts of up to 2,300 words.
         num_workers: processes that make batches; 0 is fast enough, batches are views into mapped memory.
         max_examples: train on a random subset of this size that keeps the shares of the classes; None takes all.
         max_test_examples: test on a random subset of this size that keeps the shares of the classes; None: all.
@@ -93,6 +97,7 @@ class TextDataModule(LightningDataModule):
         min_count: int | None = None,
         lowercase: bool = True,
         digits: Digits | None = None,
+        tokenizer: Splitting | None = None,
         unknown: Unknown = "token",
         embeddings: Embeddings | None = None,
         validation_fraction: float | None = None,
@@ -127,6 +132,7 @@ class TextDataModule(LightningDataModule):
             "max_length": max_length,
             "min_count": min_count,
             "digits": digits,
+            "splitting": tokenizer,
             "validation_fraction": validation_fraction,
             "split_seed": split_seed,
             "lowercase": lowercase,
@@ -190,6 +196,7 @@ class TextDataModule(LightningDataModule):
         if not is_whole(self._folder):
             build_aside(self._folder, partial(prepare, self.describe(), self.recipe))
         self._open()
+        logger.info(data_line(self.manifest))
         if self.makes_word_vectors:
             self._word_vectors()
             if isinstance(self.unlabeled, TextDataModule) and not is_whole(folder := self._pool_folder(self.unlabeled)):
@@ -310,6 +317,10 @@ class TextDataModule(LightningDataModule):
         text: str = self.dataset(split).data.column("text")[int(row)].as_py()
         return text
 
+    def words(self, split: str) -> list[list[str]] | None:
+        """The words of every text of a split as the source gave them; None where it gave raw text."""
+        return self._ready().words(split)
+
     def offsets(self, split: str, row: int) -> list[tuple[int, int]]:
         """Start and end of every token of a row in its text, in characters."""
         table = self.dataset(split).data
@@ -323,7 +334,7 @@ class TextDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch] | CombinedLoader:
         """Batches of similar length in an order that changes every epoch; pairs of them with an unlabelled pool."""
-        options: dict[str, Any] = {"shuffle": True, "token_budget": self.token_budget}
+        options: dict[str, Any] = {"shuffle": True, "token_budget": self.token_budget or TRAINING_TOKENS}
         labeled = self._loader_of(LabeledTexts(self.dataset("train"), self.labeled_rows), self.batch_size, **options)
         if self.unlabeled is None:
             return labeled
@@ -345,6 +356,7 @@ class TextDataModule(LightningDataModule):
         return self.test_dataloader()
 
     def _loader(self, split: str, batch_size: int, **options: Any) -> DataLoader[Batch]:
+        options.setdefault("token_budget", self.token_budget or EVALUATION_TOKENS)
         return self._loader_of(EncodedTexts(self.dataset(split)), batch_size, **options)
 
     def _loader_of(self, data: EncodedTexts, batch_size: int, seed: int = 0, **options: Any) -> DataLoader[Batch]:

@@ -55,6 +55,8 @@ def encode_rows(rows: datasets.Dataset, tokenizer: TextTokenizer, path: Path) ->
     lists = dict.fromkeys(("ids", "starts", "ends"), "int32") | {name: ANNOTATIONS[name] for name in annotations}
     if "rationale" in annotations:
         features["has_rationale"] = "bool"
+    if "tokens" in rows.column_names:
+        lists["words"] = "int32"
     schema = {name: datasets.Value(kind) for name, kind in features.items()}
     schema |= {name: datasets.Sequence(datasets.Value(kind)) for name, kind in lists.items()}
     schema = datasets.Features(schema)
@@ -70,6 +72,9 @@ def encode_rows(rows: datasets.Dataset, tokenizer: TextTokenizer, path: Path) ->
         columns |= {"truncated": encoding.truncated, "unknown": encoding.unknown, "ids": _lists(encoding.ids)}
         columns["starts"] = _lists([offsets[:, 0] for offsets in encoding.offsets])
         columns["ends"] = _lists([offsets[:, 1] for offsets in encoding.offsets])
+        if words is not None:
+            # Where each word of the text ends, those included that were cut off or dropped: others may read them all.
+            columns["words"] = _lists([np.cumsum([len(word) + 1 for word in row], dtype=int) - 1 for row in words])
         for name in annotations:
             marks = table.column(name).to_pylist()
             columns[name] = _lists(

@@ -58,7 +58,7 @@ class Planted(TextDataModule):
         batch_size: examples of a training batch, per process.
         eval_batch_size: examples of a validation, test or prediction batch, per process.
         embeddings: the initial word vectors; None draws 300 random numbers per word.
-        token_budget: the most tokens of a training batch, padding included; None: no limit beside `batch_size`.
+        token_budget: the most tokens of a batch, padding included; None: 131,072 in training and 300,000 elsewhere.
         num_workers: processes that make batches.
         labeled_fraction: share of the training labels of every class that is shown, above 0 and at most 1; None: all.
         labels_per_class: shown training labels of every class, instead of a fraction; None shows all.

@@ -24,7 +24,16 @@ from attn_lightning.data.formats import Row
 from attn_lightning.data.labels import Labels
 from attn_lightning.data.records import RATIONALE, Columns, records
 from attn_lightning.data.sources import SPLITS, Source
-from attn_lightning.data.text import PADDING, UNKNOWN, Digits, Splitting, TextOptions, TextTokenizer, Unknown
+from attn_lightning.data.text import (
+    PADDING,
+    UNKNOWN,
+    Digits,
+    Splitting,
+    TextOptions,
+    TextTokenizer,
+    Unknown,
+    uncut_words_per_clause,
+)
 from attn_lightning.errors import DataFormatError
 from attn_lightning.files import write_json, write_text
 
@@ -139,7 +148,7 @@ class Description:
         }
         # Newer options count only where they are used, so that what was prepared before stays valid.
         user |= self.source.read_as.given()
-        user["words"] = self.columns.gives_words and 1  # the words themselves are kept
+        user["words"] = self.columns.gives_words and 2  # 1 did not keep the words themselves
         user["classes"] = self.source.kind == "files" and "by value"
         user["rationale_threshold"] = threshold != 0.5 and threshold
         content |= {name: value for name, value in user.items() if value}
@@ -171,6 +180,7 @@ def prepare(data: Description, recipe: Recipe, folder: Path) -> None:
             splits[name] = write_rows(counted, Path(raw) / f"{name}.arrow")
             seen = seen or set(np.unique(splits[name].data.column("label").to_numpy()).tolist())
         splits, filtered = _select(data.arrange(splits), recipe)
+        notes = data.notes + ([] if data.columns.gives_words else _warn_of_uncut_words(splits["train"], recipe))
         texts = _training_texts(splits["train"])
         tokenizer = TextTokenizer.train(texts, recipe.min_count, recipe.text_options)
         for name, rows in splits.items():
@@ -193,7 +203,7 @@ def prepare(data: Description, recipe: Recipe, folder: Path) -> None:
             "tokenizer": asdict(tokenizer.options),
             "label_names": labels.kept,
             "vocabulary_size": len(tokenizer),
-            "notes": data.notes,
+            "notes": notes,
             "splits": _describe(data.name, encoded, filtered, labels.kept),
             "replaced": dict(replaced),
         },
@@ -269,13 +279,28 @@ def _describe(name: str, splits: Splits, filtered: dict[str, int], classes: tupl
         contents[split] = _statistics(rows, classes) | {"filtered": filtered[split], "sha256": digests[split][0]}
         if split != "train":
             contents[split]["overlap"] = int(np.isin(digests[split][1], digests["train"][1]).sum())
-        _report(name, split, contents[split])
+        _check_classes(name, split, contents[split])
     return contents
 
 
 def _training_texts(rows: datasets.Dataset) -> Iterator[Any]:
     column = "tokens" if "tokens" in rows.column_names else "text"
     return chain.from_iterable(column_batches(rows, column))
+
+
+def _warn_of_uncut_words(rows: datasets.Dataset, recipe: Recipe) -> list[str]:
+    """The sentence, for log and manifest, that a language without spaces was not cut into words; none for others."""
+    sample = rows.select(range(min(len(rows), 1000)))
+    found = None if recipe.splitting == "unicode" else uncut_words_per_clause(sample["text"][:])
+    if found is None:
+        return []
+    sentence = (
+        f"the texts have hardly more words than sentences ({found:.1f} between two punctuation marks), as in languages "
+        "without spaces: cut them by character with `--data.tokenizer=unicode`, or give their words in a column and "
+        "name it with `--data.tokens_column`"
+    )
+    logger.warning(sentence)
+    return [sentence]
 
 
 def _within(rows: datasets.Dataset, recipe: Recipe) -> datasets.Dataset:
@@ -306,22 +331,30 @@ def _statistics(rows: datasets.Dataset, names: tuple[str, ...]) -> dict[str, Any
     return {"rows": len(rows), "classes": classes, "tokens": int(lengths.sum()), "longest": int(lengths.max()), **flags}
 
 
-def _report(name: str, split: str, content: dict[str, Any]) -> None:
-    """Log what was done to a split.
-
-    Raises:
-        DataFormatError: all rows are of one class.
-    """
+def _check_classes(name: str, split: str, content: dict[str, Any]) -> None:
     classes = [label for label, count in content["classes"].items() if count]
     if len(classes) < 2:
         raise DataFormatError(
             f"Expected at least two classes in the {split} split of {name}, but got {classes} only; check the file."
         )
-    logger.info(
-        "%s, %s: %d texts, %d cut off, %d left out by length, %d without a known word, %s",
-        name, split, content["rows"], content["truncated"], content["filtered"], content["unknown"],
-        content["classes"],
-    )  # fmt: skip
+
+
+def data_line(manifest: dict[str, Any]) -> str:
+    """What a run prints of its data: sizes, the longest text, and what was done to the texts."""
+
+    def of_splits(key: str) -> str:
+        return " / ".join(f"{content[key]:,}" for content in splits.values())
+
+    splits = manifest["splits"]
+    longest = max(content["longest"] for content in splits.values())
+    parts = [
+        f"{manifest['name']}: {of_splits('rows')} texts ({' / '.join(splits)})",
+        f"{len(manifest['label_names'])} classes",
+        f"the longest text has {longest:,} words (`--data.max_length` cuts longer ones off)",
+    ]
+    done = {"truncated": "cut off", "filtered": "left out by length", "unknown": "without a known word"}
+    changed = [key for key in done if any(content[key] for content in splits.values())]
+    return "; ".join([*parts, *(f"{of_splits(key)} {done[key]}" for key in changed), *manifest["notes"]])
 
 
 def _digests(rows: datasets.Dataset) -> tuple[str, NDArray[np.uint64]]:

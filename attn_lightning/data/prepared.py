@@ -54,6 +54,16 @@ class PreparedTexts:
             )
         return self.splits[name]
 
+    def words(self, name: str) -> list[list[str]] | None:
+        """The words of every text of a split as the source gave them; None where it gave raw text."""
+        rows = self.split(name)
+        if "words" not in rows.column_names:
+            return None
+        texts, ends = (rows.data.column(column).to_pylist() for column in ("text", "words"))
+        # A space joins two words, so the next one begins after it.
+        pairs = zip(texts, ends, strict=True)
+        return [[text[before + 1 : end] for before, end in pairwise([-1, *places])] for text, places in pairs]
+
     def word_vectors(self, embeddings: Embeddings, cache: Path, seed: int) -> Tensor:
         """(V, E) the initial vectors of the vocabulary, those of default tokens drawn at random."""
         vocabulary, before = self.tokenizer.vocabulary, self.tokenizer.options.default_tokens

@@ -4,7 +4,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from typing import Any, Literal, NamedTuple
 
@@ -19,7 +19,7 @@ from tokenizers.trainers import WordLevelTrainer
 
 from attn_lightning.errors import ConfigurationError, DataFormatError
 
-Splitting = Literal["words", "treebank", "alphanumeric"]
+Splitting = Literal["words", "treebank", "alphanumeric", "unicode"]
 Digits = Literal["keep", "merge"]
 Unknown = Literal["token", "drop"]
 IntArray = NDArray[np.int32]
@@ -28,7 +28,16 @@ PADDING, UNKNOWN, NUMBER = "<pad>", "<unk>", "0"
 PADDING_ID, UNKNOWN_ID = 0, 1
 FORMAT = 1
 
+# Scripts that write no spaces between words. As ranges, which both regular expression engines read alike: Thai to Lao,
+# Myanmar, Khmer, Kana, Han with its iteration mark and zero, Kana of half width, Han beyond the basic plane.
+UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005\u3007\u3041-\u30ff\u31f0-\u31ff"
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
+)
+_LETTER = rf"[^\W{UNSPACED}]"
+
 _NUMBER = re.compile(r"\b\w*?\d\w*(?:[.,:]\d+)*")
+_SPACED_NUMBER = re.compile(rf"(?<!{_LETTER}){_LETTER}*?\d{_LETTER}*(?:[.,:]\d+)*")
 
 # The lazy word ends before "n't" or at the end of the run: one pass, where a greedy one would walk back every word.
 _PATTERNS: dict[Splitting, str] = {
@@ -38,7 +47,15 @@ _PATTERNS: dict[Splitting, str] = {
         r"|\.{2,}|-{2,}|``|''|[^\w\s]"
     ),
     "alphanumeric": r"\w+",
+    # \X is a character with the marks that belong to it, such as the vowel signs and tones of Thai.
+    "unicode": (
+        rf"(?=[{UNSPACED}])\X|(?i:n['’]t)\b|{_LETTER}+?(?=(?i:n['’]t)\b|\b|[{UNSPACED}])"
+        r"|(?i:['’](?:s|re|ve|ll|d|m))\b|[^\w\s]"
+    ),
 }
+
+_GIVEN = re.compile(r"[^ \t\r\n\f\v]+")
+"""A word of text that was cut before, which may hold a no-break space."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +68,13 @@ class TextOptions:
         unknown: `token` gives words outside the vocabulary the id 1; `drop` leaves them out.
         splitting: how raw text is cut: `words` (runs of letters and digits, single punctuation marks, "n't" and "'s"
             on their own), `treebank` (the same, but words with inner hyphens or points stay whole, as in the Penn
-            Treebank), `alphanumeric` (runs of letters and digits only; punctuation disappears).
+            Treebank), `alphanumeric` (runs of letters and digits only; punctuation disappears), `unicode` (as `words`,
+            but every character of Han, Kana, Thai, Lao, Khmer and Burmese, which write no spaces, is a word).
         max_length: the number of tokens kept of a text; 0 keeps all.
         default_tokens: the number of tokens without content that are put before every text, always the same ones;
             they come on top of `max_length`.
+        words_given: the training texts came as words. Raw text is then first cut at white space; a piece that is a
+            known word stays whole, and the others are cut as `splitting` says if a part of them is known.
     """
 
     lowercase: bool = True
@@ -63,6 +83,7 @@ class TextOptions:
     splitting: Splitting = "words"
     max_length: int = 0
     default_tokens: int = 0
+    words_given: bool = False
 
 
 class Encoding(NamedTuple):
@@ -139,6 +160,7 @@ class TextTokenizer:
         if isinstance(first, str):
             words = _train_raw(chain([first], stream), min_count, options)  # type: ignore[arg-type]
         else:
+            options = replace(options, words_given=True)
             words = _train_words(chain([first], stream), min_count, options)
         return cls([PADDING, UNKNOWN, *words, *default_token_names(options.default_tokens)], options)
 
@@ -159,7 +181,9 @@ class TextTokenizer:
             ids = np.array(encoded.ids, np.int32)
             offsets = np.fromiter(chain.from_iterable(encoded.offsets), np.int32, 2 * len(ids)).reshape(-1, 2)
             if self.options.digits == "merge":
-                _widen_numbers(text, offsets)
+                _widen_numbers(text, offsets, _number(self.options))
+            if self.options.words_given:
+                ids, offsets = self._as_given(text, ids, offsets)
             pieces.append((ids, offsets, len(text)))
         return self._finish(pieces)
 
@@ -183,7 +207,10 @@ class TextTokenizer:
 
     def to_str(self) -> str:
         """All of it as JSON, for a checkpoint or a file."""
-        content = {"format": FORMAT, "options": asdict(self.options), "vocabulary": self._vocabulary}
+        options = asdict(self.options)
+        if not self.options.words_given:
+            del options["words_given"]  # as before there was this option: two states of one tokenizer are equal
+        content = {"format": FORMAT, "options": options, "vocabulary": self._vocabulary}
         return json.dumps(content, ensure_ascii=False)
 
     @classmethod
@@ -205,6 +232,23 @@ class TextTokenizer:
         if known is None:
             known = self._lookup[word] = self._ids.get(_normalize(word, self.options), UNKNOWN_ID)
         return known
+
+    def _as_given(self, text: str, ids: IntArray, offsets: IntArray) -> tuple[IntArray, IntArray]:
+        """Join the parts of a piece between spaces that training read as one word."""
+        found: list[int] = []
+        spans: list[tuple[int, int]] = []
+        spaced = [match.span() for match in _GIVEN.finditer(text)]
+        bounds = np.searchsorted(offsets[:, 0], spaced).tolist()
+        for (start, end), (first, last) in zip(spaced, bounds, strict=True):
+            whole = self._look_up(text[start:end])
+            # A piece of unknown parts was one unknown word in training; a line break written in HTML has no parts.
+            if whole != UNKNOWN_ID or (last - first > 1 and (ids[first:last] == UNKNOWN_ID).all()):
+                found.append(whole)
+                spans.append((start, end))
+            else:
+                found.extend(ids[first:last].tolist())
+                spans.extend(map(tuple, offsets[first:last].tolist()))
+        return np.array(found, np.int32), np.array(spans, np.int32).reshape(-1, 2)
 
     def _finish(self, pieces: Sequence[tuple[IntArray, IntArray, int]]) -> Encoding:
         limit = self.options.max_length
@@ -238,6 +282,22 @@ def valid_unicode(text: str) -> str:
     return text
 
 
+def uncut_words_per_clause(texts: Iterable[str]) -> float | None:
+    """Words between two punctuation marks where texts of a script without spaces were not cut into words, else None.
+
+    They were not cut if most letters are of such a script and there is hardly more than one word between two marks, or
+    its words are longer than six characters on average, as phrases are.
+    """
+    letters = unspaced = words = clauses = 0
+    for text in texts:
+        letters += sum(map(str.isalnum, text))
+        unspaced += len(re.findall(f"[{UNSPACED}]", text))
+        words += len(re.findall(rf"[\w{UNSPACED}]+", text))
+        clauses += len(re.findall(rf"[\w\s{UNSPACED}]*[\w{UNSPACED}][\w\s{UNSPACED}]*", text))
+    uncut = 2 * unspaced > letters and (2 * words < 3 * clauses or unspaced > 6 * words)
+    return words / clauses if uncut else None
+
+
 def default_token_names(count: int) -> list[str]:
     """How the default tokens are called in a vocabulary; no word of a text is taken for one."""
     return [f"<default {number}>" for number in range(1, count + 1)]
@@ -250,10 +310,14 @@ def _pipeline(options: TextOptions, ids: dict[str, int]) -> Tokenizer:
     if options.lowercase:
         steps.append(Lowercase())
     if options.digits == "merge":
-        steps.append(Replace(Regex(_NUMBER.pattern), NUMBER))
+        steps.append(Replace(Regex(_number(options).pattern), NUMBER))
     tokenizer.normalizer = Normalizers(steps)
     tokenizer.pre_tokenizer = Split(Regex(_PATTERNS[options.splitting]), "removed", invert=True)
     return tokenizer
+
+
+def _number(options: TextOptions) -> re.Pattern[str]:
+    return _SPACED_NUMBER if options.splitting == "unicode" else _NUMBER
 
 
 def _normalize(word: str, options: TextOptions) -> str:
@@ -281,8 +345,8 @@ def _train_words(texts: Iterable[Sequence[str]], min_count: int, options: TextOp
     return sorted(kept, key=lambda word: (-counts[word], word))
 
 
-def _widen_numbers(text: str, offsets: IntArray) -> None:
+def _widen_numbers(text: str, offsets: IntArray, number: re.Pattern[str]) -> None:
     """A merged number covers its last character only: move its start back to where the number begins."""
-    starts = {match.end(): match.start() for match in _NUMBER.finditer(text)}
+    starts = {match.end(): match.start() for match in number.finditer(text)}
     for token, end in enumerate(offsets[:, 1].tolist()):
         offsets[token, 0] = starts.get(end, offsets[token, 0])

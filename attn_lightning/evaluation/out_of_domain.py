@@ -59,6 +59,9 @@ def chosen_rows(total: int, size: int, seed: int) -> Rows:
 class Reencoded:
     """A split of one data set, read with the tokenizer of a model that was trained on another.
 
+    The words are those the model would have made in training: words that the data gives are taken as they are by a
+    model that was trained on given words; any other model cuts the text as it cut its own.
+
     Marks of words (rationales, shortcuts) follow the characters: a token is marked if any character of it was.
 
     Args:
@@ -70,7 +73,8 @@ class Reencoded:
 
     def __init__(self, data: TextDataModule, split: str, tokenizer: TextTokenizer, classes: NDArray[np.int64]) -> None:
         self._data, self._split = data, split
-        encoding = tokenizer.encode_batch(data.texts(split))
+        words = data.words(split) if tokenizer.options.words_given else None
+        encoding = tokenizer.encode_batch(data.texts(split)) if words is None else tokenizer.encode_tokens(words)
         self._ids, self._offsets = encoding.ids, encoding.offsets
         labels = np.asarray(data.dataset(split)["label"], np.int64)
         self._labels = np.where(labels == UNLABELED, UNLABELED, classes[labels.clip(0)])
@@ -138,18 +142,30 @@ def examples_for(
         raise ConfigurationError(f"Expected {wanted} for this checkpoint, but got {came}; use another `--data`.")
     if not is_text:
         return data.examples(split), []
-    notes = []
-    classes = np.arange(len(theirs))
-    if set(theirs) == set(label_names):
-        classes = np.array([list(label_names).index(name) for name in theirs])
-    else:
-        pairs = ", ".join(f"{a} as {b}" for a, b in zip(theirs, label_names, strict=True))
-        notes.append(f"the classes have other names and are matched by their place: {pairs}")
+    classes, notes = _matched(theirs, list(label_names))
     assert tokenizer is not None
     if data.tokenizer.to_str() == tokenizer and (classes == np.arange(len(theirs))).all():
         return data.examples(split), notes
     notes.append("the texts are read with the vocabulary of the checkpoint")
     return Reencoded(data, split, TextTokenizer.from_str(tokenizer), classes), notes
+
+
+def _matched(theirs: list[str], ours: list[str]) -> tuple[NDArray[np.int64], list[str]]:
+    """The class of the model for every class of the data, and a note where one side has no names but numbers.
+
+    Raises:
+        ConfigurationError: neither the names are the same nor is one side numbered from 0.
+    """
+    if set(theirs) == set(ours):
+        return np.array([ours.index(name) for name in theirs]), []
+    places = [str(place) for place in range(len(ours))]
+    if places not in (theirs, ours):
+        raise ConfigurationError(
+            f"Expected data with the classes {', '.join(ours)} of the checkpoint, but got {', '.join(theirs)}, and "
+            "names are not matched by their order; give the data the same names."
+        )
+    pairs = ", ".join(f"{a} as {b}" for a, b in zip(theirs, ours, strict=True))
+    return np.arange(len(ours)), [f"the classes of one side are numbers and stand for places among the others: {pairs}"]
 
 
 def check_rationales(examples: Examples) -> None:

@@ -89,9 +89,25 @@ class Predictor:
                 f"Expected to be able to use device {device!r}, but got: {error}; use `--device cpu`."
             ) from error
 
-    def predict(self, texts: Sequence[str], batch_size: int = 128) -> list[Prediction]:
-        """Predict texts, in batches of similar length; the answers come in the order of the texts."""
-        encoding = self.tokenizer.encode_batch(texts)
+    def predict(self, texts: Sequence[str] | Sequence[Sequence[str]], batch_size: int = 128) -> list[Prediction]:
+        """Predict texts, in batches of similar length; the answers come in the order of the texts.
+
+        Args:
+            texts: raw texts, which are cut as the training texts were; or texts as lists of words, which stay as they
+                are, for a model that was trained on such.
+            batch_size: the most texts of a pass; `TOKEN_BUDGET` holds beside it.
+
+        Raises:
+            ConfigurationError: words for a model that was trained on raw text.
+        """
+        words = [text for text in texts if not isinstance(text, str)]
+        if words and not self.tokenizer.options.words_given:
+            raise ConfigurationError(
+                "Expected raw texts, but got texts that are cut into words already: this model was trained on raw text "
+                "and cuts it itself; name a column of text with `--text_column`."
+            )
+        encoding = self.tokenizer.encode_tokens(words) if words else self.tokenizer.encode_batch(texts)  # type: ignore[arg-type]
+        texts = [text if isinstance(text, str) else " ".join(text) for text in texts]
         answers: dict[int, Prediction] = {}
         for rows in length_batches([len(ids) for ids in encoding.ids], batch_size, TOKEN_BUDGET):
             output = self._run([encoding.ids[row] for row in rows])

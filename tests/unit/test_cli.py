@@ -67,3 +67,12 @@ def test_commands_that_run_a_model_flush_denormals(command):
         assert tiny * 1e-10 == 0
     finally:
         torch.set_flush_denormal(False)
+
+
+@pytest.mark.parametrize("command", ["fit", "evaluate", "study"])
+def test_arguments_that_are_no_utf8_are_one_line(capsys, command):
+    """The bytes of such an argument arrive as halves of surrogate pairs."""
+    assert cli.main([command, "--config", "caf\udce9.yaml"]) == 1
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert r"caf\udce9.yaml" in err

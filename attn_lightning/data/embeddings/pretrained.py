@@ -2,9 +2,9 @@
 
 import gzip
 import logging
+import mmap
 import re
 import struct
-import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
@@ -30,6 +30,8 @@ from attn_lightning.data.embeddings.base import (
 from attn_lightning.errors import ConfigurationError, DataFormatError
 
 logger = logging.getLogger(__name__)
+
+_FASTTEXT_MAGIC = 793712314
 
 
 class PretrainedEmbeddings(Embeddings):
@@ -69,6 +71,11 @@ class PretrainedEmbeddings(Embeddings):
 
     def _file(self) -> Path:
         if self.path.is_file():
+            if self.path.name.endswith((".bin.gz", ".npz.gz")):
+                raise ConfigurationError(
+                    f"Expected {self.path} to be unpacked, but got a gzip file; unpack it with `gunzip --keep` and "
+                    f"name {self.path.name.removesuffix('.gz')}."
+                )
             return self.path
         raise ConfigurationError(
             f"Expected `path` to be a file of word vectors, but there is none at {self.path}; check the path."
@@ -157,6 +164,11 @@ def _dimension_of_row(first: bytes) -> int:
 def _text_dimension(path: Path) -> int:
     with _open(path) as file:
         first = file.readline()
+    if first.startswith(struct.pack("<i", _FASTTEXT_MAGIC)):
+        raise DataFormatError(
+            f"Expected {path} to hold a word and its numbers per line, but got a fastText model; unpack it and give it "
+            "a name that ends in .bin."
+        )
     header = _header(first)
     dimension = _dimension_of_row(first) if header is None else header
     if dimension < 1:
@@ -229,16 +241,19 @@ def _load_npz(path: Path) -> tuple[npt.NDArray[np.str_], Vector]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             words, vectors = arrays["words"], arrays["vectors"]
-    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
-        raise DataFormatError(
-            f"Expected {path} to hold the arrays `words` (strings) and `vectors`, but: {error}; save it with np.savez."
-        ) from error
-    if vectors.ndim != 2 or words.shape != vectors.shape[:1] or words.dtype.kind != "U":
-        raise DataFormatError(
-            f"Expected {path} to hold V strings and (V, E) vectors, but got {words.dtype} {words.shape} and "
-            f"{vectors.shape}; save one word per vector."
-        )
-    return words, vectors.astype(np.float32, copy=False)
+    except Exception as error:  # zip, header and arrays are read by three libraries, each with errors of its own
+        raise _bad_npz(path, f"{type(error).__name__}: {error}") from error
+    fits = vectors.ndim == 2 and words.shape == vectors.shape[:1]
+    if not fits or words.dtype.kind != "U" or vectors.dtype.kind not in "fiu":
+        raise _bad_npz(path, f"got {words.dtype} {words.shape} and {vectors.dtype} {vectors.shape}")
+    return words, vectors
+
+
+def _bad_npz(path: Path, problem: str) -> DataFormatError:
+    return DataFormatError(
+        f"Expected {path} to hold the arrays `words`, V strings, and `vectors`, (V, E) numbers, but: {problem}; save "
+        "one word per vector with np.savez."
+    )
 
 
 def _read_npz(path: Path, wanted: set[str], dimension: int) -> dict[str, Vector]:
@@ -246,25 +261,33 @@ def _read_npz(path: Path, wanted: set[str], dimension: int) -> dict[str, Vector]
     _check_dimension(path, vectors.shape[1], dimension)
     found: dict[str, Vector] = {}
     for row, word in enumerate(words.tolist()):
-        if word in wanted:
-            found.setdefault(word, vectors[row].copy())
+        if word in wanted and word not in found:
+            with np.errstate(over="ignore"):  # too large for float32 is infinite, and refused below
+                found[word] = vectors[row].astype(np.float32)
+            if not np.isfinite(found[word]).all():
+                raise DataFormatError(
+                    f"Expected {path}, row {row} ({word!r:.40}), to have {dimension} finite numbers, but got "
+                    f"{vectors[row][:3]}...; repair or remove the row."
+                )
     return found
 
 
 # --- fastText models ------------------------------------------------------------------------------------------------
 
 
-_FASTTEXT_MAGIC = 793712314
-
-
 def _load_binary(path: Path) -> Any:
     import fasttext  # a compiled module that only these embeddings need
 
+    check_model(path)
     try:
         with redirect_stderr(StringIO()):  # load_model prints a note about its own history
             return fasttext.load_model(str(path))
-    except ValueError as error:
-        raise DataFormatError(f"Expected {path} to be a whole fastText model, but: {error}; fetch it again.") from error
+    except (ValueError, MemoryError, RuntimeError) as error:
+        raise _bad_model(path, str(error)) from error
+
+
+def _bad_model(path: Path, problem: str) -> DataFormatError:
+    return DataFormatError(f"Expected {path} to be a whole fastText model, but: {problem}; fetch it again.")
 
 
 def _binary_dimension(path: Path) -> int:
@@ -277,6 +300,63 @@ def _binary_dimension(path: Path) -> int:
             "format to .txt first."
         )
     return int(struct.unpack("<i", head[8:])[0])
+
+
+def check_model(path: Path) -> None:
+    """Walk through a fastText model without loading it: its parts must fit its size and one another.
+
+    The library itself reads a file that is cut off for ever, or far beyond its end.
+
+    Raises:
+        DataFormatError: the file is cut off or damaged.
+    """
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as model:
+        try:
+            end = _walk(model)
+        except (struct.error, ValueError) as error:
+            raise _bad_model(path, str(error) or "it is cut off") from error
+        if end != len(model):
+            raise _bad_model(path, f"its parts have {end:,} bytes and the file {len(model):,}")
+
+
+def _walk(model: mmap.mmap) -> int:
+    """The byte behind the last part: header, options, dictionary, input and output matrix."""
+    place: int = 0
+
+    def read(form: str) -> tuple[Any, ...]:
+        nonlocal place
+        place += struct.calcsize(form)
+        return struct.unpack_from(form, model, place - struct.calcsize(form))
+
+    _, version, dim, *_, loss, kind, bucket, minn, maxn, _, _ = read("<14id")
+    size, words, labels, _, pruned = read("<3i2q")
+    sane = 0 < dim < 10**6 and bucket >= 0 and 0 <= minn <= maxn and version in (11, 12) and loss in range(1, 5)
+    if not sane or kind not in (1, 2, 3) or min(words, labels) < 0 or words + labels != size or pruned < -1:
+        raise ValueError("its header is damaged")
+    if maxn and not bucket:
+        raise ValueError("it has no rows for its character n-grams")
+    types = [0, 0]
+    for _ in range(size):
+        place = model.find(b"\0", place) + 1  # 0, and a negative size below, where no word ends any more
+        if not place:
+            raise ValueError("its dictionary is cut off")
+        _, of_type = read("<qb")
+        if of_type not in (0, 1):
+            raise ValueError("its dictionary is damaged")
+        types[of_type] += 1
+    if types != [words, labels]:
+        raise ValueError("its dictionary is damaged")
+    place += 8 * max(pruned, 0)
+    rows = words + (bucket if pruned < 0 else max(pruned, 0))
+    for place_of in ("input", "output"):
+        (quantized,) = read("<?")
+        if quantized:
+            raise ValueError("it is quantized (`.ftz`), whose vectors are not exact")
+        height, width = read("<2q")
+        if width != dim or height < 0 or (place_of == "input" and height != rows):
+            raise ValueError(f"its {place_of} matrix is damaged")
+        place += 4 * int(height * width)
+    return place
 
 
 def read_binary(path: Path, vocabulary: Sequence[str], dimension: int) -> dict[int, Vector]:
@@ -303,6 +383,8 @@ def read_binary(path: Path, vocabulary: Sequence[str], dimension: int) -> dict[i
         if row == PADDING_ROW or (known is None and not has_subwords):
             continue
         vector = model.get_word_vector(word if known is None else known).astype(np.float32)
+        if not np.isfinite(vector).all():
+            raise _bad_model(path, f"the vector of {word!r:.40} has numbers that are not finite")
         if known is not None or vector.any():
             found[row] = vector
     return found

@@ -10,107 +10,22 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from attn_lightning.backbone.encoders import Average
 from attn_lightning.console import printable
 from attn_lightning.data.text import TextTokenizer
 from attn_lightning.evaluation import prediction
-from attn_lightning.evaluation.prediction import Prediction, Predictor, prediction_table
-from attn_lightning.module import AttentionModule
-from attn_lightning.types import DataSpec
+from attn_lightning.evaluation.prediction import Prediction
+from support.checkpoints import check, save
 
 TEXTS = ["null", "[a, b]", "-5", "", "true", "  ", "\x1b[31mred", "good 😀 film", 'a,b\n"c"', "{x: 1}"]
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """A model of three classes that was not trained, saved as Lightning does."""
-    tokenizer = TextTokenizer.train(["good film", "bad film", "dull long film"])
-    torch.manual_seed(0)
-    module = AttentionModule()
-    module.build(DataSpec(3, len(tokenizer), 8, ("bad", "fair", "very good")))
-    module.tokenizer_state = tokenizer.to_str()
-    contents = {
-        "state_dict": module.state_dict(),
-        "hyper_parameters": {},
-        "pytorch-lightning_version": "2.6.0",
-        "epoch": 0,
-        "global_step": 0,
-        "loops": {},
-    }
-    module.on_save_checkpoint(contents)
-    path = tmp_path_factory.mktemp("model") / "best.ckpt"
-    torch.save(contents, path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def predictor(checkpoint):
-    return Predictor(checkpoint)
+    return save(TextTokenizer.train(["good film", "bad film", "dull long film"]), tmp_path_factory.mktemp("model"))
 
 
 def read(path) -> list[dict]:
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-
-
-def check(answer: Prediction) -> None:
-    assert answer.label in ("bad", "fair", "very good")
-    assert sum(answer.probabilities.values()) == pytest.approx(1, abs=1e-5)
-    assert answer.probability == max(answer.probabilities.values()) == answer.probabilities[answer.label]
-    assert sum(answer.attention) == pytest.approx(1, abs=1e-5)
-    counts = {len(answer.words), len(answer.start), len(answer.end), len(answer.attention), len(answer.unknown)}
-    assert len(counts) == 1
-    pieces = [answer.text[start:end] for start, end in zip(answer.start, answer.end, strict=True)]
-    assert pieces == answer.words
-
-
-@pytest.mark.parametrize("text", TEXTS, ids=repr)
-def test_any_text(predictor, text):
-    (answer,) = predictor.predict([text])
-    assert answer.text == text
-    check(answer)
-
-
-def test_known_and_unknown_words(predictor):
-    (answer,) = predictor.predict(["Good unheard film"])
-    assert answer.words == ["Good", "unheard", "film"]
-    assert answer.unknown == [False, True, False]
-    assert not answer.truncated
-
-
-def test_order_is_kept_and_batches_change_nothing(predictor):
-    texts = [" ".join(["film"] * length) for length in (5, 1, 9, 3, 7, 2)]
-    whole, single = predictor.predict(texts), predictor.predict(texts, batch_size=1)
-    assert [answer.text for answer in whole] == texts
-    for ours, alone in zip(whole, single, strict=True):
-        np.testing.assert_allclose(ours.attention, alone.attention, atol=1e-6)
-        assert ours.probability == pytest.approx(alone.probability, abs=1e-6)
-
-
-def test_batches_are_bounded_in_tokens(predictor, monkeypatch):
-    shapes = []
-    monkeypatch.setattr("attn_lightning.evaluation.prediction.TOKEN_BUDGET", 10)
-    monkeypatch.setattr(predictor.module.backbone, "embed", watched(predictor.module.backbone.embed, shapes))
-    predictor.predict([" ".join(["film"] * length) for length in (4, 30, 2, 3, 5, 2)], batch_size=3)
-    assert shapes == [(1, 30), (2, 5), (3, 3)]
-
-
-def watched(function, shapes):
-    def called(tokens):
-        shapes.append(tuple(tokens.shape))
-        return function(tokens)
-
-    return called
-
-
-def test_a_text_of_100000_words(predictor, monkeypatch):
-    # Without the recurrence, which takes its time.
-    monkeypatch.setattr(predictor.module.backbone, "encoder", Average(8))
-    (answer,) = predictor.predict(["film " * 100_000])
-    assert len(answer.words) == 100_000
-    assert sum(answer.attention) == pytest.approx(1, abs=1e-3)
-    table = prediction_table(answer)
-    assert table.row_count == 200
-    assert "100,000" in str(table.title)
 
 
 def test_several_texts_on_the_command_line(cli, checkpoint):
@@ -247,3 +162,72 @@ def test_the_run_predicts_as_it_tested(finished, cli, tmp_path):
         assert answer["start"] == row["start"]
         np.testing.assert_allclose(answer["attention"], row["attention"], atol=1e-6)
         np.testing.assert_allclose([value for _, value in answer["probabilities"]], row["probabilities"], atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def of_words(tmp_path_factory):
+    """A model whose training texts were lists of words."""
+    return save(TextTokenizer.train([["<good>", "film"], ["<bad>", "New York"]]), tmp_path_factory.mktemp("words"))
+
+
+WORDS = [["<good>", "film"], ["a", "<bad>", "New York"], []]
+
+
+def test_words_stay_as_they_are(cli, of_words, tmp_path):
+    target = tmp_path / "out.jsonl"
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps({"w": words}) + "\n" for words in WORDS))
+    command = ("predict", "--ckpt_path", of_words, "--input", tmp_path / "in.jsonl", "--tokens_column=w")
+    outcome = cli(*command, "--output", target)
+    assert outcome.code == 0, outcome.err
+    answers = read(target)
+    assert [answer["words"] for answer in answers] == [*WORDS[:2], [""]]
+    assert [answer["unknown"] for answer in answers] == [[False, False], [True, False, False], [True]]
+    for answer in answers[:2]:
+        check(Prediction(**answer))
+
+
+def test_words_for_a_model_of_raw_text_are_refused(cli, checkpoint, tmp_path):
+    (tmp_path / "in.jsonl").write_text('{"w": ["a", "b"]}\n')
+    common = ("predict", "--ckpt_path", checkpoint, "--tokens_column=w")
+    outcome = cli(*common, "--input", tmp_path / "in.jsonl")
+    assert (outcome.code, outcome.err.count("\n")) == (1, 1)
+    assert "--text_column" in outcome.err
+    assert "--input" in cli(*common, "--text=a").err
+
+
+def test_half_a_surrogate_pair_is_replaced_and_counted(cli, checkpoint, tmp_path):
+    (tmp_path / "in.jsonl").write_text('{"text": "a good film \\ud83d"}\n{"text": "a bad film"}\n')
+    target = tmp_path / "out.jsonl"
+    outcome = cli("predict", "--ckpt_path", checkpoint, "--input", tmp_path / "in.jsonl", "--output", target)
+    assert outcome.code == 0, outcome.err
+    assert "replaced in 1 texts" in outcome.err
+    assert read(target)[0]["text"] == "a good film \ufffd"
+    # Bytes of an argument that are no UTF-8 arrive like this.
+    outcome = cli("predict", "--ckpt_path", checkpoint, "--text", "good \udcff film")
+    assert (outcome.code, "replaced in 1 texts" in outcome.err) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("content", "options"),
+    [
+        ("id;text\n1;good, film\n", ()),
+        ("1|good, film\n", ("--delimiter=|", "--columns", "id", "text")),
+        ("id;text\n1;good, film\n".encode("utf-16"), ()),
+        ("text;id\ngood, film;é\n".encode("latin-1"), ("--encoding=latin-1",)),
+    ],
+)
+def test_files_as_they_are_written(cli, checkpoint, tmp_path, content, options):
+    path, target = tmp_path / "in.csv", tmp_path / "out.jsonl"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    outcome = cli("predict", "--ckpt_path", checkpoint, "--input", path, "--output", target, *options)
+    assert outcome.code == 0, outcome.err
+    assert read(target)[0]["text"] == "good, film"
+
+
+def test_what_is_not_read_names_the_option_of_this_command(cli, checkpoint, tmp_path):
+    (tmp_path / "in.csv").write_bytes(b"body\ncaf\xe9\n")
+    outcome = cli("predict", "--ckpt_path", checkpoint, "--input", tmp_path / "in.csv")
+    assert "`--encoding`" in outcome.err
+    (tmp_path / "in.csv").write_bytes(b"body\ncoffee\n")
+    outcome = cli("predict", "--ckpt_path", checkpoint, "--input", tmp_path / "in.csv")
+    assert all(words in outcome.err for words in ("'body'", "`--text_column`", "`--columns`", "`--delimiter`"))

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from attn_lightning.data.batching import EVALUATION_TOKENS, TRAINING_TOKENS
 from attn_lightning.data.corpora import TextFiles
 from attn_lightning.data.embeddings import RandomEmbeddings
 from attn_lightning.errors import ConfigurationError
@@ -101,14 +102,31 @@ def test_workers_give_the_same_batches(files, prepared):
     assert all(torch.equal(a, b) for a, b in zip(alone, workers, strict=True))
 
 
-def test_embeddings_see_the_training_words(files, prepared):
-    heard = []
+def test_one_very_long_text_costs_its_own_length(files, prepared, rows, write):
+    write(files["train"], [*rows(200), {"text": "dull " * 140_000, "label": 0}])
+    write(files["test"], [*rows(200), {"text": "dull " * 200_000, "label": 0}])
+    files["validation"] = write(files["cache"].parent / "validation.jsonl", rows(10))
+    module = prepared(TextFiles(**files))
+    for loader, longest in ((module.train_dataloader(), 140_000), (module.test_dataloader(), 200_000)):
+        shapes = [tuple(batch.tokens.shape) for batch in loader]
+        assert [shape for shape in shapes if shape[1] > 1000] == [(1, longest)]
+        assert sum(size for size, _ in shapes) == 201
 
-    class Listening(RandomEmbeddings):
-        def build(self, vocabulary, sentences, cache, seed):
-            heard.extend(sentences())
-            return super().build(vocabulary, sentences, cache, seed)
 
-    module = prepared(TextFiles(**{**files, "embeddings": Listening(4)}))
-    encoded = module.tokenizer.encode_batch(module.texts("train")).ids
-    assert heard == [[module.tokenizer.vocabulary[index] for index in ids] for ids in encoded]
+def test_no_batch_of_ordinary_texts_reaches_the_default_budget():
+    assert TRAINING_TOKENS >= 32 * 2809
+    assert 128 * 2300 <= EVALUATION_TOKENS < 2 * 200_000
+
+
+def test_the_budget_holds_in_every_loader(files, prepared, rows, write):
+    write(files["test"], rows(60))
+    module = prepared(TextFiles(**files, token_budget=40))
+    for loader in (module.train_dataloader(), module.val_dataloader(), module.test_dataloader()):
+        assert all(batch.tokens.numel() <= 40 or len(batch.rows) == 1 for batch in loader)
+
+
+def test_the_tokenizer_may_be_chosen(files, prepared, write):
+    write(files["train"], [{"text": "很好看", "label": place % 2} for place in range(20)])
+    module = prepared(TextFiles(**{**files, "test": None}, tokenizer="unicode"))
+    assert set(module.tokenizer.vocabulary[2:]) == set("很好看")
+    assert module.manifest["notes"] == []

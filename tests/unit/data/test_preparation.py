@@ -74,7 +74,12 @@ def test_a_very_long_text_is_cut_off_and_logged(files, caplog, write, prepared):
     write(files["test"], [{"text": "dull " * 100_000, "label": 0}, {"text": "warm", "label": 1}])
     with caplog.at_level(logging.INFO):
         module = prepared(TextFiles(**files, max_length=50))
-    assert "test: 2 texts, 1 cut off" in caplog.text
+    assert "the longest text has 50 words (`--data.max_length` cuts longer ones off)" in caplog.text
+    assert "0 / 0 / 1 cut off" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        prepared(TextFiles(**files, max_length=50))
+    assert "72 / 8 / 2 texts (train / validation / test); 2 classes" in caplog.text, "said at every start"
     assert module.manifest["splits"]["test"]["longest"] == 50
 
 
@@ -87,28 +92,6 @@ def test_a_subset_for_quick_runs_keeps_the_shares(files, prepared):
     assert max(fewer.manifest["splits"]["test"]["classes"].values()) <= 5
     assert len(fewer.dataset("train")) > 20
     assert fewer.manifest["splits"]["test"] != prepared(TextFiles(**files)).manifest["splits"]["test"]
-
-
-@pytest.mark.parametrize("unknown", ["token", "drop"])
-def test_rationales_stay_with_their_words(files, tmp_path, unknown, write, prepared):
-    def marked(words, marks):
-        return {"words": words, "label": marks is None, "why": marks}
-
-    train = [marked(["a", "b", "c"], [0, 1, 0]), marked(["c", "b", "a"], None)] * 10
-    test = [marked(["x", "b", "a", "c"], [1, 1, 0, 1]), marked(["y"], None)]
-    write(files["train"], train)
-    write(files["test"], test)
-    columns = {"tokens_column": "words", "rationale_column": "why"}
-    module = prepared(TextFiles(**files, **columns, unknown=unknown, max_length=3))
-    (batch,) = module.test_dataloader()
-    order = batch.rows.argsort()
-    marks, has, tokens = batch.rationale[order], batch.has_rationale[order], batch.tokens[order]
-    assert has.tolist() == [True, False]
-    assert marks[0].tolist() == ([True, True, False] if unknown == "token" else [True, False, True])
-    assert not marks[1].any()
-    assert tokens[1].tolist() == [1, 0, 0]
-    expected = ["x", "b", "a"] if unknown == "token" else ["b", "a", "c"]
-    assert module.tokenizer.words(module.text("test", 0), module.offsets("test", 0)) == expected
 
 
 def test_a_failed_preparation_leaves_nothing(files, write):
@@ -196,3 +179,13 @@ def test_a_rationale_column_that_no_row_has_is_refused_and_one_that_some_lack_is
     assert sum(int(batch.has_rationale.sum()) for batch in batches) == sum(int(b.rationale.sum()) for b in batches) == 1
     with pytest.raises(DataFormatError, match=r"'wy'"):
         prepared(TextFiles(**files, tokens_column="words", rationale_column="wy"))
+
+
+def test_a_language_without_spaces_is_warned_of(files, prepared, write, caplog):
+    texts = ["这部电影非常难看我讨厌这个故事", "这部电影非常好看我喜欢这个故事"]
+    write(files["train"], [{"text": texts[place % 2], "label": place % 2} for place in range(20)])
+    module = prepared(TextFiles(**{**files, "test": None}))
+    (warning,) = [record for record in caplog.records if record.levelno == logging.WARNING]
+    for words in ("hardly more words than sentences", "`--data.tokenizer=unicode`", "`--data.tokens_column`"):
+        assert words in warning.message
+        assert words in module.manifest["notes"][0]

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attn_lightning.data.text import TextOptions, TextTokenizer
+from attn_lightning.data.text import TextOptions, TextTokenizer, uncut_words_per_clause, valid_unicode
 from attn_lightning.errors import ConfigurationError, DataFormatError
 
 CORPUS = ["A slow film, but it isn't bad.", "It isn't slow; it's a film!", "a film a film"]
@@ -162,3 +162,64 @@ def test_nothing_to_learn_from_gives_the_two_special_words():
 
 def test_count_words_does_not_need_a_vocabulary():
     assert TextTokenizer(["<pad>", "<unk>"]).count_words(["it isn't", ""]) == [3, 0]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("第12集很好看。", ["第", "12", "集", "很", "好", "看", "。"]),
+        ("カメラ good", ["カ", "メ", "ラ", "good"]),
+        ("ที่นี่ดี isn't", ["ที่", "นี่", "ดี", "is", "n't"]),
+    ],
+)
+@pytest.mark.parametrize("digits", ["keep", "merge"])
+def test_scripts_without_spaces_are_cut_by_character(text, expected, digits):
+    tokenizer = TextTokenizer.train([text], options=TextOptions(splitting="unicode", digits=digits))
+    assert pieces(tokenizer, text) == expected
+    assert tokenizer.encode_batch([text]).ids[0].min() > 1
+
+
+@pytest.mark.parametrize(
+    ("texts", "uncut"),
+    [
+        (["这部电影非常难看我讨厌这个故事", "很好"], True),
+        (["今天，天气很好。"], True),
+        (["ที่นี่สวยมาก อากาศดีจริงๆ"], True),
+        (["这 部 电影 非常 难看 我 讨厌 这个 故事"], False),
+        (["good", "bad"], False),
+        (["A fine day in 東京."], False),
+        ([], False),
+    ],
+)
+def test_texts_of_uncut_words_are_noticed(texts, uncut):
+    found = uncut_words_per_clause(texts)
+    assert (found is not None) == uncut
+    assert found is None or found <= 2
+
+
+WORDS = ["<good>", "it", "is", "n't", "-LRB-", "9\xa01/2", "half-baked"]
+
+
+def test_raw_text_is_read_as_the_given_words_of_the_training():
+    tokenizer = TextTokenizer.train([WORDS])
+    assert tokenizer.options.words_given
+    for words in (WORDS, ["<good>", "un/known", "it", "<neverseen>"]):
+        given, raw = tokenizer.encode_tokens([words]), tokenizer.encode_batch([" ".join(words)])
+        assert raw.ids[0].tolist() == given.ids[0].tolist()
+        assert raw.offsets[0].tolist() == given.offsets[0].tolist()
+    treebank = TextTokenizer.train([WORDS], options=TextOptions(splitting="treebank"))
+    assert pieces(treebank, "it isn't, <br />It half-baked!") == ["it", "is", "n't", ",", "It", "half-baked", "!"]
+
+
+def test_only_a_tokenizer_of_given_words_says_so_in_its_state():
+    assert "words_given" not in TextTokenizer.train(["a b"]).to_str()
+    again = TextTokenizer.from_str(TextTokenizer.train([["a", "<b>"]]).to_str())
+    assert again.options.words_given
+    assert pieces(again, "a <b>") == ["a", "<b>"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("a\ud83db", "a\ufffdb"), ("\ude00", "\ufffd"), ("\ud83d\ude00", "😀"), ("é", "é")]
+)
+def test_no_half_of_a_surrogate_pair_is_left(text, expected):
+    assert valid_unicode(text) == expected

@@ -58,14 +58,19 @@ def test_marks_follow_the_characters_when_unknown_words_are_dropped(planted):
         assert theirs.rationale[0].tolist() == kept
 
 
-def test_classes_are_matched_by_name_else_by_place(planted):
+def test_classes_are_matched_by_name_and_numbers_are_places(planted):
     swapped = tuple(reversed(planted.label_names))
     examples, notes = examples_for(planted, "test", planted.tokenizer.to_str(), swapped)
     assert torch.equal(examples[[0, 1, 2]].labels, 1 - planted.examples("test")[[0, 1, 2]].labels)
     assert not any("place" in note for note in notes)
-    examples, notes = examples_for(planted, "test", planted.tokenizer.to_str(), ("no", "yes"))
+    examples, notes = examples_for(planted, "test", planted.tokenizer.to_str(), ("0", "1"))
     assert torch.equal(examples[[0, 1, 2]].labels, planted.examples("test")[[0, 1, 2]].labels)
-    assert any("matched by their place" in note and "as no" in note for note in notes)
+    assert any("stand for places" in note and "as 0" in note for note in notes)
+
+
+def test_other_names_are_never_matched_by_their_place(planted):
+    with pytest.raises(ConfigurationError, match="classes no, yes of the checkpoint"):
+        examples_for(planted, "test", planted.tokenizer.to_str(), ("no", "yes"))
 
 
 def test_another_number_of_classes_is_refused(planted):
@@ -128,3 +133,21 @@ def test_pairs_of_raw_texts_and_words_agree(tmp_path):
     batch = examples[[0, 1]]
     assert batch.tokens.tolist() == [[3, 1, 1], [1, 2, 0]]
     assert batch.rationale.tolist() == [[True, False, False], [False, True, False]]
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_given_words_are_read_as_the_model_read_its_own(tmp_path, given):
+    """A model that learned from words takes the words of other data; one that learned from raw text cuts the text."""
+    path = tmp_path / "mine.jsonl"
+    row = '{"tokens": ["<good>", "New York", "it"], "rationale": [0, 1, 0], "label": %d}'
+    path.write_text("\n".join(row % (place % 2) for place in range(8)))
+    files = {"train": path, "test": path, "validation": path, "cache": tmp_path}
+    data = TextFiles(**files, tokens_column="tokens", rationale_column="rationale", max_length=2)
+    data.prepare_data()
+    data.setup()
+    trained_on = [["it", "<good>", "New York"]] if given else ["it good york new"]
+    tokenizer = TextTokenizer.train(trained_on)
+    batch = examples_for(data, "test", tokenizer.to_str(), data.label_names)[0][[0]]
+    read = [tokenizer.vocabulary[token] for token in batch.tokens[0]]
+    assert read == (["<good>", "new york", "it"] if given else ["<unk>", "good", "<unk>", "new", "york", "it"])
+    assert batch.rationale[0].tolist() == ([False, True, False] if given else [False, False, False, True, True, False])

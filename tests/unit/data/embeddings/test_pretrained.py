@@ -1,5 +1,6 @@
 import gzip
 import logging
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from attn_lightning.data.embeddings import PretrainedEmbeddings
+from attn_lightning.data.embeddings.pretrained import check_model
 from attn_lightning.errors import ConfigurationError, DataFormatError
 
 VOCABULARY = ["<pad>", "<unk>", "oak", "elm", "Rain", "snow", "absent"]
@@ -206,6 +208,46 @@ class TestBrokenFiles:
         path = write(tmp_path / "v.bin", b"3000000 300\n" + bytes(100))
         with pytest.raises(DataFormatError, match="fastText model"):
             build(PretrainedEmbeddings(path), tmp_path)
+
+    @pytest.mark.parametrize("maxn", [0, 4])
+    def test_a_fasttext_model_that_is_cut_off_anywhere_is_refused(
+        self, fasttext_model: Any, tmp_path: Path, maxn: int
+    ) -> None:
+        fasttext_model(tmp_path, maxn=maxn)
+        whole = (tmp_path / "model.bin").read_bytes()
+        check_model(tmp_path / "model.bin")
+        for length in [*range(12, 200, 9), *range(200, len(whole), 97), len(whole) - 1]:
+            path = write(tmp_path / "cut.bin", whole[:length])
+            with pytest.raises(DataFormatError, match=r"cut\.bin to be a whole fastText model"):
+                build(PretrainedEmbeddings(path), tmp_path)
+        with pytest.raises(DataFormatError, match="its parts have"):
+            check_model(write(tmp_path / "long.bin", whole + b"more"))
+
+    @pytest.mark.parametrize("field", range(2, 9))
+    def test_a_fasttext_model_with_a_damaged_header_is_refused(
+        self, fasttext_model: Any, tmp_path: Path, field: int
+    ) -> None:
+        fasttext_model(tmp_path, maxn=4)
+        # The sizes of the dictionary and what follows from the options; other options do not matter to vectors.
+        places = {2: 8, 3: 36, 4: 40, 5: 44, 6: 64, 7: 68, 8: 4}
+        damaged = bytearray((tmp_path / "model.bin").read_bytes())
+        damaged[places[field] : places[field] + 4] = struct.pack("<i", -7)
+        with pytest.raises(DataFormatError, match="whole fastText model"):
+            check_model(write(tmp_path / "damaged.bin", bytes(damaged)))
+
+    def test_a_zipped_model_must_be_unpacked(self, fasttext_model: Any, tmp_path: Path) -> None:
+        fasttext_model(tmp_path, maxn=0)
+        zipped = gzip.compress((tmp_path / "model.bin").read_bytes())
+        with pytest.raises(ConfigurationError, match=r"unpack it .* and name model\.bin"):
+            build(PretrainedEmbeddings(write(tmp_path / "model.bin.gz", zipped)), tmp_path)
+        with pytest.raises(DataFormatError, match="fastText model; unpack it"):
+            build(PretrainedEmbeddings(write(tmp_path / "model.gz", zipped)), tmp_path)
+
+    @pytest.mark.parametrize("number", [np.nan, np.inf, 1e99])
+    def test_npz_vectors_must_be_finite(self, tmp_path: Path, number: float) -> None:
+        np.savez(tmp_path / "v.npz", words=np.array(["oak", "elm"]), vectors=np.array([[1.0, 2.0], [3.0, number]]))
+        with pytest.raises(DataFormatError, match=r"v\.npz, row 1 \('elm'\), to have 2 finite numbers"):
+            build(PretrainedEmbeddings(tmp_path / "v.npz"), tmp_path)
 
     def test_cut_off_bin(self, fasttext_model: Any, tmp_path: Path) -> None:
         fasttext_model(tmp_path, maxn=0)

@@ -1,0 +1,41 @@
+"""What is read of a prepared folder: words as they were given, words as they were encoded."""
+
+import pytest
+
+from attn_lightning.data.corpora import TextFiles
+from attn_lightning.data.embeddings import RandomEmbeddings
+
+
+@pytest.mark.parametrize("unknown", ["token", "drop"])
+def test_given_words_are_kept_whole_and_in_full(files, prepared, write, unknown):
+    texts = [["New York", "<b>", "c"], ["d", "c", "<b>"]]
+    write(files["train"], [{"words": texts[place % 2], "label": place % 2} for place in range(20)])
+    write(files["test"], [{"words": ["x y", "c", "<b>", ""], "label": 0}, {"words": [], "label": 1}])
+    module = prepared(TextFiles(**files, tokens_column="words", unknown=unknown, max_length=2))
+    assert module.words("test") == [["x y", "c", "<b>", ""], []]
+    assert module.tokenizer.options.words_given
+    assert (
+        prepared(
+            TextFiles(
+                **{
+                    **files,
+                    "test": None,
+                    "train": write(files["train"], [{"text": "a b", "label": place % 2} for place in range(20)]),
+                }
+            )
+        ).words("train")
+        is None
+    )
+
+
+def test_embeddings_see_the_training_words(files, prepared):
+    heard = []
+
+    class Listening(RandomEmbeddings):
+        def build(self, vocabulary, sentences, cache, seed):
+            heard.extend(sentences())
+            return super().build(vocabulary, sentences, cache, seed)
+
+    module = prepared(TextFiles(**{**files, "embeddings": Listening(4)}))
+    encoded = module.tokenizer.encode_batch(module.texts("train")).ids
+    assert heard == [[module.tokenizer.vocabulary[index] for index in ids] for ids in encoded]
