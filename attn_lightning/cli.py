@@ -1,10 +1,15 @@
 """The command line: which command runs, and how an error of the user's is shown. Imports nothing heavy itself."""
 
+import errno
 import sys
 from collections.abc import Callable, Sequence
 
 from attn_lightning import __version__
 from attn_lightning.errors import AttnLightningError, ConfigurationError, did_you_mean
+from attn_lightning.signals import Stopped, stopping_raises
+
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+"""What no program can mend by itself, and what no traceback explains."""
 
 COMMANDS = {
     "fit": "train, keep the best epoch, test it and leave a complete run folder",
@@ -102,7 +107,7 @@ def main(arguments: Sequence[str]) -> int:
         arguments: the command line without the program's name.
 
     Returns:
-        The exit code: 0 success, 1 an error during the run, 2 unusable arguments, 130 interrupted.
+        The exit code: 0 success, 1 an error during the run, 2 unusable arguments, 130 interrupted, 143 terminated.
     """
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_help())
@@ -112,15 +117,30 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     if arguments[0] not in COMMANDS:
         hint = did_you_mean(arguments[0], COMMANDS, most=1)
-        print(f"error: Expected a command, but got {arguments[0]!r}.{hint}\n\n{_help()}", file=sys.stderr)
+        _complain(f"error: Expected a command, but got {arguments[0]!r}.{hint}\n\n{_help()}")
         return 2
     try:
-        if arguments[0] != "predict":  # which takes any text and counts what it replaces
-            _check_encoding(arguments)
-        return _command(arguments[0])(arguments[1:])
+        with stopping_raises():
+            if arguments[0] != "predict":  # which takes any text and counts what it replaces
+                _check_encoding(arguments)
+            return _command(arguments[0])(arguments[1:])
     except AttnLightningError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _complain(f"error: {error}")
         return 1
+    except Stopped as stopped:
+        _complain(str(stopped))
+        return stopped.exit_code
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        _complain("interrupted")
         return 130
+    except OSError as error:
+        if error.errno not in _OF_THE_DISK:
+            raise
+        _complain(f"error: Expected to be able to write, but got: {error}; make room and run the same command again.")
+        return 1
+
+
+def _complain(text: str) -> None:
+    from attn_lightning.console import printable_lines
+
+    print(printable_lines(text), file=sys.stderr)

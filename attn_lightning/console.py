@@ -20,6 +20,11 @@ def spreadsheet_text(text: str) -> str:
     return f"'{shown}" if shown.lstrip().startswith(("=", "+", "-", "@")) else shown
 
 
+def printable_lines(text: str) -> str:
+    """A message of our own that quotes paths and arguments: as `printable`, but its lines stay."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
 def stdout_console() -> Console:
     """A console on the standard output, as wide as the terminal, or `LOG_WIDTH` in a log file."""
     return Console(width=None if sys.stdout.isatty() else LOG_WIDTH)
@@ -34,7 +39,14 @@ def show_messages(level: int = logging.INFO) -> None:
     package = logging.getLogger("attn_lightning")
     if not package.handlers:
         handler = logging.StreamHandler(sys.stdout)
-        handler.setFormatter(logging.Formatter("%(message)s"))
+        handler.setFormatter(_Printable("%(message)s"))
         package.addHandler(handler)
         package.propagate = False
     package.setLevel(level)
+
+
+class _Printable(logging.Formatter):
+    """Names of classes, files and words in a message come from data."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable_lines(super().format(record))

@@ -10,6 +10,7 @@
 import json
 import re
 import shutil
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from attn_lightning.errors import ConfigurationError
 CHECKPOINTS = "checkpoints"
 CONFIG = "config.yaml"
 METRICS = "metrics.json"
+_ASIDE = ".set_aside_"
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=,-]*")
 
@@ -95,6 +97,84 @@ def remove_unused(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         with suppress(OSError):
             folder.parent.rmdir()
+
+
+def set_aside(folder: Path) -> Path | None:
+    """Move a run folder out of the way, to `<version>.set_aside_<k>`; one without any file is removed instead.
+
+    Returns:
+        Where it went.
+    """
+    if not any(path.is_file() for path in folder.rglob("*")):
+        for path in sorted(folder.rglob("*"), reverse=True):
+            path.rmdir()
+        folder.rmdir()
+        return None
+    number = 0
+    while (target := folder.with_name(f"{folder.name}{_ASIDE}{number}")).exists():
+        number += 1
+    folder.rename(target)
+    return target
+
+
+def runs(parent: Path) -> list[Path]:
+    """The run folders of an experiment, the newest first; those that were set aside are left out."""
+    found = [path for path in parent.glob("*") if (path / CONFIG).is_file() and _ASIDE not in path.name]
+    return sorted(found, key=lambda path: (path / CONFIG).stat().st_mtime, reverse=True)
+
+
+def resumed_config(folder: Path, number: int) -> Path:
+    """Where the configuration of the k-th continuation of a run is kept."""
+    return folder / f"config_resumed_{number}.yaml"
+
+
+def newest_config(folder: Path) -> Path | None:
+    """The configuration with which a run was trained last; None if it has none."""
+    if not (folder / CONFIG).is_file():
+        return None
+    newest, number = folder / CONFIG, 1
+    while (path := resumed_config(folder, number)).is_file():
+        newest, number = path, number + 1
+    return newest
+
+
+def asked(run: Mapping[str, Any]) -> dict[str, Any]:
+    """What is to follow the training, by part, with the options that decide about its result.
+
+    Args:
+        run: the run options.
+    """
+    if not run["test"]:
+        return {}
+    parts: dict[str, Any] = {"test": {}}
+    if run["control"]:
+        parts["control"] = {}
+    if run["suite"] != "none":
+        names = ("suite", "suite_untrained", "suite_examples", "suite_explainers", "control")
+        parts["suite"] = {name: run[name] for name in names}
+    return parts
+
+
+def is_finished(record: Mapping[str, Any], parts: Mapping[str, Any]) -> bool:
+    """Whether a run is complete, and has all of these parts with these options.
+
+    Args:
+        record: its `metrics.json`.
+        parts: as `asked` gives them.
+    """
+    if record.get("status") != "complete":
+        return False
+    if "finished" not in record:  # written before parts were listed
+        return "test" in record or not parts
+    return all(record["finished"].get(name) == options for name, options in parts.items())
+
+
+def digests(manifest: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What of a data manifest tells two contents apart, by split."""
+    if manifest is None:
+        return {}
+    found = {name: split.get("sha256") for name, split in manifest.get("splits", {}).items()}
+    return found | {name: manifest[name].get("sha256") for name in ("labeled",) if name in manifest}
 
 
 def of_checkpoint(checkpoint: Path) -> Path:

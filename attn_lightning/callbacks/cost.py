@@ -3,6 +3,7 @@
 import resource
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -90,6 +91,14 @@ class CostMeter(Callback):
             "train_tokens_per_second": tokens / self._train_seconds if self._train_seconds else 0.0,
             "peak_memory_mib": peak_memory_mib(device),
         }
+
+
+def added(earlier: Mapping[str, float], now: Mapping[str, float]) -> dict[str, float]:
+    """What a run has cost in all, where it went on in another process: sums, the larger memory, the rate anew."""
+    total = {name: value + earlier.get(name, 0.0) for name, value in now.items()}
+    total["peak_memory_mib"] = max(now["peak_memory_mib"], earlier.get("peak_memory_mib", 0.0))
+    seconds = total["train_seconds"]
+    return {**total, "train_tokens_per_second": total["train_tokens"] / seconds if seconds else 0.0}
 
 
 def peak_memory_mib(device: torch.device) -> float:

@@ -2,22 +2,21 @@
 
 import math
 import os
-import platform
-import subprocess
 import time
-from importlib import metadata
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from attn_lightning import run_folder
-from attn_lightning.callbacks.cost import CostMeter
+from attn_lightning.callbacks.cost import CostMeter, added
+from attn_lightning.callbacks.environment import environment
 from attn_lightning.callbacks.predictions import PredictionWriter
-from attn_lightning.data.datamodule import TextDataModule
-from attn_lightning.data.embeddings.trained import FASTTEXT_PACKAGE
-from attn_lightning.evaluation.control import control_metrics
+from attn_lightning.errors import ConfigurationError
 from attn_lightning.files import write_json
 from attn_lightning.methods.base import Method
 from attn_lightning.types import Batch
@@ -28,7 +27,9 @@ FORMAT = 1
 SECONDS_BETWEEN_WRITES = 1.0
 """Epochs without validation that are shorter than this are written together."""
 
-_PACKAGES = ("torch", "lightning", "torchmetrics", "datasets", "tokenizers", FASTTEXT_PACKAGE, "numpy", "scipy")
+_RESERVE = ".reserve"
+_RESERVED_BYTES = 2**18
+"""Kept free on the disk for the record itself: on a full one it could not say that the disk is full."""
 
 
 class RunRecord(CostMeter):
@@ -36,7 +37,8 @@ class RunRecord(CostMeter):
 
     `metrics.json` holds the status of the run (running, complete, interrupted, failed), seed, methods, the metrics of
     every epoch, of the best one and of the test split, the data manifest, versions and commit, and under `cost`
-    everything that may differ between two identical runs (times, memory). Numbers that are not finite are null.
+    everything that may differ between two identical runs (times, memory). Numbers that are not finite are null. A run
+    is complete when all is there that it was asked for; `finished` lists what of it is.
 
     `predictions.parquet` has a row per test example, in the order of the batches (column `row` is the place in
     the split): `label`, `prediction`, `probabilities`, `text`, `start` and `end` character offsets of every token,
@@ -46,31 +48,56 @@ class RunRecord(CostMeter):
     Args:
         folder: an existing run folder.
         name: name of the experiment, for `metrics.json`.
+        asked: what is to follow the training, and with which options, as `run_folder.asked` gives it.
     """
 
-    def __init__(self, folder: Path, name: str = "run") -> None:
+    def __init__(self, folder: Path, name: str = "run", asked: Mapping[str, Any] | None = None) -> None:
         super().__init__()
         self.folder = Path(folder)
         self.name = name
+        self.asked = dict(asked or {})
         self.record: dict[str, Any] = run_folder.read_metrics(self.folder)
         self._writer: PredictionWriter | None = None
-        self._began = False
+        self._began = "status" in self.record
+        self._earlier: dict[str, float] = self.record.get("cost", {})
+        self._writes = True
+        self._device = torch.device("cpu")
         self._checkpoint_due = False
         self._saved_at = -math.inf
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Find out whether this process writes: one of all does."""
+        self._writes = trainer.is_global_zero
 
     # --- fit ----------------------------------------------------------------------------------------------------
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note what is known before the first step."""
+        """Note what is known before the first step.
+
+        Raises:
+            ConfigurationError: a resumed run has other data than it began with.
+        """
         super().on_fit_start(trainer, pl_module)
-        self.record = {**self.record, **self._description(trainer, pl_module), "status": "running"}
+        self._device = pl_module.device
+        description = self._description(trainer, pl_module)
+        if "data" in self.record and run_folder.digests(self.record["data"]) != run_folder.digests(description["data"]):
+            raise ConfigurationError(
+                f"Expected the data with which the run in {self.folder} began, but its files have changed since; start "
+                "a new run, or bring the old files back."
+            )
+        self.record = {**self.record, **description, "status": "running"}
         self.record.setdefault("history", [])
         self.record.pop("error", None)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the record once nothing stands in the way of the first step: a run that never began leaves none."""
         self._began = True
-        self._save(trainer, pl_module)
+        # What an earlier end of the same run was followed by is not about the weights that this training leaves.
+        for part in ("finished", "test", "control", "evaluation"):
+            self.record.pop(part, None)
+        if self._writes:
+            (self.folder / _RESERVE).write_bytes(bytes(_RESERVED_BYTES))
+        self._save()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Append the metrics of the epoch that has just ended; an epoch that is run again replaces its row."""
@@ -80,8 +107,10 @@ class RunRecord(CostMeter):
         self.record["history"] = [*kept, row]
         # The file grows with the epochs, and writing it after each of a thousand short ones takes longer than they do.
         # No checkpoint may be ahead of it, though: a resumed run goes on from both.
-        if self._checkpoint_due or time.monotonic() - self._saved_at > SECONDS_BETWEEN_WRITES:
-            self._save(trainer, pl_module)
+        every = trainer.check_val_every_n_epoch or 1
+        due = self._checkpoint_due or (trainer.current_epoch + 1) % every == 0
+        if due or time.monotonic() - self._saved_at > SECONDS_BETWEEN_WRITES:
+            self._save()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Record the best epoch."""
@@ -92,23 +121,38 @@ class RunRecord(CostMeter):
             self.record["best"] = {"monitor": best.monitor, **(epochs[0] if epochs else {str(best.monitor): score})}
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Record the cost and that the training is complete."""
+        """Record the cost and that the training is over; the run is complete unless something is to follow."""
         super().on_fit_end(trainer, pl_module)
-        if not trainer.interrupted:
-            self.record["status"] = "complete"
-        self._save(trainer, pl_module)
+        if not (trainer.interrupted or self.asked):
+            self._complete()
+        self._save()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Record how the run ended; whatever was finished stays."""
         if self._writer is not None:
             self._writer.abandon()
+        self.ended(exception)
+
+    def ended(self, exception: BaseException) -> None:
+        """Record that the run was stopped or has failed, and why."""
         if not self._began:
             return
-        interrupted = isinstance(exception, KeyboardInterrupt)
+        interrupted = isinstance(exception, KeyboardInterrupt) or isinstance(exception.__context__, KeyboardInterrupt)
         self.record["status"] = "interrupted" if interrupted else "failed"
         if not interrupted:
             self.record["error"] = f"{type(exception).__name__}: {exception}"
-        self._save(trainer, pl_module)
+        self._release()
+        self._save()
+
+    @contextmanager
+    def recorded(self) -> Iterator[None]:
+        """What fails or is stopped in the block is recorded as the end of the run."""
+        try:
+            yield
+        except BaseException as error:
+            if self.record.get("status") == "running":
+                self.ended(error)
+            raise
 
     # --- evaluation -----------------------------------------------------------------------------------------------
 
@@ -146,19 +190,31 @@ class RunRecord(CostMeter):
         if "status" not in self.record:
             self.record = {**self._description(trainer, pl_module), "status": "complete"}
         self.record[split] = numbers(trainer.callback_metrics)
-        self._save(trainer, pl_module)
+        self._save()
 
-    def add_control(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Record what a linear model on TF-IDF features reaches on the same test split (text data only)."""
-        data = getattr(trainer, "datamodule", None)
-        if trainer.is_global_zero and isinstance(data, TextDataModule):
-            self.record["control"] = {"tfidf_logistic_regression": control_metrics(data)}
-            self._save(trainer, pl_module)
+    # --- what follows the training --------------------------------------------------------------------------------
 
-    def add_evaluation(self, trainer: Trainer, pl_module: LightningModule, values: dict[str, float | None]) -> None:
-        """Record what the suite of evaluation found, by `family/explainer/metric[setting]`."""
-        self.record["evaluation"] = {f"evaluation/{name}": value for name, value in values.items()}
-        self._save(trainer, pl_module)
+    def lacks(self, part: str) -> bool:
+        """Whether a part was asked for that is not finished, or was finished with other options."""
+        finished = self.record.get("finished", {})
+        return part in self.asked and finished.get(part) != self.asked[part]
+
+    def finish(self, part: str, **results: Any) -> None:
+        """Record a part that was asked for; the last one makes the run complete.
+
+        Args:
+            part: its name.
+            results: what it found, by the key of the record; None leaves the record as it is.
+        """
+        self.record |= {key: value for key, value in results.items() if value is not None}
+        self.record["finished"] = {**self.record.get("finished", {}), part: self.asked[part]}
+        if not any(map(self.lacks, self.asked)):
+            self._complete()
+        self._save()
+
+    def _complete(self) -> None:
+        self.record["status"] = "complete"
+        self._release()
 
     # --- writing --------------------------------------------------------------------------------------------------
 
@@ -175,28 +231,16 @@ class RunRecord(CostMeter):
             "environment": environment(),
         }
 
-    def _save(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_global_zero:
+    def _release(self) -> None:
+        if self._writes:
+            (self.folder / _RESERVE).unlink(missing_ok=True)
+
+    def _save(self) -> None:
+        if self._writes:
             if self._fit_start:
-                self.record["cost"] = self.cost(pl_module.device)
+                self.record["cost"] = added(self._earlier, self.cost(self._device))
             write_json(self.folder / run_folder.METRICS, self.record)
         self._checkpoint_due, self._saved_at = False, time.monotonic()
-
-
-def environment() -> dict[str, Any]:
-    """Versions of the packages that shape a result, of Python, and the commit of the checkout (null outside one)."""
-    versions = {package: metadata.version(package) for package in _PACKAGES}
-    versions["attn-lightning"] = metadata.version("attn-lightning")
-    return {"python": platform.python_version(), "packages": versions, "commit": _commit()}
-
-
-def _commit() -> str | None:
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
-    try:
-        result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return result.stdout.strip()
 
 
 def _method(method: Method) -> dict[str, Any]:

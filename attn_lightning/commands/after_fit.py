@@ -2,14 +2,18 @@
 
 from pathlib import Path
 
+import torch
 from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, Trainer
 
 from attn_lightning.callbacks.run_record import RunRecord
+from attn_lightning.checkpoint import read_checkpoint
 from attn_lightning.commands.report import report_in_place
 from attn_lightning.commands.wandb_run import log_evaluation
 from attn_lightning.console import stdout_console
+from attn_lightning.data.datamodule import TextDataModule
 from attn_lightning.evaluation.catalog import chosen_explainers, chosen_families
+from attn_lightning.evaluation.control import control_metrics
 from attn_lightning.evaluation.results import print_results, write_results
 from attn_lightning.evaluation.runner import TABLES, EvaluatedModel, EvaluationOptions, evaluate
 from attn_lightning.evaluation.suite import Plan
@@ -19,13 +23,13 @@ from attn_lightning.module import AttentionModule
 
 
 class AfterFit:
-    """Finishes a run whose training has ended.
+    """Finishes a run whose training has ended, part by part; what an earlier call finished is not done again.
 
     Args:
         trainer: that trained.
         module: that was trained.
         data: on this.
-        record: where the results go.
+        record: where the results go, and what is asked for.
         options: the run options.
 
     Attributes:
@@ -44,8 +48,9 @@ class AfterFit:
         self.tables: list[Path] = []
 
     def run(self) -> None:
-        """Do all that the options ask for, and show what was found."""
-        summary = self._measure()
+        """Do what is asked for and not finished, and show what was found."""
+        with self.record.recorded():
+            summary = self._measure()
         if self.trainer.is_global_zero:
             folder, record = self.record.folder, self.record.record
             if (results := write_results(folder, record)) is not None:
@@ -56,16 +61,17 @@ class AfterFit:
 
     def _measure(self) -> Summary | None:
         """Test and evaluate; gives what the suite found, None without one."""
-        options = self.options
-        if options.test and not self._has_test_split():
+        if self.record.asked and not self._has_test_split():
             print("this data has no test split, so nothing is tested", flush=True)
-        elif options.test:
-            self.trainer.test(self.module, datamodule=self.data, ckpt_path=self._tested(), verbose=False)
-            if options.control:
-                self.record.add_control(self.trainer, self.module)
-        if options.test and self._has_test_split() and options.suite != "none":
-            return self._evaluate()
-        return None
+            for part in self.record.asked:
+                self.record.finish(part)
+        if self.record.lacks("test"):
+            self._test()
+        if not self._alone():
+            return None
+        if self.record.lacks("control"):
+            self._control()
+        return self._evaluate() if self.record.lacks("suite") else None
 
     def _has_test_split(self) -> bool:
         manifest = getattr(self.data, "manifest", None)
@@ -75,19 +81,41 @@ class AfterFit:
     def _best(self) -> str:
         return getattr(self.trainer.checkpoint_callback, "best_model_path", "") or ""
 
-    def _tested(self) -> str | None:
-        """What is tested after the training: the best epoch, or the weights as they are where none was measured."""
+    def _test(self) -> None:
+        """Test the best epoch, or the weights as they are where none was measured."""
         if not self._best and self.trainer.is_global_zero:
             print(f"no epoch has {self.options.monitor}, the last weights are tested", flush=True)
-        return self._best or None
+        self.trainer.test(self.module, datamodule=self.data, ckpt_path=self._best or None, verbose=False)
+        self.record.finish("test")
+
+    def _alone(self) -> bool:
+        """Whether this process does the rest; the others are done.
+
+        What follows is the work of one process. The connection to the others is closed before, because whatever waits
+        for them (a metric that is computed, a cache that is filled) would wait for ever.
+        """
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.barrier()
+            torch.distributed.destroy_process_group()
+        return self.trainer.is_global_zero
+
+    def _control(self) -> None:
+        """What a linear model on TF-IDF features reaches on the same test split (text data only)."""
+        found = None
+        if isinstance(self.data, TextDataModule):
+            found = {"tfidf_logistic_regression": control_metrics(self.data)}
+        self.record.finish("control", control=found)
 
     def _evaluate(self) -> Summary | None:
-        """Run the suite on the first process; nothing in it talks to the others."""
-        if not self.trainer.is_global_zero or not self._best or not hasattr(self.data, "examples"):
+        """The suite, by `family/explainer/metric[setting]`; none where no epoch was measured."""
+        if not self._best or not hasattr(self.data, "examples"):
+            self.record.finish("suite")
             return None
         options, best = self.options, Path(self._best)
         plan = Plan(chosen_families(options.suite), chosen_explainers(options.suite_explainers))
-        module = self.module.to(self.trainer.strategy.root_device)
+        # A run that goes on after its test has the weights of its last epoch at this point.
+        self.module.load_state_dict(read_checkpoint(best)["state_dict"])
+        module = self.module.to(self.trainer.strategy.root_device).eval()
         summary, folder = evaluate(
             EvaluatedModel(module, self.data, file_digest(best), best.stem),
             plan,
@@ -98,7 +126,8 @@ class AfterFit:
             stdout_console(),
             quiet=not options.verbose,
         )
-        self.record.add_evaluation(self.trainer, module, summary.flat())
-        log_evaluation(self.trainer, self.record.record["evaluation"])
+        found = {f"evaluation/{name}": value for name, value in summary.flat().items()}
+        self.record.finish("suite", evaluation=found)
+        log_evaluation(self.trainer, found)
         self.tables.append(folder / TABLES)
         return summary

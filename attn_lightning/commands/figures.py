@@ -117,7 +117,7 @@ def _of_checkpoint(parser: OneLineErrorParser, options: Namespace) -> Drawn:
 
 def _of_study(options: Namespace) -> Drawn:
     study = read_study(find_study(options.study))
-    run = StudyRun(study, expand(study), options.root / study.name, Validator().parse)
+    run = StudyRun(study, expand(study), options.root / study.name, *Validator().both)
     results = run.states()
     if not any(found.state == "complete" for _, found in results):
         raise ConfigurationError(

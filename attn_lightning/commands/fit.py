@@ -1,13 +1,14 @@
 """`fit`, `validate` and `test`: LightningCLI with a method slot, run folders and errors in one line."""
 
 import logging
-import os
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import datasets
+import yaml
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, Trainer
@@ -19,12 +20,16 @@ from attn_lightning.callbacks.run_record import RunRecord
 from attn_lightning.commands.after_fit import AfterFit
 from attn_lightning.commands.arguments import experiment_name, prepared, spelled_out, with_checkpoint_config
 from attn_lightning.commands.parsing import OneLineErrorParser, class_change_resets_arguments, print_cards
-from attn_lightning.commands.run_choice import FOLDER_VARIABLE, RunChoice, choose, rank
+from attn_lightning.commands.processes import Agreement, Decision, is_first, place
+from attn_lightning.commands.run_choice import RunChoice, choose
 from attn_lightning.commands.run_options import RunConfig, RunOptions
+from attn_lightning.commands.same_run import SameRun
+from attn_lightning.commands.slurm import requeued_in_time
 from attn_lightning.commands.trainer import check_trainer_options, checkpoints, loggers, plugins, run_callbacks
 from attn_lightning.commands.wandb_run import name_by_sweep, sweep_of_agent
 from attn_lightning.console import show_messages
 from attn_lightning.data.datamodule import TextDataModule
+from attn_lightning.data.revision import revisions
 from attn_lightning.errors import AttnLightningError, ConfigurationError
 from attn_lightning.evaluation.catalog import chosen_explainers, chosen_families
 from attn_lightning.evaluation.naming import monitor_mode, monitored
@@ -44,9 +49,22 @@ _HEADS = {
 """What the help of each command opens with."""
 
 
+class NothingToDo(Exception):
+    """The run that was asked for is complete.
+
+    Attributes:
+        folder: where it is.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(str(folder))
+        self.folder = folder
+
+
 class AttentionCLI(LightningCLI):
     """LightningCLI with the `method` slot and one folder per run."""
 
+    agreement: Agreement | None = None
     choice: RunChoice | None = None
     record: RunRecord
 
@@ -65,9 +83,12 @@ class AttentionCLI(LightningCLI):
             )
         except BaseException:
             self._close_wandb(exit_code=1)
-            if self.choice is not None and self.choice.created:
-                run_folder.remove_unused(self.choice.folder)
             raise
+        finally:
+            if self.agreement is not None:
+                self.agreement.close()
+            if self.choice is not None:
+                self.choice.release()
         self._close_wandb(exit_code=0)
 
     def _close_wandb(self, exit_code: int) -> None:
@@ -144,13 +165,43 @@ class AttentionCLI(LightningCLI):
             # Written down, so that the configuration of a run says how its best epoch was chosen.
             self.options.run.monitor_mode = monitor_mode(self.options.run.monitor, self.options.run.monitor_mode)
         check_trainer_options(self.options.trainer)
-        self.choice = choose(self.config.subcommand, self.options)
+        self._choose()
+        assert self.choice is not None
+        if self.choice.complete:
+            raise NothingToDo(self.choice.folder)
         if self.choice.resumed is not None:
             self.options.ckpt_path = str(self.choice.resumed)
         self.save_config_kwargs = {"folder": self.choice.folder}
         if not sys.stdout.isatty() and self.options.trainer.enable_progress_bar is None:
             # A bar redrawn thousands of times is useless in a log file; the line per epoch stays.
             self.options.trainer.enable_progress_bar = False
+
+    def _choose(self) -> None:
+        """Agree with the other processes of this job on a run folder."""
+
+        def decide() -> Decision:
+            self.choice = choose(self.config.subcommand, self.options, self._same_run())
+            return self.choice.decision()
+
+        self.agreement = Agreement(place(self.options.trainer))
+        decision = self.agreement.reach(decide)
+        if self.choice is None:
+            self.choice = RunChoice.of(decision)
+
+    def _same_run(self) -> SameRun:
+        parser = self._parser(self.config.subcommand)
+
+        def plain(options: Namespace) -> dict[str, Any]:
+            contents: dict[str, Any] = yaml.safe_load(parser.dump(options, skip_unset=False))
+            return contents
+
+        def parse(path: Path) -> dict[str, Any]:
+            return plain(self.parser.parse_args(["fit", "--config", str(path)]).fit)
+
+        def data_revisions() -> dict[str, str]:
+            return revisions(parser.instantiate_classes(Namespace(data=self.options.data)).data)
+
+        return SameRun(lambda: plain(self.options), parse, data_revisions)
 
     def instantiate_classes(self) -> None:
         """Show what a class says of its arguments, not jsonargparse's list of all types that were tried."""
@@ -170,11 +221,12 @@ class AttentionCLI(LightningCLI):
         """Add the method, the run record, checkpoints and loggers to what the configuration asks for."""
         assert self.choice is not None
         run = self.options.run
-        self.record = RunRecord(self.choice.folder, run.name)
+        fits = self.config.subcommand == "fit"
+        asked = run_folder.asked(run) if fits and not config["fast_dev_run"] else {}
+        self.record = RunRecord(self.choice.folder, run.name, asked)
         if (started := sweep_of_agent()) is not None:
             self.record.record["sweep"] = dict(zip(("id", "run"), started, strict=True))
         method = self._get(self.config_init, "method")
-        fits = self.config.subcommand == "fit"
         if fits and method is not None:
             callbacks.append(method)
         callbacks.extend(run_callbacks(self.record))
@@ -224,25 +276,31 @@ def training_command(arguments: Sequence[str]) -> int:
     Returns:
         0; errors are exceptions.
     """
-    os.environ.pop(FOLDER_VARIABLE, None) if "LOCAL_RANK" not in os.environ else None
     _quiet_libraries()
-    show_messages(logging.INFO if rank() == 0 else logging.WARNING)
+    show_messages(logging.INFO if is_first() else logging.WARNING)
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
     print_cards(arguments)
     arguments = with_checkpoint_config(spelled_out(arguments))
     name, arguments = experiment_name(arguments), prepared(arguments)
     try:
-        with class_change_resets_arguments():
-            AttentionCLI(arguments, name)
+        with class_change_resets_arguments(), requeued_in_time():
+            _run(arguments, name)
+    except NothingToDo as found:
+        print(f"nothing to do: {found.folder} is complete", flush=True)
+    except MisconfigurationException as error:
+        raise ConfigurationError(f"Expected options that work together, but Lightning says: {error}") from error
+    return 0
+
+
+def _run(arguments: Sequence[str], name: str) -> None:
+    try:
+        AttentionCLI(arguments, name)
     except SystemExit as error:
         # Lightning turns Ctrl-C into exit code 1.
         if isinstance(error.__context__, KeyboardInterrupt):
             raise error.__context__ from None
         raise
-    except MisconfigurationException as error:
-        raise ConfigurationError(f"Expected options that work together, but Lightning says: {error}") from error
-    return 0
 
 
 def _quiet_libraries() -> None:

@@ -1,18 +1,19 @@
 """Which folder a `fit`, `validate` or `test` writes into: a new one, or that of the run it goes on with."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from jsonargparse import Namespace
-from lightning.pytorch.utilities import rank_zero_only
 
 from attn_lightning import run_folder
 from attn_lightning.checkpoint import read_checkpoint
+from attn_lightning.commands.processes import Decision
+from attn_lightning.commands.same_run import LONGER, SameRun
+from attn_lightning.commands.slurm import was_requeued
 from attn_lightning.errors import ConfigurationError
+from attn_lightning.locks import Claim, owner
 
-FOLDER_VARIABLE = "ATTN_LIGHTNING_RUN_FOLDER"
-"""Hands the run folder to the processes that Lightning starts for DDP by running the same command again."""
+_LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -21,41 +22,59 @@ class RunChoice:
 
     Attributes:
         folder: where everything goes.
-        created: whether this process made it, so that it is taken away if the run never begins.
         resumed: the checkpoint that the training goes on from.
+        complete: whether all that was asked for is there, so that there is nothing to do.
+        created: whether this process made the folder, so that it is taken away if the run never begins.
+        claim: what keeps other processes out of it.
     """
 
     folder: Path
-    created: bool = False
     resumed: Path | None = None
+    complete: bool = False
+    created: bool = False
+    claim: Claim | None = None
+
+    def decision(self) -> Decision:
+        """What the other processes of the job need to know."""
+        resumed = None if self.resumed is None else str(self.resumed)
+        return {"folder": str(self.folder), "resumed": resumed, "complete": self.complete}
+
+    @classmethod
+    def of(cls, decision: Decision) -> "RunChoice":
+        """The choice of another process."""
+        resumed = None if decision["resumed"] is None else Path(decision["resumed"])
+        return cls(Path(decision["folder"]), resumed, decision["complete"])
+
+    def release(self) -> None:
+        """Let other processes into the folder, and take it away if the run never began."""
+        if self.claim is not None:
+            self.claim.release(remove=True)
+        if self.created:
+            run_folder.remove_unused(self.folder)
 
 
-def choose(command: str, options: Namespace) -> RunChoice:
+def choose(command: str, options: Namespace, same: SameRun) -> RunChoice:
     """Find or make the run folder, before anything can write.
 
     Args:
         command: fit, validate or test.
         options: its parsed options, with `run.name`.
+        same: compares runs with this command.
 
     Raises:
-        ConfigurationError: the folder cannot be made, or there is nothing left to do in it.
+        ConfigurationError: the folder cannot be made, belongs to another run or to another process at this moment, or
+            there is nothing left to do in it.
     """
     checkpoint = options.get("ckpt_path")
-    if FOLDER_VARIABLE in os.environ:
-        return RunChoice(Path(os.environ[FOLDER_VARIABLE]))
     if command != "fit":
-        choice = RunChoice(_evaluation_folder(command, checkpoint), created=True)
-    elif checkpoint:
-        choice = _resumed(checkpoint, options)
-    else:
-        choice = _new(options)
-    os.environ[FOLDER_VARIABLE] = str(choice.folder)
-    return choice
-
-
-def rank() -> int:
-    """This process's number among all; 0 if it is alone."""
-    return int(getattr(rank_zero_only, "rank", 0) or 0)
+        return RunChoice(_evaluation_folder(command, checkpoint), created=True)
+    if checkpoint and options.run.resume == "auto":
+        raise ConfigurationError("Expected `--run.resume=auto` or `--ckpt_path`, but got both; leave one of them out.")
+    if checkpoint:
+        return _resumed(checkpoint, options, same)
+    if options.run.resume == "auto" or was_requeued():
+        return _auto(options, same)
+    return _new(options, options.run.version)
 
 
 def _evaluation_folder(command: str, checkpoint: str | None) -> Path:
@@ -66,21 +85,29 @@ def _evaluation_folder(command: str, checkpoint: str | None) -> Path:
     return run_folder.create_evaluation(Path(checkpoint), command)
 
 
-def _resumed(checkpoint: str, options: Namespace) -> RunChoice:
+def _resumed(checkpoint: str, options: Namespace, same: SameRun) -> RunChoice:
     root, name = Path(options.run.root), options.run.name
     path = run_folder.last_checkpoint(root, name) if checkpoint == "last" else Path(checkpoint)
     folder = run_folder.of_checkpoint(path)
+    differences = [option for option in same.differences(folder) if option not in LONGER]
+    if differences and run_folder.newest_config(folder) is not None:
+        raise _of_another_run(folder, differences)
     _refuse_complete(folder, options)
     _check_resumable(path, folder)
-    return RunChoice(folder, resumed=path)
+    return RunChoice(folder, path, claim=_claim(folder))
+
+
+def _of_another_run(folder: Path, differences: list[str]) -> ConfigurationError:
+    return ConfigurationError(
+        f"Expected to go on with the run in {folder} as it began, but {', '.join(differences[:5])} differ"
+        f"{'s' if len(differences) == 1 else ''}; give its own options, or start a new run."
+    )
 
 
 def _refuse_complete(folder: Path, options: Namespace) -> None:
     record = run_folder.read_metrics(folder)
     done = len(record.get("history", []))
-    # Killed between the last epoch and the end of its test, a run still has that to do.
-    tested = "test" in record or not options.run.test
-    if record.get("status") == "complete" and tested and done >= (options.trainer.max_epochs or 0) >= 0:
+    if run_folder.is_finished(record, run_folder.asked(options.run)) and done >= (options.trainer.max_epochs or 0) >= 0:
         raise ConfigurationError(
             f"Expected an unfinished run, but {folder} is complete with {done} epochs; raise "
             "`--trainer.max_epochs` to train it longer, or leave `--ckpt_path` out for a new run."
@@ -106,13 +133,53 @@ def _check_resumable(path: Path, folder: Path) -> None:
             )
 
 
-def _new(options: Namespace) -> RunChoice:
-    root, name, version = Path(options.run.root), options.run.name, options.run.version
-    if rank() == 0:
-        return RunChoice(run_folder.create(root, name, version), created=True)
-    if version is None:
+def _auto(options: Namespace, same: SameRun) -> RunChoice:
+    """Start, go on, or find that there is nothing to do."""
+    parent, version = Path(options.run.root) / options.run.name, options.run.version
+    for folder in run_folder.runs(parent) if version is None else [parent / version]:
+        if not folder.exists():
+            continue
+        differences = same.differences(folder)
+        if differences and version is not None and any(folder.iterdir()):
+            raise _of_another_run(folder, differences)
+        if not differences or version is not None:
+            return _continued(folder, options)
+    return _new(options, version)
+
+
+def _continued(folder: Path, options: Namespace) -> RunChoice:
+    parts = run_folder.asked(options.run)
+    if run_folder.is_finished(run_folder.read_metrics(folder), parts):
+        return RunChoice(folder, complete=True)
+    claim = _claim(folder)
+    # Only now is it certain that nobody else changes the folder.
+    if run_folder.is_finished(run_folder.read_metrics(folder), parts):
+        claim.release(remove=True)
+        return RunChoice(folder, complete=True)
+    last = folder / run_folder.CHECKPOINTS / "last.ckpt"
+    if last.is_file():
+        _check_resumable(last, folder)
+        return RunChoice(folder, last, claim=claim)
+    claim.release(remove=True)
+    if (kept := run_folder.set_aside(folder)) is not None:
+        print(f"{folder} ended before its first checkpoint; it is kept as {kept.name}", flush=True)
+    return _new(options, folder.name)
+
+
+def _new(options: Namespace, version: str | None) -> RunChoice:
+    folder = run_folder.create(Path(options.run.root), options.run.name, version)
+    return RunChoice(folder, created=True, claim=_claim(folder))
+
+
+def _claim(folder: Path) -> Claim:
+    path = folder / _LOCK
+    try:
+        return Claim(path)
+    except BlockingIOError:
         raise ConfigurationError(
-            "Expected `--run.version` when the processes are started from outside, but got none; give all of "
-            "them the same one, so that they share a run folder."
-        )
-    return RunChoice(root / name / str(version))
+            f"Expected to be the only process that trains in {folder}, but {owner(path)} is at work there; wait for it."
+        ) from None
+    except OSError as error:
+        raise ConfigurationError(
+            f"Expected to be able to write into {folder}, but got: {error}; free the folder or copy the run."
+        ) from error

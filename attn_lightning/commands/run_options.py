@@ -23,6 +23,8 @@ class RunOptions:
         root: folder of all runs.
         name: name of the experiment; that of the last `--config` by default.
         version: name of this run's own folder; the next free `version_<k>` by default. Never overwritten.
+        resume: auto continues the unfinished run of this name and configuration, says so if it is complete, and starts
+            one if there is none, so that the same command can be given again and again; `never` always starts a run.
         test: test the best epoch after the training.
         control: measure a TF-IDF logistic regression on the same data beside it (text only).
         suite: what is measured on the test split after the training, as `evaluate --suite` takes it, beside
@@ -46,6 +48,7 @@ class RunOptions:
     root: Path = Path("runs")
     name: str | None = None
     version: str | None = None
+    resume: Literal["never", "auto"] = "never"
     test: bool = True
     control: bool = True
     suite: str = "fast"
@@ -84,6 +87,7 @@ class RunConfig(SaveConfigCallback):
         """Called on the first process only."""
         config = self.config.clone()
         config.pop("ckpt_path", None)
+        config.run.resume = "never"  # the file is there to repeat the run
         self.parser.save(config, self._free_path(), skip_unset=False, multifile=False)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
@@ -94,5 +98,5 @@ class RunConfig(SaveConfigCallback):
         path, number = self.folder / run_folder.CONFIG, 0
         while path.exists():
             number += 1
-            path = self.folder / f"config_resumed_{number}.yaml"
+            path = run_folder.resumed_config(self.folder, number)
         return path

@@ -70,7 +70,7 @@ def study_command(arguments: Sequence[str]) -> int:
     from attn_lightning.commands.validation import Validator
     from attn_lightning.study.running import StudyRun
 
-    run = StudyRun(study, cells, options.root / study.name, Validator().parse)
+    run = StudyRun(study, cells, options.root / study.name, *Validator().both)
     if options.dry_run:
         _print_commands(cells, run.root)
         return 0

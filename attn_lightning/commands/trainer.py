@@ -8,8 +8,6 @@ from typing import Any
 
 from jsonargparse import Namespace
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
-from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger
@@ -17,9 +15,12 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 from attn_lightning import run_folder
 from attn_lightning.callbacks.epoch_seed import EpochSeed
 from attn_lightning.callbacks.run_record import EpochSummary, RunRecord
+from attn_lightning.callbacks.stop_signals import StopSignals
 from attn_lightning.checkpoint import read_checkpoint
 from attn_lightning.checkpoint.plugin import RunCheckpointIO
-from attn_lightning.commands.run_choice import RunChoice, rank
+from attn_lightning.commands.processes import is_first
+from attn_lightning.commands.run_choice import RunChoice
+from attn_lightning.commands.slurm import cluster, in_job
 from attn_lightning.commands.wandb_run import BestSoFar, make_logger
 from attn_lightning.errors import ConfigurationError
 
@@ -57,27 +58,16 @@ def plugins(chosen: Any) -> list[Any]:
     found = list(chosen) if isinstance(chosen, list) else [] if chosen is None else [chosen]
     if not any(isinstance(plugin, RunCheckpointIO) for plugin in found):
         found.append(RunCheckpointIO())
-    if not any(isinstance(plugin, ClusterEnvironment) for plugin in found) and "SLURM_NTASKS" in os.environ:
-        found.append(_slurm())
+    if not any(isinstance(plugin, ClusterEnvironment) for plugin in found) and in_job():
+        found.append(cluster())
     return found
-
-
-def _slurm() -> ClusterEnvironment:
-    """The cluster without Lightning's own requeueing.
-
-    That writes the state in the middle of an epoch, which cannot be continued exactly, into a file that any later run
-    of the same folder would begin from. Ours requeues the job and continues from the last whole epoch.
-    """
-    if "SLURM_PROCID" not in os.environ or not SLURMEnvironment.detect():
-        return LightningEnvironment()  # within a job, but not started by `srun`
-    return SLURMEnvironment(auto_requeue=False)
 
 
 def run_callbacks(record: RunRecord) -> list[Callback]:
     """What every command has beside the method: seeds by epoch, the record, a line per epoch."""
     seed = os.environ.get("PL_GLOBAL_SEED")
     seeds = [] if seed is None else [EpochSeed(int(seed))]
-    return [*seeds, record, EpochSummary()]
+    return [*seeds, record, EpochSummary(), StopSignals()]
 
 
 def checkpoints(folder: Path, monitor: str, mode: str, every_n_epochs: int | None) -> list[Callback]:
@@ -111,7 +101,7 @@ def loggers(chosen: Any, choice: RunChoice, options: Namespace, fits: bool) -> l
         options: the run options.
         fits: whether the command is `fit`; the others write no table of epochs.
     """
-    if chosen is False or rank() != 0:
+    if chosen is False or not is_first():
         return False
     found: list[Logger] = [csv_logger(choice.folder, choice.resumed)] if fits else []
     if options.wandb:

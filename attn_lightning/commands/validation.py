@@ -2,7 +2,8 @@
 
 import contextlib
 import io
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -12,7 +13,9 @@ from lightning.pytorch.cli import LightningArgumentParser
 from attn_lightning.commands.arguments import prepared
 from attn_lightning.commands.fit import AttentionCLI
 from attn_lightning.commands.parsing import class_change_resets_arguments
-from attn_lightning.errors import ConfigurationError
+from attn_lightning.data.revision import revisions
+from attn_lightning.errors import AttnLightningError, ConfigurationError
+from attn_lightning.study.state import Parse, Revisions
 
 
 class _ParserOnly(AttentionCLI):
@@ -36,6 +39,24 @@ class Validator:
     def __init__(self) -> None:
         # That of `fit` itself: the one above it, which only chooses the command, would check everything once more.
         self._parser = _ParserOnly([])._parser("fit")
+        self._data: dict[str, Namespace] = {}
+        self._revisions: dict[str, dict[str, str]] = {}
+
+    @property
+    def both(self) -> tuple[Parse, Revisions]:
+        """What a study needs of it."""
+        return self.parse, self.revisions
+
+    def revisions(self, config: Mapping[str, Any]) -> dict[str, str]:
+        """What the files of the data of a parsed configuration are now; nothing if they are not there."""
+        key = _key(config)
+        if key not in self._revisions:
+            try:
+                data = self._parser.instantiate_classes(Namespace(data=self._data[key])).data
+                self._revisions[key] = revisions(data)
+            except (AttnLightningError, OSError, ValueError):
+                self._revisions[key] = {}
+        return self._revisions[key]
 
     def parse(self, arguments: Sequence[str]) -> dict[str, Any]:
         """The configuration of a command, with every default filled in.
@@ -52,4 +73,9 @@ class Validator:
             message = errors.getvalue().removeprefix("error: ").split("\nrun with --help")[0].strip()
             raise ConfigurationError(message) from None
         contents: dict[str, Any] = yaml.safe_load(self._parser.dump(config, skip_unset=False, skip_validation=True))
+        self._data[_key(contents)] = config.data
         return contents
+
+
+def _key(config: Mapping[str, Any]) -> str:
+    return json.dumps(config["data"], sort_keys=True, default=str)

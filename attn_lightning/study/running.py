@@ -12,7 +12,7 @@ from attn_lightning.study.expansion import Cell
 from attn_lightning.study.publishing import block, publish
 from attn_lightning.study.record import write_record
 from attn_lightning.study.scheduler import Planned, Scheduler, cores, log_path
-from attn_lightning.study.state import CellState, Parse, cell_state
+from attn_lightning.study.state import CellState, Parse, Revisions, cell_state, without_other_data
 from attn_lightning.study.table import tables, unknown_metrics
 from attn_lightning.study.validation import validate
 from attn_lightning.study.writing import comma_separated, markdown, note, terminal
@@ -28,22 +28,24 @@ class StudyRun:
         cells: its cells.
         root: the folder of the study.
         parse: the parser of `fit`, which this room does not know.
+        revisions: gives what the files of the data of a configuration are now.
 
     Raises:
         ConfigurationError: `fit` would refuse a command.
     """
 
-    def __init__(self, study: Study, cells: Sequence[Cell], root: Path, parse: Parse) -> None:
+    def __init__(self, study: Study, cells: Sequence[Cell], root: Path, parse: Parse, revisions: Revisions) -> None:
         self.study, self.root, self.parse = study, root, parse
-        self.cells = list(zip(cells, validate(cells, root, parse), strict=True))
+        self.cells = list(zip(cells, validate(cells, root, parse, revisions), strict=True))
         self.errors: dict[Cell, str] = {}
 
     def states(self) -> list[tuple[Cell, CellState]]:
         """Every cell and what its run folder says."""
-        return [
-            (cell, cell_state(cell.folder(self.root), config, self.parse, cell.base_files(self.root)))
-            for cell, config in self.cells
-        ]
+        states = {
+            cell: cell_state(cell.folder(self.root), wanted, self.parse, cell.base_files(self.root))
+            for cell, wanted in self.cells
+        }
+        return list(without_other_data(states).items())
 
     def run(self, jobs: int | None, retry_failed: bool) -> None:
         """Run what is not finished.
@@ -56,8 +58,8 @@ class StudyRun:
         states = dict(self.states())
         skipped = ("complete",) if retry_failed else ("complete", "failed")
         plan = [
-            Planned(cell, config, retry=states[cell].state == "failed")
-            for cell, config in self.cells
+            Planned(cell, wanted, retry=states[cell].state == "failed")
+            for cell, wanted in self.cells
             if states[cell].state not in skipped
         ]
         jobs = max(1, min(jobs or min(_MOST_JOBS, cores()), len(plan)))

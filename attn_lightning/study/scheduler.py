@@ -7,17 +7,15 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
+from attn_lightning import run_folder
 from attn_lightning.locks import Claim, owner
 from attn_lightning.study.display import Display, duration, seconds_left
 from attn_lightning.study.expansion import Cell
-from attn_lightning.study.state import CellState, Parse, cell_state, is_complete, resumable, set_aside
+from attn_lightning.study.state import CellState, Parse, Wanted, cell_state, is_complete, resumable
 
 _POLL_SECONDS = 0.2
 _CLAIMED_SECONDS = 2.0
@@ -30,12 +28,12 @@ class Planned:
 
     Attributes:
         cell: the cell.
-        config: its configuration, from `validate`.
+        wanted: what is asked of it, from `validate`.
         retry: run it again if its run folder says that it failed.
     """
 
     cell: Cell
-    config: Mapping[str, Any]
+    wanted: Wanted
     retry: bool = False
 
 
@@ -85,15 +83,14 @@ class Scheduler:
         """Run the cells in their order; returns when all have ended.
 
         Raises:
-            KeyboardInterrupt: stopped by Ctrl-C, SIGTERM or SIGHUP, after the running cells were stopped.
+            KeyboardInterrupt: stopped by Ctrl-C or another signal, after the running cells were stopped.
         """
         self._waiting.extend(plan)
-        with _signals_interrupt():
-            try:
-                self._loop()
-            except BaseException:
-                self._stop()
-                raise
+        try:
+            self._loop()
+        except BaseException:
+            self._stop()
+            raise
 
     def _loop(self) -> None:
         asked = time.monotonic()
@@ -120,7 +117,7 @@ class Scheduler:
 
     def _state(self, planned: Planned) -> CellState:
         cell = planned.cell
-        return cell_state(cell.folder(self.root), planned.config, self.parse, cell.base_files(self.root))
+        return cell_state(cell.folder(self.root), planned.wanted, self.parse, cell.base_files(self.root))
 
     def _start(self, planned: Planned) -> None:
         cell = planned.cell
@@ -150,11 +147,11 @@ class Scheduler:
         folder = cell.folder(self.root)
         checkpoint = resumable(folder) if resume and state.state == "unfinished" else None
         if checkpoint is not None:
-            arguments = ["fit", "--ckpt_path", str(checkpoint)]
+            arguments = [*cell.arguments(self.root), "--run.resume=auto"]
             self.display.line(f"resumed  {cell}")
         else:
             arguments = cell.arguments(self.root)
-            if state.state != "missing" and (target := set_aside(folder)) is not None:
+            if state.state != "missing" and (target := run_folder.set_aside(folder)) is not None:
                 self.display.line(f"{folder} was {_REASONS[state.state]}; it is kept as {target.name}")
             self.display.line(f"started  {cell}")
         process = self._process(cell, claim, arguments)
@@ -186,7 +183,7 @@ class Scheduler:
         for job in [job for job in self._running if job.process.poll() is not None]:
             self._running.remove(job)
             state = self._state(job.planned)
-            if job.resumed and state.state == "unfinished":
+            if job.resumed and state.state == "unfinished" and job.process.returncode == 1:
                 self.display.line(f"{job.planned.cell} could not be resumed; its log says why: starting again")
                 self._launch(job.planned, job.claim, state, resume=False)
                 continue
@@ -232,7 +229,7 @@ class Scheduler:
 _REASONS = {
     "unfinished": "interrupted before its first checkpoint, or cannot be resumed",
     "failed": "a failed run",
-    "different": "a run of another configuration, or begun from a base that was made again",
+    "different": "a run of another configuration or other data, or begun from a base that was made again",
 }
 
 
@@ -257,20 +254,3 @@ def _last_line(path: Path) -> str:
 def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@contextmanager
-def _signals_interrupt() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP (a closed terminal) stop a study as Ctrl-C does."""
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    # What `nohup` and `&` have switched off stays off.
-    numbers = [n for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]
-    before = {number: signal.signal(number, interrupt) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

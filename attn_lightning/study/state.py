@@ -1,22 +1,43 @@
 """What is known of a cell, from its run folder alone: that is what survives a killed process."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
 from attn_lightning import run_folder
+from attn_lightning.data.revision import recorded_revisions, same_files
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.evaluation.naming import monitor_mode
+from attn_lightning.study.expansion import Cell
 
 State = Literal["missing", "complete", "unfinished", "failed", "different"]
 Parse = Callable[[Sequence[str]], dict[str, Any]]
 """From a command line to the configuration `fit` would run."""
 
-_RUN_OPTIONS = ("test", "monitor", "monitor_mode")
+Revisions = Callable[[Mapping[str, Any]], Mapping[str, str]]
+"""From a configuration to the revisions of its data, as far as its files are there."""
+
+_RUN_OPTIONS = ("monitor", "monitor_mode")
+_SHOWN = ("enable_progress_bar", "enable_model_summary", "logger", "log_every_n_steps", "profiler")
 _DATA_PLACES = ("root", "cache", "num_workers")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a study asks of the run of a cell.
+
+    Attributes:
+        config: its configuration, as `comparable` gives it.
+        parts: what is to follow the training, as `run_folder.asked` gives it.
+        revisions: of the data as its files are now, where that is known.
+    """
+
+    config: Mapping[str, Any]
+    parts: Mapping[str, Any] = field(default_factory=dict)
+    revisions: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -24,22 +45,24 @@ class CellState:
     """State of a cell.
 
     Attributes:
-        state: `missing` (no run folder), `complete` (trained, and tested if it was asked to), `unfinished` (running or
-            interrupted), `failed` (it ended with an error), `different` (a run of another configuration, or begun from
-            a base that was made again since).
+        state: `missing` (no run folder), `complete` (trained, and all that was asked for is there), `unfinished`
+            (running or interrupted), `failed` (it ended with an error), `different` (a run of another configuration, on
+            data that has changed since, or begun from a base that was made again since).
         record: the run's `metrics.json`; empty if there is none.
+        written: when the run began, in seconds.
     """
 
     state: State
     record: dict[str, Any] = field(default_factory=dict)
+    written: float = 0.0
 
 
-def cell_state(folder: Path, expected: Mapping[str, Any], parse: Parse, base_files: Sequence[Path] = ()) -> CellState:
+def cell_state(folder: Path, wanted: Wanted, parse: Parse, base_files: Sequence[Path] = ()) -> CellState:
     """Read the run folder of a cell.
 
     Args:
         folder: where the run would be.
-        expected: the configuration the study asks for, from `validate`.
+        wanted: what the study asks for, from `validate`.
         parse: reads older configurations with today's defaults.
         base_files: what the run reads of other runs of the study.
     """
@@ -47,15 +70,36 @@ def cell_state(folder: Path, expected: Mapping[str, Any], parse: Parse, base_fil
         return CellState("missing")
     record = _record(folder)
     config = folder / run_folder.CONFIG
-    if config.exists() and not (_same(config, expected, parse) and _is_newest(config, base_files)):
+    if config.exists() and not (
+        _same(config, wanted.config, parse)
+        and same_files(record.get("data"), wanted.revisions)
+        and _is_newest(config, base_files)
+    ):
         return CellState("different", record)
-    status = record.get("status")
-    if status == "failed":
+    if record.get("status") == "failed":
         return CellState("failed", record)
-    tested = "test" in record or not expected["run"]["test"]
     # A configuration is written before the first step, so that a complete run without one was tampered with.
-    complete = status == "complete" and tested and config.exists()
-    return CellState("complete" if complete else "unfinished", record)
+    complete = run_folder.is_finished(record, wanted.parts) and config.exists()
+    if not complete:
+        return CellState("unfinished", record)
+    return CellState("complete", record, config.stat().st_mtime)
+
+
+def without_other_data(states: Mapping[Cell, CellState]) -> dict[Cell, CellState]:
+    """The states with every run `different` that saw other files than the newest run on the same data.
+
+    Where the files themselves are not there to be compared, as with a table on another machine, the runs still are.
+    """
+    newest: dict[str, Mapping[str, Any] | None] = {}
+    complete = [(cell, found) for cell, found in states.items() if found.state == "complete"]
+    for cell, found in sorted(complete, key=lambda pair: pair[1].written):
+        newest[cell.data] = found.record.get("data")
+    return {
+        cell: replace(found, state="different")
+        if found.state == "complete" and not same_files(newest[cell.data], recorded_revisions(found.record.get("data")))
+        else found
+        for cell, found in states.items()
+    }
 
 
 def is_complete(folder: Path) -> bool:
@@ -89,7 +133,7 @@ def _is_newest(path: Path, others: Sequence[Path]) -> bool:
 def comparable(config: dict[str, Any]) -> dict[str, Any]:
     """What of a configuration decides about the results: not where files lie, and not what is shown meanwhile."""
     kept = {key: config.get(key) for key in ("seed_everything", "model", "method")}
-    kept["trainer"] = {**(config.get("trainer") or {}), "enable_progress_bar": None}
+    kept["trainer"] = {**(config.get("trainer") or {}), **dict.fromkeys(_SHOWN)}
     run = {key: (config.get("run") or {}).get(key) for key in _RUN_OPTIONS}
     if run["monitor"] is not None:
         # A run writes down the direction of its metric; a study that leaves it to the declaration asks for the same.
@@ -97,24 +141,6 @@ def comparable(config: dict[str, Any]) -> dict[str, Any]:
     data = config.get("data") or {}
     arguments = {key: value for key, value in (data.get("init_args") or {}).items() if key not in _DATA_PLACES}
     return {**kept, "run": run, "data": {**data, "init_args": arguments}}
-
-
-def set_aside(folder: Path) -> Path | None:
-    """Move a run folder out of the way, to `<version>.set_aside_<k>`; one without any file is removed instead.
-
-    Returns:
-        Where it went.
-    """
-    if not any(path.is_file() for path in folder.rglob("*")):
-        for path in sorted(folder.rglob("*"), reverse=True):
-            path.rmdir()
-        folder.rmdir()
-        return None
-    number = 0
-    while (target := folder.with_name(f"{folder.name}.set_aside_{number}")).exists():
-        number += 1
-    folder.rename(target)
-    return target
 
 
 def resumable(folder: Path) -> Path | None:

@@ -1,15 +1,16 @@
 """Every command of a study through the real parser, without training, and what it would run."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+from attn_lightning import run_folder
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.study.expansion import Cell
-from attn_lightning.study.state import Parse, comparable
+from attn_lightning.study.state import Parse, Revisions, Wanted, comparable
 
 
-def validate(cells: Sequence[Cell], root: Path, parse: Parse) -> list[dict[str, Any]]:
+def validate(cells: Sequence[Cell], root: Path, parse: Parse, revisions: Revisions) -> list[Wanted]:
     """Parse the command of every cell; cells that differ in the seed only are parsed once.
 
     A cell that begins from another run names a file of its seed, and is parsed for itself.
@@ -18,27 +19,33 @@ def validate(cells: Sequence[Cell], root: Path, parse: Parse) -> list[dict[str, 
         cells: all cells of a study.
         root: `run.root`.
         parse: the parser of `fit`.
+        revisions: gives what the files of the data are now.
 
     Returns:
-        The configuration of every cell, as `comparable` gives it.
+        What is asked of every cell.
 
     Raises:
         ConfigurationError: commands that `fit` would refuse, all of them in one message.
     """
-    parsed: dict[str, dict[str, Any]] = {}
+    parsed: dict[str, Wanted] = {}
     errors: dict[str, str] = {}
     for cell in cells:
         name = _parsed_once(cell)
         if name in parsed or cell.name in errors:
             continue
         try:
-            parsed[name] = comparable(parse(cell.arguments(root)))
+            config = parse(cell.arguments(root))
+            parsed[name] = Wanted(comparable(config), run_folder.asked(config["run"]), revisions(config))
         except ConfigurationError as error:
             errors[cell.name] = str(error)
     if errors:
         lines = "\n".join(f"  {name}: {message}" for name, message in errors.items())
         raise ConfigurationError(f"Expected commands that `fit` accepts, but got {len(errors)} it refuses:\n{lines}")
-    return [{**parsed[_parsed_once(cell)], "seed_everything": cell.seed} for cell in cells]
+    return [_of_seed(parsed[_parsed_once(cell)], cell) for cell in cells]
+
+
+def _of_seed(wanted: Wanted, cell: Cell) -> Wanted:
+    return replace(wanted, config={**wanted.config, "seed_everything": cell.seed})
 
 
 def _parsed_once(cell: Cell) -> str:

@@ -1,42 +1,14 @@
 """A run that was interrupted goes on where it stopped and ends as if nothing had happened."""
 
 import csv
-import json
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
 
 from attn_lightning.callbacks.run_record import RunRecord
 from attn_lightning.checkpoint import write_checkpoint
-
-
-@pytest.fixture
-def interrupt(monkeypatch):
-    """Raise an exception in the second step of an epoch."""
-
-    def at(epoch: int, exception: type[BaseException]) -> None:
-        def stop(self, trainer, pl_module, batch, batch_idx):
-            if (trainer.current_epoch, batch_idx) == (epoch, 1):
-                raise exception
-
-        monkeypatch.setattr(RunRecord, "on_train_batch_start", stop)
-
-    yield at
-    monkeypatch.undo()
-
-
-def record(folder: Path) -> dict:
-    contents = json.loads((folder / "metrics.json").read_text())
-    contents.pop("cost")
-    contents["environment"].pop("commit")
-    return contents
-
-
-def weights(folder: Path, name: str) -> dict:
-    contents = torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
-    return {key: value.tolist() for key, value in contents["state_dict"].items()}
+from support.results import record, weights
 
 
 @pytest.mark.parametrize("method", ["AttentionIVAT", "null"])

@@ -1,4 +1,4 @@
-"""Runs in a SLURM job, which is simulated by its variables, its signals and a `scontrol` of our own."""
+"""Runs in a SLURM job, which is simulated by its variables."""
 
 import shutil
 

@@ -37,7 +37,7 @@ ROOMS = (
     ("backbone",),
     ("metrics",),
     ("checkpoint", "run_folder", "sheet", "task_loss"),
-    ("locks", "console", "files", "checks", "experiments"),
+    ("locks", "signals", "console", "files", "checks", "experiments"),
     ("numerics", "types", "errors"),
 )
 """From the roof to the ground; those of one line do not know each other either."""

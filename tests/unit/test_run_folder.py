@@ -97,3 +97,51 @@ def test_a_damaged_record(tmp_path):
     (tmp_path / run_folder.METRICS).write_text('{"a": ')
     with pytest.raises(ConfigurationError, match="remove the file"):
         run_folder.read_metrics(tmp_path)
+
+
+def test_nothing_is_set_aside_twice_to_one_place_and_empty_folders_go(tmp_path):
+    for expected in ("run.set_aside_0", "run.set_aside_1"):
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "file").write_text("")
+        assert run_folder.set_aside(tmp_path / "run") == tmp_path / expected
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    assert run_folder.set_aside(tmp_path / "run") is None
+    assert not (tmp_path / "run").exists()
+
+
+RUN = {"test": True, "control": True, "suite": "fast", "suite_untrained": True, "suite_examples": 5,
+       "suite_explainers": "gradient"}  # fmt: skip
+
+
+def test_a_run_is_finished_when_all_is_there_that_was_asked_for():
+    parts = run_folder.asked(RUN)
+    assert set(parts) == {"test", "control", "suite"}
+    assert run_folder.asked({**RUN, "test": False}) == {}
+    assert set(run_folder.asked({**RUN, "control": False, "suite": "none"})) == {"test"}
+    record = {"status": "complete", "finished": parts}
+    assert run_folder.is_finished(record, parts)
+    assert run_folder.is_finished(record, {})
+    assert not run_folder.is_finished({**record, "status": "running"}, parts)
+    assert not run_folder.is_finished({**record, "finished": {"test": {}}}, parts)
+    assert not run_folder.is_finished(record, run_folder.asked({**RUN, "suite": "all"}))
+
+
+def test_records_of_older_versions_are_finished_when_they_are_tested():
+    assert run_folder.is_finished({"status": "complete", "test": {}}, run_folder.asked(RUN))
+    assert not run_folder.is_finished({"status": "complete"}, run_folder.asked(RUN))
+
+
+def test_the_newest_runs_come_first_and_those_that_were_set_aside_do_not_come(tmp_path):
+    for number, name in enumerate(["version_0", "version_1", "version_0.set_aside_0", "none"]):
+        (tmp_path / name).mkdir()
+        if name != "none":
+            (tmp_path / name / "config.yaml").write_text("")
+            os.utime(tmp_path / name / "config.yaml", (number, number))
+    assert [path.name for path in run_folder.runs(tmp_path)] == ["version_1", "version_0"]
+
+
+def test_the_newest_configuration_is_that_of_the_last_continuation(tmp_path):
+    assert run_folder.newest_config(tmp_path) is None
+    for name in ("config.yaml", "config_resumed_1.yaml", "config_resumed_2.yaml"):
+        (tmp_path / name).write_text("")
+        assert run_folder.newest_config(tmp_path) == tmp_path / name

@@ -8,28 +8,16 @@ from lightning.pytorch import Trainer
 
 from attn_lightning import run_folder
 from attn_lightning.callbacks import run_record
-from attn_lightning.callbacks.run_record import RunRecord, environment, numbers
+from attn_lightning.callbacks.run_record import RunRecord, numbers
 from attn_lightning.data import Planted, RandomEmbeddings
-from attn_lightning.data.embeddings.trained import FASTTEXT_PACKAGE
+from attn_lightning.errors import ConfigurationError
+from attn_lightning.files import write_json
 from attn_lightning.module import AttentionModule
 
 
 def test_numbers_that_are_not_finite_become_null():
     given = {"b": torch.tensor(math.nan), "a": torch.tensor(0.5), "c": math.inf}
     assert numbers(given) == {"a": 0.5, "b": None, "c": None}
-
-
-def test_environment_names_versions():
-    found = environment()
-    # What is installed need not carry the local part of a version, such as +cpu.
-    assert found["packages"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
-    assert found["packages"][FASTTEXT_PACKAGE]
-    assert set(found) == {"python", "packages", "commit"}
-
-
-def test_environment_outside_a_checkout(monkeypatch):
-    monkeypatch.setenv("PATH", "")
-    assert environment()["commit"] is None
 
 
 @pytest.fixture
@@ -103,3 +91,68 @@ def test_a_failed_run_keeps_what_was_finished(tmp_path, fit):
     assert record["status"] == "failed"
     assert "out of coffee" in record["error"]
     assert len(record["history"]) == 1
+
+
+def test_a_run_is_complete_when_the_last_part_is_finished(tmp_path, fit):
+    record = RunRecord(tmp_path, asked={"test": {}, "suite": {"suite": "fast"}})
+    fit(record, AttentionModule())
+    assert run_folder.read_metrics(tmp_path)["status"] == "running"
+    record.finish("test")
+    assert run_folder.read_metrics(tmp_path)["status"] == "running"
+    assert not record.lacks("test")
+    record.finish("suite", evaluation={"evaluation/a": 1.0})
+    contents = run_folder.read_metrics(tmp_path)
+    assert contents["status"] == "complete"
+    assert contents["evaluation"] == {"evaluation/a": 1.0}
+    assert RunRecord(tmp_path, asked={"suite": {"suite": "all"}}).lacks("suite")
+    assert {path.name for path in tmp_path.iterdir()} == {"metrics.json"}
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(KeyboardInterrupt(), "interrupted"), (ValueError("no coffee"), "failed")]
+)
+def test_what_ends_a_run_after_its_training_is_recorded(tmp_path, fit, error, status):
+    record = RunRecord(tmp_path, asked={"suite": {}})
+    fit(record, AttentionModule())
+    with pytest.raises(type(error)), record.recorded():
+        raise error
+    contents = run_folder.read_metrics(tmp_path)
+    assert contents["status"] == status
+    assert ("no coffee" in contents.get("error", "")) == (status == "failed")
+
+
+def test_other_data_than_the_run_began_with_is_refused_and_the_record_left_alone(tmp_path, fit):
+    fit(RunRecord(tmp_path), AttentionModule())
+    contents = run_folder.read_metrics(tmp_path)
+    contents["data"]["splits"]["train"]["sha256"] = "0" * 64
+    write_json(tmp_path / "metrics.json", contents)
+    with pytest.raises(ConfigurationError, match="files have changed"):
+        fit(RunRecord(tmp_path), AttentionModule())
+    assert run_folder.read_metrics(tmp_path) == contents
+
+
+def test_the_cost_of_a_run_that_went_on_is_the_sum(tmp_path, fit):
+    fit(RunRecord(tmp_path), AttentionModule())
+    first = run_folder.read_metrics(tmp_path)["cost"]
+    fit(RunRecord(tmp_path), AttentionModule())
+    assert run_folder.read_metrics(tmp_path)["cost"]["train_tokens"] == 2 * first["train_tokens"]
+
+
+def test_on_a_full_disk_the_record_has_room_kept_for_it(tmp_path, fit, monkeypatch):
+    """What is kept is given back before the failure is written."""
+    kept = []
+    write = run_record.write_json
+
+    def watched(path, contents):
+        kept.append((contents["status"], (tmp_path / ".reserve").exists()))
+        write(path, contents)
+
+    class Fails(AttentionModule):
+        def on_train_epoch_start(self):
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(run_record, "write_json", watched)
+    with pytest.raises(OSError, match="No space"):
+        fit(RunRecord(tmp_path), Fails())
+    assert kept == [("running", True), ("failed", False)]
+    assert "No space left" in run_folder.read_metrics(tmp_path)["error"]

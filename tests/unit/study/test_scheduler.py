@@ -14,19 +14,18 @@ import pytest
 import yaml
 from rich.console import Console
 
-from attn_lightning.locks import Claim, owner
 from attn_lightning.study.display import Display
 from attn_lightning.study.expansion import Cell
 from attn_lightning.study.scheduler import Planned, Scheduler
-from attn_lightning.study.state import cell_state, comparable, set_aside
+from attn_lightning.study.state import Wanted, cell_state, comparable
 
 FAKE = """
 import json, os, sys, time
 from pathlib import Path
 
 options = dict(a.removeprefix("--").split("=", 1) for a in sys.argv if a.startswith("--") and "=" in a)
-if "--ckpt_path" in sys.argv:
-    folder = Path(sys.argv[sys.argv.index("--ckpt_path") + 1]).parent.parent
+if options.get("run.resume") == "auto":
+    folder = Path(options["run.root"]) / options["run.name"] / options["run.version"]
     if "refuses" in str(folder):
         sys.exit("error: no resuming here")
 else:
@@ -69,14 +68,14 @@ def fake(tmp_path, monkeypatch):
 
 def planned(name, seed=0, retry=False, **options):
     cell = Cell(name, "planted", "", seed, Path("x.yaml"), tuple(options.items()), name, True)
-    return Planned(cell, comparable({"seed_everything": seed}), retry)
+    return Planned(cell, Wanted(comparable({"seed_everything": seed})), retry)
 
 
 def based(name, base, seed=0, **options):
     """A cell that begins from the run `base` of its seed."""
     values = (*options.items(), ("method.base", "{first}/checkpoints/last.ckpt"))
     cell = Cell(name, "planted", "", seed, Path("x.yaml"), values, name, True, (("first", base),))
-    return Planned(cell, comparable({"seed_everything": seed}))
+    return Planned(cell, Wanted(comparable({"seed_everything": seed})))
 
 
 def parse(arguments):
@@ -91,7 +90,7 @@ def scheduler(tmp_path, fake, jobs=2):
 
 def state(tmp_path, plan):
     root = tmp_path / "study"
-    return cell_state(plan.cell.folder(root), plan.config, parse, plan.cell.base_files(root)).state
+    return cell_state(plan.cell.folder(root), plan.wanted, parse, plan.cell.base_files(root)).state
 
 
 def starts(tmp_path, name, seed=0):
@@ -187,7 +186,7 @@ def test_trained_but_not_tested_is_not_complete(tmp_path, fake):
     unfinished(tmp_path, "a")
     metrics = tmp_path / "study" / "a" / "seed_0" / "metrics.json"
     metrics.write_text('{"status": "complete"}')
-    tested = comparable({"seed_everything": 0, "run": {"test": True}})
+    tested = Wanted(comparable({"seed_everything": 0}), {"test": {}})
     (metrics.parent / "config.yaml").write_text("seed_everything: 0\nrun: {test: true}\n")
     assert cell_state(metrics.parent, tested, parse).state == "unfinished"
     metrics.write_text('{"status": "complete", "test": {}}')
@@ -204,34 +203,16 @@ def test_a_run_that_wrote_its_direction_down_is_the_one_that_a_study_leaves_to_t
     assert comparable({"run": {"monitor": monitor, "monitor_mode": other}}) != left
 
 
-def test_nothing_is_set_aside_twice_to_one_place_and_empty_folders_go(tmp_path):
-    for expected in ("run.set_aside_0", "run.set_aside_1"):
-        (tmp_path / "run").mkdir()
-        (tmp_path / "run" / "file").write_text("")
-        assert set_aside(tmp_path / "run") == tmp_path / expected
-    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
-    assert set_aside(tmp_path / "run") is None
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_claim_is_exclusive_and_says_whose_it_is(tmp_path):
-    claim = Claim(tmp_path / "claims" / "a.lock")
-    with pytest.raises(BlockingIOError):
-        Claim(tmp_path / "claims" / "a.lock")
-    assert f"process {os.getpid()} on " in owner(tmp_path / "claims" / "a.lock")
-    claim.release()
-    Claim(tmp_path / "claims" / "a.lock").release()
-    assert owner(tmp_path / "none") == "another process"
-
-
 STUDY = """
     import io, sys
     from pathlib import Path
+    from attn_lightning.signals import stopping_raises
     sys.path.insert(0, {here!r})
     from test_study_scheduler import parse, planned, Scheduler, Display, Console
     display = Display(3, 0, Console(width=500))
     plan = [planned("a", seed) for seed in range(3)]
-    Scheduler(Path({root!r}), 2, parse, display, {{}}, {fake!r}).run(plan)
+    with stopping_raises():
+        Scheduler(Path({root!r}), 2, parse, display, {{}}, {fake!r}).run(plan)
 """
 
 
@@ -332,7 +313,7 @@ def test_interrupted_it_stops_its_runs_in_order(tmp_path, fake, number):
     wait_for(checkpoints(tmp_path, 2))
     process.send_signal(number)
     out, _ = process.communicate(timeout=60)
-    assert "KeyboardInterrupt" in out
+    assert "KeyboardInterrupt" in out or "Stopped" in out
     for seed in (0, 1):
         record = json.loads((tmp_path / "study" / "a" / f"seed_{seed}" / "metrics.json").read_text())
         assert record["status"] == "interrupted"

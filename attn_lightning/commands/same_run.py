@@ -1,0 +1,83 @@
+"""Whether a run that exists is the one that a command asks for."""
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from attn_lightning import run_folder
+from attn_lightning.data.revision import same_files
+from attn_lightning.errors import ConfigurationError
+from attn_lightning.study.state import comparable
+
+LONGER = ("trainer.max_epochs", "trainer.max_steps", "trainer.max_time")
+"""What may be raised to train a finished run longer."""
+
+DATA_FILES = "the files of the data"
+
+
+class SameRun:
+    """Compares runs with the configuration of a command.
+
+    Args:
+        config: gives that of the command, as plain values; called when a run is compared.
+        parse: gives the configuration of a file with today's defaults.
+        revisions: gives the revisions of the data of the command; called when a run has the same configuration.
+    """
+
+    def __init__(
+        self,
+        config: Callable[[], dict[str, Any]],
+        parse: Callable[[Path], dict[str, Any]],
+        revisions: Callable[[], dict[str, str]],
+    ) -> None:
+        self._config, self._parse, self._revisions = config, parse, revisions
+
+    @cached_property
+    def _wanted(self) -> dict[str, Any]:
+        return comparable(self._config())
+
+    @cached_property
+    def _now(self) -> dict[str, str]:
+        return self._revisions()
+
+    def differences(self, folder: Path) -> list[str]:
+        """Names of the options in which a run differs; all that decides about its results counts.
+
+        Args:
+            folder: its run folder.
+        """
+        path = run_folder.newest_config(folder)
+        if path is None:
+            return ["its configuration, which is missing"]
+        differing = self._differing(path)
+        if not differing and not same_files(run_folder.read_metrics(folder).get("data"), self._now):
+            return [DATA_FILES]
+        return differing
+
+    def _differing(self, path: Path) -> list[str]:
+        try:
+            config = yaml.safe_load(path.read_text(encoding="utf-8"))
+            found = differing(comparable(config), self._wanted)
+            # Of another seed for certain, and a configuration takes long to parse.
+            if not found or "seed_everything" in found:
+                return found
+            # Written by another version, it may lack options that are at their defaults.
+            return differing(comparable(self._parse(path)), self._wanted)
+        except (yaml.YAMLError, AttributeError, ConfigurationError, SystemExit):
+            return ["its configuration, which cannot be read"]
+
+
+def differing(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Dotted names of the values in which two nested mappings differ, without `init_args`, as they are written."""
+    found = []
+    for key in sorted({*one, *other}):
+        first, second = one.get(key), other.get(key)
+        name = prefix if key == "init_args" else f"{prefix}.{key}" if prefix else key
+        if isinstance(first, Mapping) and isinstance(second, Mapping):
+            found += differing(first, second, name)
+        elif first != second:
+            found.append(name)
+    return found

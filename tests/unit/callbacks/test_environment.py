@@ -1,0 +1,19 @@
+"""Where a run ran."""
+
+import torch
+
+from attn_lightning.callbacks.environment import environment
+from attn_lightning.data.embeddings.trained import FASTTEXT_PACKAGE
+
+
+def test_environment_names_versions():
+    found = environment()
+    # What is installed need not carry the local part of a version, such as +cpu.
+    assert found["packages"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
+    assert found["packages"][FASTTEXT_PACKAGE]
+    assert set(found) == {"python", "packages", "commit"}
+
+
+def test_environment_outside_a_checkout(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert environment()["commit"] is None
