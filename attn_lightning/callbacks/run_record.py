@@ -58,7 +58,7 @@ class RunRecord(CostMeter):
         self.asked = dict(asked or {})
         self.record: dict[str, Any] = run_folder.read_metrics(self.folder)
         self._writer: PredictionWriter | None = None
-        self._began = "status" in self.record
+        self._began = False
         self._earlier: dict[str, float] = self.record.get("cost", {})
         self._writes = True
         self._device = torch.device("cpu")
@@ -123,6 +123,7 @@ class RunRecord(CostMeter):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Record the cost and that the training is over; the run is complete unless something is to follow."""
         super().on_fit_end(trainer, pl_module)
+        self._began = True  # a resumed run may have had nothing left to train
         if not (trainer.interrupted or self.asked):
             self._complete()
         self._save()
