@@ -39,6 +39,9 @@ FIT = """
 """
 
 
+pytestmark = pytest.mark.slow  # with `make test-slow`, which installs the extra
+
+
 @pytest.fixture
 def program(tmp_path):
     script = tmp_path / "fit.py"
@@ -109,7 +112,6 @@ def test_a_hopeless_trial_is_stopped_and_recorded_as_pruned(tmp_path, program, s
     assert '"pruned"' in (search.folder / "trial_1" / "metrics.json").read_text()
 
 
-@pytest.mark.slow
 def test_a_killed_search_goes_on_in_the_folder_of_its_trial(tmp_path, program, sweep):
     sweep("{min: 0.0, max: 3.0}", options="--pause=1.5,")
     code = (
