@@ -91,7 +91,9 @@ class OneLineErrorParser(LightningArgumentParser):
 
 def _options_of(parser: ArgumentParser) -> set[str]:
     """Names of what a parser and its commands accept, without those of classes that could be chosen."""
-    names = {name for name in parser.get_defaults(skip_validation=True).keys() if "init_args" not in name}  # noqa: SIM118
+    defaults = parser.get_defaults(skip_validation=True).keys()
+    # The command line names a class by the option itself; `class_path` stands in files only.
+    names = {name.removesuffix(".class_path") for name in defaults if "init_args" not in name}
     return names.union(*map(_options_of, getattr(parser, "commands", {}).values()))
 
 

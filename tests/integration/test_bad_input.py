@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from attn_lightning.checkpoint.file import write_checkpoint
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 EXPERIMENTS = REPOSITORY / "experiments"
 
@@ -140,7 +142,7 @@ def spoil(path: Path, damage: str) -> list[str]:
         torch.save(torch.zeros(2), path)
     elif damage == "newer":
         contents["attn_lightning"] |= {"format": 999, "version": "9.9"}
-        torch.save(contents, path)
+        write_checkpoint(contents, path)
         return ["999", "9.9"]
     return [] if damage == "foreign" else [str(path)]
 
