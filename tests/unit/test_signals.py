@@ -11,6 +11,8 @@ from attn_lightning.signals import Stopped, raise_stopped, stopping_raises
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_raises_once_and_everything_is_put_back(number, code):
+    # Under `nohup` a closed terminal is ignored from the start, and then it is left alone.
+    inherited = signal.signal(number, signal.SIG_DFL)
     before = signal.getsignal(number)
 
     @stopping_raises()
@@ -25,6 +27,7 @@ def test_a_signal_raises_once_and_everything_is_put_back(number, code):
     assert caught.value.exit_code == code
     assert isinstance(caught.value, KeyboardInterrupt)
     assert signal.getsignal(number) == before
+    signal.signal(number, inherited)
 
 
 def test_what_the_handler_switches_off_is_put_back_too():

@@ -21,25 +21,31 @@ class Parser:
         self.commands.append(arguments)
         if (name := next(value for value in arguments if value.startswith("--run.name="))) in self.refused:
             raise ConfigurationError(f"no {name}")
-        return {"seed_everything": 0, "method": {"from": arguments[-1]}, "run": {"root": "runs", "test": True}}
+        run = {"root": "runs", "test": True, "control": False, "suite": "none"}
+        return {"seed_everything": 0, "method": {"from": arguments[-1]}, "run": run}
+
+
+def revisions(config):
+    """No file of the data is there."""
+    return {}
 
 
 def test_cells_that_differ_in_the_seed_only_are_parsed_once(study):
     cells = expand(study("methods: [vanilla, iat]\ndata: [planted]\nseeds: [3, 5]\n"))
     parse = Parser()
-    found = validate(cells, ROOT, parse)
+    found = validate(cells, ROOT, parse, revisions)
     assert len(parse.commands) == 2
-    assert [config["seed_everything"] for config in found] == [cell.seed for cell in cells] == [3, 3, 5, 5]
-    assert "root" not in found[0]["run"], "only what decides about results is kept"
+    assert [wanted.config["seed_everything"] for wanted in found] == [cell.seed for cell in cells] == [3, 3, 5, 5]
+    assert "root" not in found[0].config["run"], "only what decides about results is kept"
 
 
 def test_a_cell_that_begins_from_another_run_is_parsed_for_itself(study):
     text = "methods: {vanilla: {}, iat: {method.base: '{vanilla}/best.ckpt'}}\ndata: [planted]\nseeds: 2\n"
     cells = expand(study(text))
     parse = Parser()
-    found = validate(cells, ROOT, parse)
+    found = validate(cells, ROOT, parse, revisions)
     assert len(parse.commands) == 3
-    bases = [config["method"]["from"] for cell, config in zip(cells, found, strict=True) if cell.bases]
+    bases = [wanted.config["method"]["from"] for cell, wanted in zip(cells, found, strict=True) if cell.bases]
     assert bases == [f"--method.base=runs/vanilla_planted/seed_{seed}/best.ckpt" for seed in (0, 1)]
 
 
@@ -47,7 +53,7 @@ def test_all_commands_that_are_refused_are_named_in_one_message(study):
     cells = expand(study("methods: [vanilla, iat, relation]\ndata: [planted]\nseeds: 2\n"))
     parse = Parser(refused=("--run.name=iat_planted", "--run.name=relation_planted"))
     with pytest.raises(ConfigurationError) as caught:
-        validate(cells, ROOT, parse)
+        validate(cells, ROOT, parse, revisions)
     first, *refused = str(caught.value).splitlines()
     assert "got 2 it refuses" in first
     assert [line.split(":")[0].strip() for line in refused] == ["iat_planted", "relation_planted"]
