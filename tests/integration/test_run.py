@@ -185,11 +185,12 @@ def test_options_of_a_run_reach_it(tiny_fit, tmp_path):
     assert yaml.safe_load((folder / "config.yaml").read_text())["model"]["learning_rate"] == 5e-4
 
 
-def test_another_method_starts_from_its_own_defaults(tiny_fit, tmp_path):
+def test_options_of_another_method_count_before_and_after_its_name(tiny_fit, tmp_path):
     options = ["--method.weight=0.25", "--method=AttentionRP", "--trainer.max_epochs=1", "--run.test=false"]
     assert tiny_fit("--run.root", tmp_path, *options).code == 0
     (method,) = metrics(tmp_path / "ivat_planted" / "version_0")["methods"]
-    assert (method["class"], method["weight"]) == ("AttentionRP", 1.0)
+    assert (method["class"], method["weight"]) == ("AttentionRP", 0.25)
+    assert "xi" not in method, "an option of the experiment's own method"
 
 
 def test_no_method_is_the_baseline(tiny_fit, tmp_path):

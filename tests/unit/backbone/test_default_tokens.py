@@ -276,10 +276,6 @@ def test_data_is_the_same_behind_them(tmp_path: Path) -> None:
     assert len(np.unique(vectors[size:].numpy(), axis=0)) == 4
 
 
-def test_sentences_for_word_vectors_have_words_only(tmp_path: Path) -> None:
-    assert list(planted(tmp_path, 4)._sentences()) == list(planted(tmp_path, 0)._sentences())
-
-
 def test_negative_number_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="default_tokens"):
         Planted(default_tokens=-1)

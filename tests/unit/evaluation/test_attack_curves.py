@@ -7,7 +7,7 @@ from scipy.integrate import trapezoid
 from scipy.spatial.distance import jensenshannon
 
 from attn_lightning.evaluation.attack_curves import CleanBatch, Curve, Finding
-from attn_lightning.perturbation.attacks import clean_pass
+from attn_lightning.perturbation.sites import clean_pass
 from attn_lightning.types import UNLABELED
 from support.texts import random_texts, small_model
 
