@@ -208,7 +208,7 @@ STUDY = """
     from pathlib import Path
     from attn_lightning.signals import stopping_raises
     sys.path.insert(0, {here!r})
-    from test_study_scheduler import parse, planned, Scheduler, Display, Console
+    from test_scheduler import parse, planned, Scheduler, Display, Console
     display = Display(3, 0, Console(width=500))
     plan = [planned("a", seed) for seed in range(3)]
     with stopping_raises():
