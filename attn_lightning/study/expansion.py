@@ -71,11 +71,15 @@ class Cell:
         label = based_on(value)
         return value if label is None else str(root / dict(self.bases)[label] / self.version / value[len(label) + 3 :])
 
-    def arguments(self, root: Path) -> list[str]:
-        """The command line after `python -m attn_lightning`."""
+    @property
+    def switched_off(self) -> list[str]:
+        """Options that another cell or the study itself sees to, and that this cell's own options do not name."""
         chosen = {name for name, _ in self.overrides}
         unneeded = (*_WITH_THE_STUDY, *(() if self.control else _CONTROLS))
-        left_out = [option for option in unneeded if option not in chosen]
+        return [option for option in unneeded if option not in chosen]
+
+    def arguments(self, root: Path) -> list[str]:
+        """The command line after `python -m attn_lightning`."""
         return [
             "fit",
             "--config",
@@ -84,7 +88,7 @@ class Cell:
             f"--run.root={root}",
             f"--run.name={self.name}",
             f"--run.version={self.version}",
-            *(f"--{option}=false" for option in left_out),
+            *(f"--{option}=false" for option in self.switched_off),
             *(f"--{name}={self._filled(value, root)}" for name, value in self.overrides),
         ]
 

@@ -1,8 +1,9 @@
 """Every command of a study through the real parser, without training, and what it would run."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from attn_lightning import run_folder
 from attn_lightning.errors import ConfigurationError
@@ -28,6 +29,7 @@ def validate(cells: Sequence[Cell], root: Path, parse: Parse, revisions: Revisio
         ConfigurationError: commands that `fit` would refuse, all of them in one message.
     """
     parsed: dict[str, Wanted] = {}
+    runs: dict[str, dict[str, Any]] = {}
     errors: dict[str, str] = {}
     for cell in cells:
         name = _parsed_once(cell)
@@ -35,17 +37,19 @@ def validate(cells: Sequence[Cell], root: Path, parse: Parse, revisions: Revisio
             continue
         try:
             config = parse(cell.arguments(root))
-            parsed[name] = Wanted(comparable(config), run_folder.asked(config["run"]), revisions(config))
+            parsed[name], runs[name] = Wanted(comparable(config), {}, revisions(config)), config["run"]
         except ConfigurationError as error:
             errors[cell.name] = str(error)
     if errors:
         lines = "\n".join(f"  {name}: {message}" for name, message in errors.items())
         raise ConfigurationError(f"Expected commands that `fit` accepts, but got {len(errors)} it refuses:\n{lines}")
-    return [_of_seed(parsed[_parsed_once(cell)], cell) for cell in cells]
+    return [_of_cell(parsed[_parsed_once(cell)], runs[_parsed_once(cell)], cell) for cell in cells]
 
 
-def _of_seed(wanted: Wanted, cell: Cell) -> Wanted:
-    return replace(wanted, config={**wanted.config, "seed_everything": cell.seed})
+def _of_cell(wanted: Wanted, run: Mapping[str, Any], cell: Cell) -> Wanted:
+    """What is asked of a cell whose command was parsed for another seed, the first of which also measures controls."""
+    own = {**run, **{option.removeprefix("run."): False for option in cell.switched_off}}
+    return replace(wanted, config={**wanted.config, "seed_everything": cell.seed}, parts=run_folder.asked(own))
 
 
 def _parsed_once(cell: Cell) -> str:

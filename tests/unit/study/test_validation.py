@@ -21,7 +21,8 @@ class Parser:
         self.commands.append(arguments)
         if (name := next(value for value in arguments if value.startswith("--run.name="))) in self.refused:
             raise ConfigurationError(f"no {name}")
-        run = {"root": "runs", "test": True, "control": False, "suite": "none"}
+        run = {"root": "runs", "test": True, "control": True, "suite": "fast"}
+        run |= {"suite_untrained": True, "suite_examples": 10, "suite_explainers": "attention"}
         return {"seed_everything": 0, "method": {"from": arguments[-1]}, "run": run}
 
 
@@ -58,3 +59,12 @@ def test_all_commands_that_are_refused_are_named_in_one_message(study):
     assert "got 2 it refuses" in first
     assert [line.split(":")[0].strip() for line in refused] == ["iat_planted", "relation_planted"]
     assert len(parse.commands) == 3
+
+
+def test_only_the_first_seed_is_asked_for_the_controls(study):
+    """Asked of every seed, what only the first one measures would leave all others incomplete for ever."""
+    first, second = validate(expand(study("methods: [iat]\ndata: [planted]\nseeds: 2\n")), ROOT, Parser(), revisions)
+    assert set(first.parts) == {"test", "control", "suite"}
+    assert set(second.parts) == {"test", "suite"}
+    untrained = [wanted.parts["suite"]["suite_untrained"] for wanted in (first, second)]
+    assert untrained == [True, False]
