@@ -1,9 +1,10 @@
 """The only LightningModule: one backbone, the task loss, the terms of the attached methods, the measurements."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, Self
 
 import torch
 from lightning.pytorch import LightningModule
@@ -20,7 +21,9 @@ from attn_lightning.checkpoint import (
     checkpoint_contents,
     checkpoint_spec,
     make_weights_only,
+    read_checkpoint,
 )
+from attn_lightning.checkpoint.trust import check_checkpoint
 from attn_lightning.checks import check_choice, check_numbers
 from attn_lightning.data.datamodule import TextDataModule
 from attn_lightning.errors import ConfigurationError
@@ -305,6 +308,26 @@ class AttentionModule(LightningModule):
         return [f"val/{name}" for name in self.validation_measurements.measures(marks)]
 
     # --- checkpoints ----------------------------------------------------------------------------------------------
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]  # narrower: a file only, never unpickled as code
+        cls, checkpoint_path: str | Path, *, trusted: Collection[str] | None = None, **options: Any
+    ) -> Self:
+        """The module of a checkpoint, as Lightning loads it, once it is known that no foreign code is run.
+
+        Args:
+            checkpoint_path: the file.
+            trusted: classes outside of this package that the checkpoint may name, such as `my_model.MyModel`; None for
+                those that the program has imported itself.
+            options: of Lightning's `load_from_checkpoint`, `backbone` for example.
+
+        Raises:
+            ConfigurationError: a file that is missing, damaged or of another version, or names a class not trusted.
+        """
+        contents = read_checkpoint(Path(checkpoint_path))
+        checkpoint_contents(contents)
+        check_checkpoint(contents, trusted)
+        return super().load_from_checkpoint(checkpoint_path, **{**options, "weights_only": True})
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put in what `predict` needs on raw text: the data's shape, label names, vocabulary and tokeniser."""

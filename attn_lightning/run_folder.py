@@ -15,6 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from attn_lightning.errors import ConfigurationError
 
 CHECKPOINTS = "checkpoints"
@@ -136,6 +138,22 @@ def newest_config(folder: Path) -> Path | None:
     while (path := resumed_config(folder, number)).is_file():
         newest, number = path, number + 1
     return newest
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The configuration of a run.
+
+    Raises:
+        ConfigurationError: the file is not YAML, or no mapping.
+    """
+    try:
+        contents = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        said = (str(error) or type(error).__name__).splitlines()[0]
+        raise ConfigurationError(f"Expected {path} to be YAML, but got: {said}; mend the file.") from error
+    if not isinstance(contents, dict):
+        raise ConfigurationError(f"Expected {path} to be the configuration of a run, but got other contents; mend it.")
+    return contents
 
 
 def asked(run: Mapping[str, Any]) -> dict[str, Any]:

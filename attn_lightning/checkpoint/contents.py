@@ -4,6 +4,7 @@ from functools import partial
 from typing import Any
 
 from attn_lightning import __version__
+from attn_lightning.checkpoint.trust import INSTANTIATOR
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.types import DataSpec
 
@@ -12,9 +13,6 @@ FORMAT = 1
 
 KEY = "attn_lightning"
 """Where this package's entry is in a checkpoint of Lightning."""
-
-_INSTANTIATOR = "lightning.pytorch.cli.instantiate_module"
-"""What Lightning's `load_from_checkpoint` calls to build a module from descriptions of classes."""
 
 
 def add_checkpoint_contents(
@@ -88,7 +86,7 @@ def make_weights_only(checkpoint: dict[str, Any]) -> None:
     if description is None:
         checkpoint[KEY]["unnamed_backbone"] = repr(parameters["backbone"])
     else:
-        checkpoint["hyper_parameters"] |= {"backbone": description, "_instantiator": _INSTANTIATOR}
+        checkpoint["hyper_parameters"] |= {"backbone": description, "_instantiator": INSTANTIATOR}
 
 
 def checkpoint_spec(checkpoint: dict[str, Any]) -> DataSpec:

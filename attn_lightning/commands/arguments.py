@@ -1,12 +1,14 @@
 """The command line of `fit`, `validate` and `test` before it is parsed: experiments by name, options in any order."""
 
 import re
-from collections.abc import Iterator, Sequence
+from argparse import ArgumentParser
+from collections.abc import Collection, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
 from attn_lightning import run_folder
 from attn_lightning.checkpoint import checkpoint_contents, read_checkpoint
+from attn_lightning.checkpoint.trust import check_checkpoint, check_configuration, trusted_classes
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.experiments import find_experiment
 
@@ -83,18 +85,56 @@ def values_of(arguments: Sequence[str], name: str) -> list[str]:
     return values + [after for before, after in pairwise(arguments) if before == name]
 
 
-def with_checkpoint_config(arguments: list[str]) -> list[str]:
-    """Read the configuration that lies beside a checkpoint, so that a checkpoint is all one has to name.
+def add_trust(parser: ArgumentParser) -> None:
+    """Add the option that names foreign classes of a checkpoint."""
+    parser.add_argument(
+        "--trust",
+        action="append",
+        default=[],
+        metavar="MODULE.CLASS",
+        help="a class outside of this package that the checkpoint names and that may be imported and run; several with "
+        "commas between them",
+    )
+
+
+def split_trusted(arguments: Sequence[str]) -> tuple[list[str], set[str]]:
+    """Take `--trust` out of a command line, because it is no part of a configuration.
 
     Args:
         arguments: the command and its options.
 
     Returns:
+        The others, and the classes that were named.
+
+    Raises:
+        ConfigurationError: it names none.
+    """
+    rest, values = [], []
+    remaining = iter(arguments)
+    for argument in remaining:
+        name, equals, value = argument.partition("=")
+        if name != "--trust":
+            rest.append(argument)
+        elif not (value := value if equals else next(remaining, "")) or value.startswith("-"):
+            raise ConfigurationError("Expected a class with `--trust`, but got none; use `--trust my_model.MyModel`.")
+        else:
+            values.append(value)
+    return rest, trusted_classes(values)
+
+
+def with_checkpoint_config(arguments: list[str], trusted: Collection[str] = ()) -> list[str]:
+    """Read the configuration that lies beside a checkpoint, so that a checkpoint is all one has to name.
+
+    Args:
+        arguments: the command and its options.
+        trusted: classes of other packages that the configuration and the checkpoint may name.
+
+    Returns:
         The same with `--config RUN/config.yaml` put first if `--ckpt_path` names a file.
 
     Raises:
-        ConfigurationError: the checkpoint cannot be read, or the command line also changes the model: those values
-            would be ignored in favour of the checkpoint's.
+        ConfigurationError: the checkpoint cannot be read, it names a class that is not trusted, or the command line
+            also changes the model: those values would be ignored in favour of the checkpoint's.
     """
     paths = values_of(arguments, "--ckpt_path")
     if not paths or paths[-1] == "last":
@@ -106,9 +146,12 @@ def with_checkpoint_config(arguments: list[str]) -> list[str]:
             "those of the checkpoint; leave it out, or train a new run."
         )
     checkpoint = Path(paths[-1])
-    checkpoint_contents(read_checkpoint(checkpoint))
+    contents = read_checkpoint(checkpoint)
+    checkpoint_contents(contents)
+    check_checkpoint(contents, trusted)
     config = run_folder.of_checkpoint(checkpoint) / run_folder.CONFIG
     if config.exists():
+        check_configuration(run_folder.read_config(config), trusted)
         return [arguments[0], "--config", str(config), f"--run.name={config.parent.parent.name}", *arguments[1:]]
     if not values_of(arguments, "--config"):
         raise ConfigurationError(

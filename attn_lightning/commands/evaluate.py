@@ -1,17 +1,18 @@
 """`evaluate`: every measurement of a checkpoint, on its own test split or on other data."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule
 
 from attn_lightning import run_folder
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.checkpoint import checkpoint_contents, read_checkpoint
+from attn_lightning.checkpoint.trust import check_configuration
+from attn_lightning.commands.arguments import add_trust, split_trusted
 from attn_lightning.commands.parsing import OneLineErrorParser, class_change_resets_arguments
 from attn_lightning.console import show_messages, stdout_console
 from attn_lightning.data.datamodule import TextDataModule
@@ -55,6 +56,7 @@ def _parser() -> OneLineErrorParser:
         "--verbose", action="store_true", help="print every table instead of ten rows; those of one family always are"
     )
     parser.add_argument("--device", type=str, default="cpu", help="where the model runs: cpu, cuda")
+    add_trust(parser)
     parser.add_argument(
         "--compare",
         type=list[str],
@@ -81,11 +83,12 @@ def evaluate_command(arguments: Sequence[str]) -> int:
     """
     show_messages()
     parser = _parser()
+    arguments, trusted = split_trusted(arguments)
     with class_change_resets_arguments():
-        options, own = parse_with_run_data(parser, list(arguments))
+        options, own = parse_with_run_data(parser, arguments, trusted)
     checkpoint = Path(options.ckpt_path)
-    module = load(checkpoint, options.device)
-    others = {_label(path): _other(Path(path), options.device, module) for path in options.compare}
+    module = load(checkpoint, options.device, trusted)
+    others = {_label(path): _other(Path(path), options.device, module, trusted) for path in options.compare}
     family_options = {name: dict(options[name].items()) for name in FAMILIES if options.get(name) is not None}
     plan = Plan(chosen_families(options.suite, family_options, others), chosen_explainers(options.explainers))
     evaluation = EvaluationOptions(**{name: options[name] for name in vars(EvaluationOptions())})
@@ -100,7 +103,9 @@ def evaluate_command(arguments: Sequence[str]) -> int:
     return 0
 
 
-def parse_with_run_data(parser: OneLineErrorParser, arguments: list[str]) -> tuple[Namespace, bool]:
+def parse_with_run_data(
+    parser: OneLineErrorParser, arguments: list[str], trusted: Collection[str]
+) -> tuple[Namespace, bool]:
     """The options, with the data of the run where none is named; and whether the data is the run's own."""
     named = [value for value in arguments if value.split("=")[0] == "--data"]
     asks = any(value in ("-h", "--help") or ".help" in value for value in arguments)
@@ -108,7 +113,9 @@ def parse_with_run_data(parser: OneLineErrorParser, arguments: list[str]) -> tup
         path = _value(arguments, "--ckpt_path")
         if path is not None:
             checkpoint_contents(read_checkpoint(Path(path)))
-            parser.set_defaults({"data": _run_data(Path(path), required=not named)})
+            data = _run_data(Path(path), required=not named)
+            check_configuration({"data": data}, trusted)
+            parser.set_defaults({"data": data})
     return parser.parse_args(arguments), not named
 
 
@@ -124,7 +131,7 @@ def _value(arguments: Sequence[str], option: str) -> str | None:
 def _run_data(checkpoint: Path, required: bool) -> Any:
     config = run_folder.of_checkpoint(checkpoint) / run_folder.CONFIG
     if config.exists():
-        return yaml.safe_load(config.read_text("utf-8")).get("data")
+        return run_folder.read_config(config).get("data")
     if required:
         raise ConfigurationError(
             f"Expected {config} beside the checkpoint, which says on what data it was trained, but there is none; "
@@ -158,14 +165,14 @@ def prepared_data(parser: OneLineErrorParser, options: Namespace) -> Any:
     return data
 
 
-def load(checkpoint: Path, device: str) -> AttentionModule:
+def load(checkpoint: Path, device: str, trusted: Collection[str]) -> AttentionModule:
     """The module of a checkpoint, in eval mode on the device.
 
     Raises:
-        ConfigurationError: a file that is missing, damaged or of another version, or a device that is not there.
+        ConfigurationError: a file that is missing, damaged, of another version or of a class that is not trusted, or
+            a device that is not there.
     """
-    checkpoint_contents(read_checkpoint(checkpoint))
-    module = AttentionModule.load_from_checkpoint(checkpoint, map_location="cpu").eval()
+    module = AttentionModule.load_from_checkpoint(checkpoint, trusted=trusted, map_location="cpu").eval()
     try:
         return module.to(torch.device(device))
     except (RuntimeError, AssertionError) as error:
@@ -174,8 +181,8 @@ def load(checkpoint: Path, device: str) -> AttentionModule:
         ) from error
 
 
-def _other(checkpoint: Path, device: str, module: AttentionModule) -> Backbone:
-    other = load(checkpoint, device)
+def _other(checkpoint: Path, device: str, module: AttentionModule, trusted: Collection[str]) -> Backbone:
+    other = load(checkpoint, device, trusted)
     if other.tokenizer_state != module.tokenizer_state:
         raise ConfigurationError(
             f"Expected `--compare` to name runs on the same data with the same vocabulary, but {checkpoint} has "

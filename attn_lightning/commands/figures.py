@@ -1,6 +1,6 @@
 """`figures`: the figures of a checkpoint or of a study, as PNG and SVG; nothing is overwritten."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ from lightning.pytorch import LightningDataModule
 from matplotlib.figure import Figure
 
 from attn_lightning import run_folder
+from attn_lightning.commands.arguments import add_trust, split_trusted
 from attn_lightning.commands.evaluate import load, parse_with_run_data, prepared_data
 from attn_lightning.commands.parsing import OneLineErrorParser, class_change_resets_arguments
 from attn_lightning.commands.validation import Validator
@@ -23,7 +24,7 @@ from attn_lightning.study.expansion import expand
 from attn_lightning.study.running import StudyRun
 
 FOLDER = "figures"
-_CHECKPOINT_ONLY = ("--data", "--split", "--max_examples", "--seed", "--device")
+_CHECKPOINT_ONLY = ("--data", "--split", "--max_examples", "--seed", "--device", "--trust")
 _STUDY_ONLY = ("--root", "--metrics")
 
 
@@ -52,6 +53,7 @@ def _parser() -> OneLineErrorParser:
     )
     parser.add_argument("--seed", type=int, default=0, help="with --ckpt_path: of the subset")
     parser.add_argument("--device", type=str, default="cpu", help="with --ckpt_path: where the model runs: cpu, cuda")
+    add_trust(parser)
     parser.add_argument("--root", type=Path, default=Path("runs"), help="with --study: folder of all runs")
     parser.add_argument(
         "--metrics",
@@ -75,11 +77,12 @@ def figures_command(arguments: Sequence[str]) -> int:
     of_study = any(argument.split("=")[0] == "--study" for argument in arguments)
     _refuse_options_of_the_other(arguments, of_study)
     parser = _parser()
+    arguments, trusted = split_trusted(arguments)
     with class_change_resets_arguments():
-        options, _ = parse_with_run_data(parser, list(arguments))
+        options, _ = parse_with_run_data(parser, arguments, trusted)
     if (options.ckpt_path is None) == (options.study is None):
         raise ConfigurationError("Expected either `--ckpt_path` or `--study`, but got both or none; give one of them.")
-    figures, reasons, folder = _of_study(options) if of_study else _of_checkpoint(parser, options)
+    figures, reasons, folder = _of_study(options) if of_study else _of_checkpoint(parser, options, trusted)
     for name, reason in reasons.items():
         print(f"not drawn: {name}: {printable(reason)}")
     if not figures:
@@ -99,9 +102,9 @@ def _refuse_options_of_the_other(arguments: Sequence[str], of_study: bool) -> No
 Drawn = tuple[Mapping[str, Figure], Mapping[str, str], Path]
 
 
-def _of_checkpoint(parser: OneLineErrorParser, options: Namespace) -> Drawn:
+def _of_checkpoint(parser: OneLineErrorParser, options: Namespace, trusted: Collection[str]) -> Drawn:
     checkpoint = Path(options.ckpt_path)
-    module = load(checkpoint, options.device)
+    module = load(checkpoint, options.device, trusted)
     data: Any = prepared_data(parser, options)
     evaluation = EvaluationOptions(split=options.split, max_examples=options.max_examples, seed=options.seed)
     subject, notes = subject_of(EvaluatedModel(module, data, "", checkpoint.stem, own=False), evaluation)

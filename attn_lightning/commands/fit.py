@@ -18,7 +18,13 @@ from lightning.pytorch.loggers import WandbLogger
 from attn_lightning import run_folder
 from attn_lightning.callbacks.run_record import RunRecord
 from attn_lightning.commands.after_fit import AfterFit
-from attn_lightning.commands.arguments import experiment_name, prepared, spelled_out, with_checkpoint_config
+from attn_lightning.commands.arguments import (
+    experiment_name,
+    prepared,
+    spelled_out,
+    split_trusted,
+    with_checkpoint_config,
+)
 from attn_lightning.commands.parsing import OneLineErrorParser, class_change_resets_arguments, print_cards
 from attn_lightning.commands.processes import Agreement, Decision, is_first, place
 from attn_lightning.commands.run_choice import RunChoice, choose
@@ -37,14 +43,16 @@ from attn_lightning.evaluation.results import print_results
 from attn_lightning.methods.base import Method
 from attn_lightning.module import AttentionModule
 
+_TRUST = "A model of your own is named beside it: `--trust my_model.MyModel`."
+
 _HEADS = {
     "fit": (
         "fit --config METHOD_DATA",
         "Train, keep the best epoch, test it and leave a complete run folder. The other options change the experiment "
         "that `--config` names, in any order.",
     ),
-    "validate": ("validate --ckpt_path FILE", "Measure a checkpoint on the validation split."),
-    "test": ("test --ckpt_path FILE", "Measure a checkpoint on the test split."),
+    "validate": ("validate --ckpt_path FILE", f"Measure a checkpoint on the validation split. {_TRUST}"),
+    "test": ("test --ckpt_path FILE", f"Measure a checkpoint on the test split. {_TRUST}"),
 }
 """What the help of each command opens with."""
 
@@ -281,7 +289,8 @@ def training_command(arguments: Sequence[str]) -> int:
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
     print_cards(arguments)
-    arguments = with_checkpoint_config(spelled_out(arguments))
+    arguments, trusted = split_trusted(arguments)
+    arguments = with_checkpoint_config(spelled_out(arguments), trusted)
     name, arguments = experiment_name(arguments), prepared(arguments)
     try:
         with class_change_resets_arguments(), requeued_in_time():

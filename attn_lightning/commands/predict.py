@@ -11,6 +11,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from attn_lightning.checkpoint.trust import trusted_classes
+from attn_lightning.commands.arguments import add_trust
 from attn_lightning.console import printable
 from attn_lightning.data.formats import FileOptions
 from attn_lightning.data.records import Columns, text_of, words_of
@@ -45,6 +47,7 @@ def _parser() -> ArgumentParser:
     )
     parser.add_argument("--batch_size", type=int, default=128, help="texts per pass through the model (default: 128)")
     parser.add_argument("--device", default="cpu", help="where the model runs: cpu, cuda, mps (default: cpu)")
+    add_trust(parser)
     return parser
 
 
@@ -60,7 +63,7 @@ def predict_command(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(list(arguments))
     _check(options)
     replaced = Counter[str]()
-    answers = _answers(Predictor(options.ckpt_path, options.device), options, replaced)
+    answers = _answers(Predictor(options.ckpt_path, options.device, trusted_classes(options.trust)), options, replaced)
     if options.output is None:
         console = Console()
         for answer in answers:

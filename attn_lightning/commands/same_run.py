@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from attn_lightning import run_folder
+from attn_lightning.checkpoint.trust import check_configuration, classes_of
 from attn_lightning.data.revision import same_files
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.study.state import comparable
@@ -64,6 +65,8 @@ class SameRun:
             # Of another seed for certain, and a configuration takes long to parse.
             if not found or "seed_everything" in found:
                 return found
+            # To parse a configuration imports the classes that it names.
+            check_configuration(config, set(classes_of(self._wanted)))
             # Written by another version, it may lack options that are at their defaults.
             return differing(comparable(self._parse(path)), self._wanted)
         except (yaml.YAMLError, AttributeError, ConfigurationError, SystemExit):

@@ -1,7 +1,7 @@
 """Predictions for raw texts from a checkpoint alone: label, probability and attention per word."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from rich.table import Table
 from rich.text import Text
 
-from attn_lightning.checkpoint import checkpoint_contents, checkpoint_spec, read_checkpoint
 from attn_lightning.console import printable
 from attn_lightning.data.batching import length_batches
 from attn_lightning.data.text import TextTokenizer
@@ -69,19 +68,20 @@ class Predictor:
     Args:
         checkpoint: a checkpoint file of this package.
         device: where the model runs.
+        trusted: classes outside of this package that the checkpoint may name; None for those that are imported already.
 
     Raises:
-        ConfigurationError: a file that is missing, damaged, from another version, or of a model that is not text.
+        ConfigurationError: a file that is missing, damaged, from another version, of a model that is not text, or of
+            a class that is not trusted.
     """
 
-    def __init__(self, checkpoint: Path, device: str = "cpu") -> None:
-        contents = read_checkpoint(checkpoint)
-        self.spec: DataSpec = checkpoint_spec(contents)
-        tokenizer = checkpoint_contents(contents)["tokenizer"]
-        if tokenizer is None:
+    def __init__(self, checkpoint: Path, device: str = "cpu", trusted: Collection[str] | None = None) -> None:
+        module = AttentionModule.load_from_checkpoint(checkpoint, trusted=trusted, map_location="cpu").eval()
+        if module.tokenizer_state is None:
             raise ConfigurationError(f"Expected a checkpoint of a text model, but {checkpoint} has no tokenizer.")
-        self.tokenizer = TextTokenizer.from_str(tokenizer)
-        module = AttentionModule.load_from_checkpoint(checkpoint, map_location="cpu").eval()
+        assert module.spec is not None, "the checkpoint has it"
+        self.spec: DataSpec = module.spec
+        self.tokenizer = TextTokenizer.from_str(module.tokenizer_state)
         try:
             self.module = module.to(device)
         except (RuntimeError, AssertionError) as error:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import yaml
 
 from attn_lightning import run_folder
+from attn_lightning.checkpoint.trust import check_configuration, classes_of
 from attn_lightning.data.revision import recorded_revisions, same_files
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.evaluation.naming import monitor_mode
@@ -119,6 +120,8 @@ def _same(path: Path, expected: Mapping[str, Any], parse: Parse) -> bool:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
         if comparable(config) == expected:
             return True
+        # To parse a configuration imports the classes that it names.
+        check_configuration(config, set(classes_of(expected)))
         # Written by another version, it may lack options that are at their defaults.
         return comparable(parse(["fit", "--config", str(path)])) == expected
     except (yaml.YAMLError, AttributeError, ConfigurationError):
