@@ -13,8 +13,9 @@ SWEEP ?= ivat_sst
 SEARCH ?= ivat_sst
 COUNT ?= 10
 ARGS ?=
+MINUTES ?= 10
 
-.PHONY: help setup run study report sweep agent search test test-slow smoke check bench clean
+.PHONY: help setup run study report sweep agent search test test-slow fuzz smoke check bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -68,6 +69,9 @@ test: $(READY) ## run the tests that are fast
 
 test-slow: $(VENV)/.slow ## run the tests that start and kill processes, or need a browser or an engine
 	$(PYTEST) -m 'slow or browser' $(ARGS)
+
+fuzz: $(READY) ## strange and damaged input to every reader of files, for MINUTES=10 each; the same seeds every time
+	FUZZ_MINUTES=$(MINUTES) $(BIN)/python -m pytest tests/fuzz $(ARGS)
 
 smoke: ## install on the newest Python that is there, train, and compare word vectors
 	.ci/smoke

@@ -230,7 +230,7 @@ def _posts(path: Path, posts: dict[str, Row]) -> Rows:
             rationale = [sum(column) / len(marks) for column in zip(*marks, strict=True)] if marks else None
             tokens = [str(token) for token in post["post_tokens"]]
             label = max(set(labels), key=labels.count)
-        except (TypeError, ValueError, KeyError) as error:
+        except (TypeError, ValueError, KeyError, OverflowError) as error:
             raise DataFormatError(
                 f"Expected a post with `post_tokens`, labels of annotators and rationales of equal length, but got "
                 f"{type(error).__name__}: {error} in {path}, post {name!r}; correct it."

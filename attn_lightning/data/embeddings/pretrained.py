@@ -243,7 +243,7 @@ def _load_npz(path: Path) -> tuple[npt.NDArray[np.str_], Vector]:
             words, vectors = arrays["words"], arrays["vectors"]
     except Exception as error:  # zip, header and arrays are read by three libraries, each with errors of its own
         raise _bad_npz(path, f"{type(error).__name__}: {error}") from error
-    fits = vectors.ndim == 2 and words.shape == vectors.shape[:1]
+    fits = vectors.ndim == 2 and words.shape == vectors.shape[:1] and vectors.shape[1] > 0
     if not fits or words.dtype.kind != "U" or vectors.dtype.kind not in "fiu":
         raise _bad_npz(path, f"got {words.dtype} {words.shape} and {vectors.dtype} {vectors.shape}")
     return words, vectors
