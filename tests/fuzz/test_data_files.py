@@ -177,7 +177,7 @@ def test_reading(fuzz, folder):
         finally:
             path.unlink()
 
-    fuzz(reading, 400)
+    fuzz(reading, 200)
 
 
 def test_preparing(fuzz, folder):
@@ -213,4 +213,4 @@ def test_preparing(fuzz, folder):
                 assert (batch.tokens < len(data.tokenizer)).all()
         json.dumps(data.manifest, allow_nan=False).encode()
 
-    fuzz(preparing, 40)
+    fuzz(preparing, 20)

@@ -76,4 +76,4 @@ def test_vectors(fuzz, models, tmp_path):
         finally:
             path.unlink()
 
-    fuzz(vectors, 300)
+    fuzz(vectors, 100)

@@ -31,6 +31,13 @@ def methods() -> Iterator[type[Method]]:
 
 METHODS = [cls for cls in methods() if cls is not ModelConsistentAdversary]  # needs a trained model to imitate
 WITH_RADIUS = [cls for cls in METHODS if "epsilon" in inspect.signature(cls).parameters]
+QUICK = ("AttentionIVAT", "WordIVAT", "InformationBottleneck")
+"""One of each family, in every run of the tests: with all the others it is a minute of small trainings."""
+
+
+def each(classes: list[type[Method]]) -> pytest.MarkDecorator:
+    marks = {cls: () if cls.__name__ in QUICK else (pytest.mark.slow,) for cls in classes}
+    return pytest.mark.parametrize("cls", [pytest.param(cls, marks=marks[cls], id=cls.__name__) for cls in classes])
 
 
 class HugeScores(Callback):
@@ -66,12 +73,13 @@ def fit(
         max_length=18,
         batch_size=8,
         embeddings=RandomEmbeddings(4),
-        cache=folder / "cache",
+        cache=folder.parent / "cache",  # that of the run of the tests: the texts are prepared once
     )
     module = AttentionModule(made if backbone is None else backbone, learning_rate=learning_rate, num_probe_examples=0)
     trainer = Trainer(
         callbacks=list(callbacks),
         max_epochs=max_epochs,
+        limit_val_batches=1,
         accelerator="cpu",
         default_root_dir=folder,
         logger=False,
@@ -101,26 +109,25 @@ def small(cls: type[Method], **options: Any) -> tuple[Method, int]:
     return cls(**settings.options, **options), settings.num_epochs
 
 
-@pytest.mark.parametrize("cls", WITH_RADIUS)
+@each(WITH_RADIUS)
 def test_a_radius_of_a_million_stays_finite(cls: type[Method], tmp_path: Path) -> None:
     method, num_epochs = small(cls, epsilon=1e6)
     fit(tmp_path, method, max_epochs=num_epochs)
 
 
-@pytest.mark.parametrize("cls", METHODS)
+@each(METHODS)
 def test_a_learning_rate_of_a_thousand_is_finite_or_named(cls: type[Method], tmp_path: Path) -> None:
     method, num_epochs = small(cls)
     finite_or_named("", tmp_path, method, max_epochs=num_epochs, learning_rate=1e3)
 
 
-@pytest.mark.parametrize("cls", METHODS)
+@each(METHODS)
 def test_scores_of_1e30_are_finite_or_named(cls: type[Method], tmp_path: Path) -> None:
     method, num_epochs = small(cls)
     finite_or_named("task = ", tmp_path, method, HugeScores(), max_epochs=num_epochs)
 
 
-@pytest.mark.parametrize("schedule", ["alternate", "joint"])
-@pytest.mark.parametrize("options", [{}, {"learnable_prior": True}])
+@pytest.mark.parametrize(("schedule", "options"), [("alternate", {}), ("joint", {"learnable_prior": True})])
 def test_the_gaussian_bottleneck_names_its_term(schedule: Any, options: dict[str, Any], tmp_path: Path) -> None:
     method = InformationBottleneck(warmup_epochs=1, num_rounds=1, schedule=schedule)
     backbone = partial(BottleneckClassifier, compressor=partial(GaussianBottleneck, **options))
