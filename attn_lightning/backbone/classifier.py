@@ -43,7 +43,7 @@ class AttentionClassifier(Backbone):
 
     Args:
         spec: what the data is like; the data module gives it.
-        encoder: class of the encoder (`BiLSTM`, `CNN`, `Average` or your own) and its options.
+        encoder: class of the encoder (`BiLSTM`, `CNN`, `Average`, `Transformer` or your own) and its options.
         scorer: class of the scorer (`AdditiveScorer`, `ScaledDotScorer` or your own) and its options.
         normalizer: class of the normalizer (`Softmax`, `Sparsemax`, `Entmax15`, `EntmaxAlpha`, `Spherical`, `TopK`,
             `GumbelTopK`, `Uniform` or your own) and its options.
@@ -117,6 +117,10 @@ class AttentionClassifier(Backbone):
         """
         hidden: Tensor = self.encoder_dropout(at_least_float32(self.encoder(embeddings, mask)))
         return hidden
+
+    def token_attention(self, embeddings: Tensor, mask: Tensor) -> Tensor | None:
+        """See `Encoder.token_attention`."""
+        return self.encoder.token_attention(embeddings, mask)
 
     def score(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """(B, T, D) to (B, T) raw attention scores."""

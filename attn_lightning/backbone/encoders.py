@@ -63,6 +63,18 @@ class Encoder(nn.Module):
         """
         raise NotImplementedError
 
+    def token_attention(self, embeddings: Tensor, mask: Tensor) -> Tensor | None:
+        """Where each word looks in every layer of an encoder that has attention of its own; None where it has none.
+
+        Args:
+            embeddings: (B, T, E).
+            mask: (B, T) bool.
+
+        Returns:
+            (L, B, T, T) of the L layers, heads averaged; rows of real words sum to 1, all else is 0.
+        """
+        return None
+
 
 class BiLSTM(Encoder):
     """Bidirectional LSTM, equal to torch's on packed sequences, without the cost of packing on a CPU.

@@ -61,6 +61,10 @@ class Backbone(nn.Module):
             output = self.attend(hidden, self.checked_scores(hidden, mask), mask, attention)
         return replace(output, embeddings=embeddings)
 
+    def token_attention(self, embeddings: Tensor, mask: Tensor) -> Tensor | None:
+        """(L, B, T, T) attention inside the encoder, see `Encoder.token_attention`; None where it has none."""
+        return None
+
     def checked_scores(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """What `score` gives, refused unless there is one number per token.
 

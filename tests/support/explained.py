@@ -6,6 +6,7 @@ from torch import nn
 
 from attn_lightning.backbone.classifier import AttentionClassifier
 from attn_lightning.backbone.encoders import CNN, Average, BiLSTM
+from attn_lightning.backbone.transformer import Transformer
 from attn_lightning.evaluation.subject import Subject
 from attn_lightning.types import Batch, DataSpec
 
@@ -39,7 +40,7 @@ class Texts:
 
 def small_model(encoder="lstm"):
     torch.manual_seed(0)
-    model = AttentionClassifier(DataSpec(3, 20, 6, ("no", "maybe", "yes")), encoder=ENCODERS[encoder])
+    model = AttentionClassifier(DataSpec(3, 20, 6, ("no", "maybe", "yes")), encoder=ENCODERS.get(encoder, Transformer))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(3)

@@ -6,6 +6,7 @@ from attn_lightning.evaluation.explainers.gradients import Attention, Gradient, 
 from attn_lightning.evaluation.explainers.integrated import IntegratedGradients
 from attn_lightning.evaluation.explainers.loo import LeaveOneOut
 from attn_lightning.evaluation.explainers.perturbation import Lime, Shap
+from attn_lightning.evaluation.explainers.transformer import Rollout, TransformerAttention
 
 
 def explainers() -> dict[str, type[Explainer]]:
@@ -19,6 +20,8 @@ def explainers() -> dict[str, type[Explainer]]:
         LeaveOneOut,
         Lime,
         Shap,
+        TransformerAttention,
+        Rollout,
         Rationale,
         Random,
         Uniform,

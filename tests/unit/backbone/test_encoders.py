@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from attn_lightning.backbone.encoders import CNN, Average, BiLSTM, Encoder
+from attn_lightning.backbone.transformer import Transformer
 from attn_lightning.errors import ConfigurationError
 
-ENCODERS: list[Callable[[int], Encoder]] = [BiLSTM, CNN, Average]
+ENCODERS: list[Callable[[int], Encoder]] = [BiLSTM, CNN, Average, Transformer]
 
 
 def make_batch(lengths: list[int], extra: int = 0, size: int = 6) -> tuple[Tensor, Tensor]:
