@@ -26,6 +26,8 @@ from attn_lightning.methods import (
     WordIVAT,
     WordRP,
     WordVAT,
+    attention_perturbation,
+    word_perturbation,
 )
 from attn_lightning.methods.base import Differentiates
 from attn_lightning.step import TrainStep
@@ -171,6 +173,12 @@ def reference(cls: type[Method], model: AttentionClassifier, parts: list[Places]
 EVERY = [
     AttentionRP, AttentionAT, AttentionIAT, AttentionVAT, AttentionIVAT, WordRP, WordAT, WordIAT, WordVAT, WordIVAT,
 ]  # fmt: skip
+
+
+def test_every_method_of_the_family_is_compared() -> None:
+    modules = (attention_perturbation, word_perturbation)
+    named = {value for module in modules for value in vars(module).values() if getattr(value, "term", None)}
+    assert {cls for cls in named if not cls.__name__.startswith("_")} == set(EVERY)
 
 
 @pytest.mark.parametrize("cls", EVERY)

@@ -1,5 +1,6 @@
 """Directions against a literal double loop, finite differences and dense linear algebra; lengths, padding, order."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -259,13 +260,26 @@ def make_step(model: Head, unlabeled: bool = False) -> TrainStep:
 @pytest.mark.parametrize("cls", [AttentionVAT, AttentionIVAT])
 def test_virtual_term_is_the_mean_over_labelled_and_unlabelled_examples(cls: type[Method], model: Head) -> None:
     step = make_step(model, unlabeled=True)
+    assert step.unlabeled is not None
     assert step.unlabeled_output is not None
+    # One unlabelled text fewer: the mean over all texts is then not the mean of two means.
+    pool, output = Batch(*(part[1:] for part in step.unlabeled[:4])), step.unlabeled_output
+    fewer = AttentionOutput(**{name: part[1:] for name, part in vars(output).items() if isinstance(part, Tensor)})
     torch.manual_seed(1)
-    both = cls().loss(step).value
+    both = cls().loss(replace(step, unlabeled=pool, unlabeled_output=fewer)).value
     torch.manual_seed(1)
-    outputs = (step.output, step.unlabeled_output)
-    parts = [cls().loss(TrainStep(model, step.batch, output, per_example, 0.0)).value for output in outputs]
-    torch.testing.assert_close(both, sum(parts) / 2)
+    sizes, batches, outputs = (B, B - 1), (step.batch, pool), (step.output, fewer)
+    parts = [cls().loss(TrainStep(model, *part, per_example, 0.0)).value for part in zip(batches, outputs, strict=True)]
+    torch.testing.assert_close(both, sum(n * part for n, part in zip(sizes, parts, strict=True)) / (2 * B - 1))
+
+
+def test_the_clean_prediction_of_the_virtual_objective_is_held_constant(output: AttentionOutput) -> None:
+    clean = output.logits.detach().clone().requires_grad_()
+    noisy = (output.logits.detach() + torch.tensor([1.0, -0.5, 0.0][:C])).requires_grad_()
+    by_clean, by_noisy = torch.autograd.grad(divergence_from(clean)(noisy).sum(), (clean, noisy), allow_unused=True)
+    assert by_clean is None
+    # sum_c p_c (log p_c - log q_c) moves with the noisy logits alone, by q - p.
+    torch.testing.assert_close(by_noisy, noisy.softmax(-1) - clean.softmax(-1))
 
 
 def test_divergence_is_zero_with_zero_gradient_at_the_clean_prediction(output: AttentionOutput) -> None:
