@@ -11,47 +11,18 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
+from attn_lightning.metrics.intervals import UNBOUNDED, mean_interval
+from attn_lightning.metrics.power import seeds_needed
+
 Floats = npt.NDArray[np.float64]
 
 NUM_RESAMPLES = 9999
-"""Resamples of a bootstrap, and signs of a permutation test that has more than that."""
+"""Signs that a permutation test draws where there are more."""
 
 
 def standard_deviation(values: Sequence[float] | Floats) -> float:
     """Sample standard deviation, divisor n - 1; NaN below two values."""
     return float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
-
-
-def bootstrap_interval(
-    values: Sequence[float] | Floats, level: float = 0.95, num_resamples: int = NUM_RESAMPLES, seed: int = 0
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean (Efron 1979), by `scipy.stats.bootstrap`.
-
-    The `(1 - level) / 2` and `(1 + level) / 2` quantiles of the means of `num_resamples` samples of n values, drawn
-    with replacement. It never leaves the range of the values, and with few of them (n < 10) it is narrower than its
-    level says: it describes the runs, it does not replace more seeds.
-
-    Args:
-        values: n finite numbers, one per seed.
-        level: share of the bootstrap distribution inside the interval, in (0, 1).
-        num_resamples: number of resamples.
-        seed: of the resampling.
-
-    Returns:
-        Lower and upper end; (NaN, NaN) below two values.
-    """
-    if len(values) < 2:
-        return float("nan"), float("nan")
-    found = stats.bootstrap(
-        (np.asarray(values, dtype=np.float64),),
-        np.mean,
-        n_resamples=num_resamples,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    )
-    # Its own interval interpolates in another order in every version of scipy and differs in the 16th digit.
-    low, high = np.quantile(found.bootstrap_distribution, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
 
 
 def paired_permutation_test(
@@ -132,7 +103,7 @@ class Summary:
         n: number of seeds with a finite value.
         mean: their mean.
         std: their sample standard deviation.
-        low: lower end of the bootstrap 95 % interval of the mean.
+        low: lower end of the 95 % interval of the mean (`mean_interval`).
         high: upper end.
     """
 
@@ -150,10 +121,12 @@ class Comparison:
     Attributes:
         n: number of shared seeds.
         difference: mean of the differences.
-        low: lower end of the bootstrap 95 % interval of that mean.
+        low: lower end of the 95 % interval of that mean (`mean_interval`).
         high: upper end.
         effect: Cohen's d of the paired differences.
         p: two-sided p-value of the paired permutation test, unadjusted.
+        seeds_needed: seeds with which a true difference of this size and deviation is found in four of five studies;
+            inf where no number of seeds would do, NaN where the deviation is unknown.
     """
 
     n: int
@@ -162,28 +135,38 @@ class Comparison:
     high: float
     effect: float
     p: float
+    seeds_needed: float
 
 
-def summarize(values: Sequence[float]) -> Summary:
-    """Mean, standard deviation and bootstrap interval; values that are not finite are left out and not counted in n."""
+def summarize(values: Sequence[float], bounds: tuple[float, float] = UNBOUNDED) -> Summary:
+    """Mean, standard deviation and interval; values that are not finite are left out and not counted in n.
+
+    Args:
+        values: one per seed.
+        bounds: smallest and largest possible value, at which the interval ends.
+    """
     finite = [value for value in values if np.isfinite(value)]
     mean = float(np.mean(finite)) if finite else float("nan")
-    return Summary(len(finite), mean, standard_deviation(finite), *bootstrap_interval(finite))
+    return Summary(len(finite), mean, standard_deviation(finite), *mean_interval(finite, bounds=bounds))
 
 
-def compare(values: Mapping[int, float], baseline: Mapping[int, float]) -> Comparison:
+def compare(
+    values: Mapping[int, float], baseline: Mapping[int, float], bounds: tuple[float, float] = UNBOUNDED
+) -> Comparison:
     """Paired difference to the baseline.
 
     Args:
         values: metric by seed.
         baseline: the baseline's, by seed; seeds that only one of the two has, or where one is not finite, are left out.
+        bounds: smallest and largest possible value of the metric, which bound the difference.
 
     Returns:
         The differences `values - baseline`, summarized.
     """
     shared = [values[seed] - baseline[seed] for seed in values if seed in baseline]
     differences = [value for value in shared if np.isfinite(value)]
-    summary = summarize(differences)
+    widest = bounds[1] - bounds[0]
+    summary = summarize(differences, (-widest, widest))
     return Comparison(
         n=summary.n,
         difference=summary.mean,
@@ -191,4 +174,5 @@ def compare(values: Mapping[int, float], baseline: Mapping[int, float]) -> Compa
         high=summary.high,
         effect=effect_size(differences),
         p=paired_permutation_test(differences),
+        seeds_needed=seeds_needed(summary.mean, summary.std),
     )

@@ -8,6 +8,7 @@ from typing import Any
 from attn_lightning.evaluation.family import MODEL
 from attn_lightning.metrics.statistics import summarize
 from attn_lightning.report.run_data import Run, mapping, numbers
+from attn_lightning.study.table import bounds_of
 
 MOST = 10
 CONTROLS = ("TF-IDF", "random", "uniform", "untrained")
@@ -94,7 +95,7 @@ def key_numbers(seeds: Sequence[Run], metrics: Sequence[str]) -> list[Number]:
 def _number(seeds: Sequence[Run], metric: str) -> Number:
     controls = {name: known for name in CONTROLS if not math.isnan(known := _control(seeds, metric, name))}
     if len(seeds) > 1:
-        summary = summarize([value(run, metric) for run in seeds])
+        summary = summarize([value(run, metric) for run in seeds], bounds_of(metric))
         over = "" if math.isnan(summary.low) else "seeds"
         return Number(metric, summary.mean, summary.low, summary.high, over, controls)
     found = value(seeds[0], metric)

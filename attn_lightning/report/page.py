@@ -9,6 +9,7 @@ from attn_lightning import __version__
 from attn_lightning.checks import check_numbers
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.files import replacing, write_text
+from attn_lightning.metrics.intervals import INTERVAL
 from attn_lightning.report.blocks import Blocks
 from attn_lightning.report.key_numbers import chosen_metrics, key_numbers
 from attn_lightning.report.names import metric_name
@@ -203,6 +204,7 @@ def page_content(sources: Sources, documents: int, files: Sequence[str] = ()) ->
         "corpora": corpora.content(),
         "metrics": _metrics(_keys(groups, studies)),
         "files": list(files),
+        "interval": INTERVAL,
         "blocks": blocks.contents,
     }
 

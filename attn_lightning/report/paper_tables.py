@@ -11,12 +11,13 @@ from typing import Literal, get_args
 from attn_lightning.checks import check_choice
 from attn_lightning.console import printable, spreadsheet_text
 from attn_lightning.files import file_name
+from attn_lightning.metrics.intervals import INTERVAL
 from attn_lightning.metrics.statistics import Summary
 from attn_lightning.report.key_numbers import CONTROLS, Number
 from attn_lightning.report.names import MetricName, metric_name
 from attn_lightning.study.configuration import Study
 from attn_lightning.study.table import MetricTable, Row
-from attn_lightning.study.writing import note, number
+from attn_lightning.study.writing import number
 
 Style = Literal["sd", "interval", "mean"]
 """What stands behind a mean: its standard deviation over seeds, its 95 % interval, or nothing."""
@@ -24,8 +25,11 @@ Style = Literal["sd", "interval", "mean"]
 STYLES: tuple[str, ...] = get_args(Style)
 SIGNIFICANT = 0.05
 DIGITS = 3
+_KINDS = {"seeds": INTERVAL, "documents": "of a share Wilson's, else of the normal distribution"}
+"""Which interval stands behind a number, by what it is about."""
+
 _MARK = "*"
-_SPREADS = {"sd": "mean ± standard deviation over seeds", "interval": "mean and its 95 % interval", "mean": "mean"}
+_SPREADS = {"sd": "mean ± standard deviation", "interval": f"mean and its 95 % {INTERVAL}", "mean": "mean"}
 
 
 @dataclass(frozen=True)
@@ -129,11 +133,24 @@ def _study_table(
             methods.setdefault(row.method, row.seeds)
     rows = tuple((method, tuple(_cell(table, method) for table in tables)) for method in methods)
     tested = any(cell is not None and cell.significant for _, cells in rows for cell in cells)
-    caption = [f"{title}: {_SPREADS[style]}. Best mean in bold."]
-    if tested:
-        caption.append(f"{_MARK}: differs from {study.baseline} with p (Holm) below {SIGNIFICANT:g}.")
-    caption.append(note(study))
-    return PaperTable(name, " ".join(caption), tuple(columns), rows, tuple(methods.values()))
+    caption = f"{title}: {_SPREADS[style]} over {_seeds(study)}. Best mean in bold. {_test_note(study, tested)}"
+    return PaperTable(name, caption.rstrip(), tuple(columns), rows, tuple(methods.values()))
+
+
+def _seeds(study: Study) -> str:
+    return f"{len(study.seeds)} seed{'s' if len(study.seeds) > 1 else ''}"
+
+
+def _test_note(study: Study, found: bool) -> str:
+    """What was tested, and whether anything came of it: a table without marks says whether one could have had any."""
+    if study.baseline is None or len(study.methods) < 2 or len(study.seeds) < 2:
+        return ""
+    smallest = 2.0 ** (1 - len(study.seeds))
+    test = f"two-sided paired permutation test over seeds, Holm-adjusted over the rows, below {SIGNIFICANT:g}"
+    reach = f" With {_seeds(study)}, no p is below {smallest:.2g}."
+    if found:
+        return f"{_MARK}: p of the difference to {study.baseline} ({test}).{reach}"
+    return f"No difference to {study.baseline} is significant ({test}).{reach}"
 
 
 def _cell(table: MetricTable, method: str) -> Cell | None:
@@ -174,7 +191,8 @@ def of_runs(groups: Mapping[str, Sequence[Number]], data: str, style: str) -> Pa
             rows.append((f"{control} (control)", cells))
     overs = {number.over for numbers in groups.values() for number in numbers}
     over = [kind for kind in ("seeds", "documents") if kind in overs]
-    behind = f"; in brackets 95 % intervals over {' or '.join(over)}" if style == "interval" and over else ""
+    kinds = " or ".join(f"{kind} ({_KINDS[kind]})" for kind in over)
+    behind = f"; in brackets 95 % intervals over {kinds}" if style == "interval" and over else ""
     columns = tuple(_heading(metric_name(metric)) for metric in metrics)
     return PaperTable(file_name("runs", data), f"Test split of {data}{behind}. Best in bold.", columns, tuple(rows))
 

@@ -14,7 +14,7 @@ from attn_lightning.report.study_data import StudyData, seconds, wanting
 from attn_lightning.study.expansion import Cell
 from attn_lightning.study.state import CellState
 from attn_lightning.study.table import MetricTable, Row, tables, unknown_metrics, value
-from attn_lightning.study.writing import note
+from attn_lightning.study.writing import note, seeds_text
 
 COST = "cost/fit_seconds"
 
@@ -99,6 +99,8 @@ def _row_content(row: Row, metric: str, group: Sequence[tuple[Cell, CellState]])
         else {
             **{name: finite(getattr(compared, name)) for name in ("difference", "low", "high", "effect", "p")},
             "pairs": compared.n,
+            "seeds_needed": finite(compared.seeds_needed),
+            "seeds_text": seeds_text(compared.seeds_needed),
             "p_holm": finite(row.p_holm),
         },
     }

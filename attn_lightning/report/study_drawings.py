@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from attn_lightning.metrics.intervals import INTERVAL, UNBOUNDED
 from attn_lightning.metrics.statistics import summarize
 from attn_lightning.report.style import BACKGROUND, COLORS, FloatArray, color, handle, house_style, marker, plain
 
@@ -26,12 +27,14 @@ class Strip:
         values: the metric of every complete run, by seed; not finite where it is undefined.
         failed: number of runs that ended with an error.
         missing: number of runs that are not there, or not finished.
+        bounds: smallest and largest possible value.
     """
 
     method: str
     values: Mapping[int, float]
     failed: int = 0
     missing: int = 0
+    bounds: tuple[float, float] = UNBOUNDED
 
     @property
     def finite(self) -> list[float]:
@@ -50,7 +53,7 @@ class Strip:
 
 @house_style()
 def strips(panels: Mapping[str, Sequence[Strip]], metric: str, title: str) -> Figure:
-    """Every run a dot, by method; beside the dots of a method their mean and its 95 % bootstrap interval over seeds.
+    """Every run a dot, by method; beside the dots of a method their mean and its 95 % interval over seeds.
 
     Args:
         panels: methods by the data they ran on; the first comes on top.
@@ -66,7 +69,7 @@ def strips(panels: Mapping[str, Sequence[Strip]], metric: str, title: str) -> Fi
     figure.legend(
         handles=[
             handle("one run", marker="o", color=COLORS[0], alpha=0.65),
-            Line2D([], [], marker="D", color="black", markersize=5, label="mean, 95 % bootstrap interval"),
+            Line2D([], [], marker="D", color="black", markersize=5, label=f"mean, 95 % {INTERVAL}"),
         ],
         loc="outside lower center",
         ncols=2,
@@ -104,7 +107,7 @@ def _draw_strip(axes: Axes, strip: Strip, place: int) -> None:
     offsets = np.linspace(-0.28, 0.08, len(values)) if len(values) > 1 else np.zeros(1) - 0.1
     if values:
         axes.plot(values, place + offsets, "o", color=COLORS[0], alpha=0.65, markersize=5, gid="runs")
-        summary = summarize(values)
+        summary = summarize(values, strip.bounds)
         if math.isfinite(summary.low):
             axes.plot([summary.low, summary.high], [place + 0.26] * 2, color="black", linewidth=1.4, gid="interval")
         axes.plot(summary.mean, place + 0.26, "D", color="black", markersize=4.5, gid="mean")
@@ -175,16 +178,18 @@ class Curve:
         method: its label.
         strengths: (K,) rising.
         values: (seeds, K), NaN where a run has none.
+        bounds: smallest and largest possible value.
     """
 
     method: str
     strengths: FloatArray
     values: FloatArray
+    bounds: tuple[float, float] = UNBOUNDED
 
 
 @house_style()
 def robustness_curves(panels: Mapping[str, tuple[str, Sequence[Curve]]], metric: str, title: str) -> Figure:
-    """A metric over the strength of the attack, by method: the mean over seeds and its 95 % bootstrap interval.
+    """A metric over the strength of the attack, by method: the mean over seeds and its 95 % interval.
 
     Args:
         panels: by heading, what the strength is and the curves.
@@ -214,7 +219,7 @@ def robustness_curves(panels: Mapping[str, tuple[str, Sequence[Curve]]], metric:
         )
         for i, method in enumerate(methods)
     ]
-    handles.append(Patch(color=BACKGROUND, alpha=0.25, label="95 % bootstrap interval"))
+    handles.append(Patch(color=BACKGROUND, alpha=0.25, label=f"95 % {INTERVAL}"))
     figure.legend(handles=handles, loc="outside lower center", ncols=min(across + 1, len(handles)))
     return figure
 
@@ -224,7 +229,7 @@ def _of(panels: Mapping[str, tuple[str, Sequence[Curve]]], method: str) -> Itera
 
 
 def _draw_curve(axes: Axes, curve: Curve, place: int) -> None:
-    found = [summarize(column.tolist()) for column in curve.values.T]
+    found = [summarize(column.tolist(), curve.bounds) for column in curve.values.T]
     style: dict[str, Any] = {"color": color(place), "marker": marker(place), "markersize": 3.5, "linewidth": 1.2}
     axes.plot(curve.strengths, [summary.mean for summary in found], gid="mean", **style)
     low, high = ([getattr(summary, end) for summary in found] for end in ("low", "high"))

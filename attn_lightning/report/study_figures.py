@@ -14,7 +14,7 @@ from attn_lightning.report.study_drawings import Curve, ShortcutRow, Strip, robu
 from attn_lightning.study.configuration import Study
 from attn_lightning.study.expansion import Cell
 from attn_lightning.study.state import CellState
-from attn_lightning.study.table import direction, value
+from attn_lightning.study.table import bounds_of, direction, value
 
 Results = Sequence[tuple[Cell, CellState]]
 
@@ -102,6 +102,7 @@ def strips_of(results: Results, data: str, metric: str) -> list[Strip]:
             {cell.seed: value(found.record, metric) for cell, found in runs if found.state == "complete"},
             failed=sum(found.state == "failed" for _, found in runs),
             missing=sum(found.state not in ("complete", "failed") for _, found in runs),
+            bounds=bounds_of(metric),
         )
         for method, runs in by_method.items()
     ]
@@ -156,4 +157,4 @@ def shortcuts_of(results: Results) -> tuple[float, list[ShortcutRow]] | None:
 def _curve(method: str, runs: dict[int, dict[float, float]]) -> Curve:
     strengths = sorted({strength for points in runs.values() for strength in points})
     values = [[points.get(strength, np.nan) for strength in strengths] for points in runs.values()]
-    return Curve(method, np.array(strengths), np.array(values))
+    return Curve(method, np.array(strengths), np.array(values), bounds_of(ACCURACY))

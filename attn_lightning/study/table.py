@@ -10,6 +10,7 @@ import numpy as np
 from attn_lightning.callbacks.cost import COSTS
 from attn_lightning.errors import did_you_mean
 from attn_lightning.evaluation.naming import declared
+from attn_lightning.metrics.intervals import UNBOUNDED
 from attn_lightning.metrics.measure import Measure
 from attn_lightning.metrics.statistics import Comparison, Summary, compare, holm, summarize
 from attn_lightning.study.configuration import Study
@@ -100,6 +101,12 @@ def direction(metric: str) -> tuple[str, str]:
     return ("-", "not declared") if measure is None else (measure.span, measure.better)
 
 
+def bounds_of(metric: str) -> tuple[float, float]:
+    """Smallest and largest possible value of a metric; infinite where nothing is declared."""
+    measure = measure_of(metric)
+    return UNBOUNDED if measure is None else (measure.minimum, measure.maximum)
+
+
 def value(record: Mapping[str, Any], metric: str) -> float:
     """A metric of a run: of its test split, its best epoch (`val/...`), its suite, or a cost; NaN if it has none."""
     split, _, name = metric.partition("/")
@@ -138,10 +145,11 @@ def _rows(study: Study, group: Sequence[tuple[Cell, CellState]], metric: str, co
         by_method.setdefault(cell.method, {})[cell.seed] = state
     required = study.require if condition else {}
     values = {method: _values(states, metric, required) for method, states in by_method.items()}
-    comparisons = {m: _comparison(values, m, study.baseline) for m in values}
+    bounds = bounds_of(metric)
+    comparisons = {m: _comparison(values, m, study.baseline, bounds) for m in values}
     adjusted = holm([math.nan if found is None else found.p for found in comparisons.values()])
     rows = [
-        _row(method, by_method[method], values[method], comparisons[method], p)
+        _row(method, by_method[method], values[method], bounds, comparisons[method], p)
         for method, p in zip(comparisons, adjusted, strict=True)
     ]
     return (*rows, *([] if condition else _control(group, metric)))
@@ -155,20 +163,23 @@ def _values(states: Mapping[int, CellState], metric: str, required: Mapping[str,
     }
 
 
-def _comparison(values: Mapping[str, Mapping[int, float]], method: str, baseline: str | None) -> Comparison | None:
-    return None if baseline is None or method == baseline else compare(values[method], values[baseline])
+def _comparison(
+    values: Mapping[str, Mapping[int, float]], method: str, baseline: str | None, bounds: tuple[float, float]
+) -> Comparison | None:
+    return None if baseline is None or method == baseline else compare(values[method], values[baseline], bounds)
 
 
 def _row(
     method: str,
     states: Mapping[int, CellState],
     values: Mapping[int, float],
+    bounds: tuple[float, float],
     comparison: Comparison | None,
     p_holm: float,
 ) -> Row:
     failed = sum(found.state == "failed" for found in states.values())
     complete = sum(found.state == "complete" for found in states.values())
-    summary = summarize(list(values.values()))
+    summary = summarize(list(values.values()), bounds)
     return Row(method, len(states), complete, complete - len(values), failed, summary, comparison, p_holm)
 
 

@@ -9,10 +9,23 @@ from itertools import groupby
 from rich.table import Table
 
 from attn_lightning.console import spreadsheet_text
+from attn_lightning.metrics.intervals import INTERVAL
+from attn_lightning.metrics.power import ALPHA, MOST_SEEDS, POWER
 from attn_lightning.study.configuration import Study
 from attn_lightning.study.table import MetricTable, Row, direction
 
-_HEADER = ("method", "seeds", "mean ± sd", "95 % interval", "difference", "95 % interval", "effect", "p", "p (Holm)")
+_HEADER = (
+    "method",
+    "seeds",
+    "mean ± sd",
+    "95 % interval",
+    "difference",
+    "95 % interval",
+    "effect",
+    "p",
+    "p (Holm)",
+    "seeds needed",
+)
 
 
 def number(value: float, sign: bool = False, digits: int = 4) -> str:
@@ -31,22 +44,31 @@ def _cells(row: Row) -> tuple[str, ...]:
     deviation = "" if math.isnan(summary.std) else f" ± {number(summary.std)}"
     shown = (row.method, row.seeds, number(summary.mean) + deviation, _interval(summary.low, summary.high))
     if comparison is None:
-        return (*shown, "-", "-", "-", "-", "-")
+        return (*shown, "-", "-", "-", "-", "-", "-")
     difference = number(comparison.difference, sign=True)
     interval = _interval(comparison.low, comparison.high, sign=True)
     p_values = [number(p) for p in (comparison.p, row.p_holm)]
-    return (*shown, difference, interval, number(comparison.effect, sign=True), *p_values)
+    effect = number(comparison.effect, sign=True)
+    return (*shown, difference, interval, effect, *p_values, seeds_text(comparison.seeds_needed))
+
+
+def seeds_text(seeds: float) -> str:
+    """A number of seeds for people; `-` where it is unknown."""
+    if math.isnan(seeds):
+        return "-"
+    return f">{MOST_SEEDS:,}" if math.isinf(seeds) else f"{seeds:.0f}"
 
 
 def note(study: Study) -> str:
     """How to read the tables."""
     if study.baseline is None:
-        return "Interval: percentile bootstrap of the mean over seeds."
+        return f"Interval of the mean over seeds: 95 % {INTERVAL}."
     smallest = 2.0 ** (1 - len(study.seeds))
     return (
-        f"Difference to {study.baseline} on the same seeds. Intervals: percentile bootstrap over seeds. Effect: mean / "
-        f"sd of the paired differences. p: paired permutation test, two-sided; with {len(study.seeds)} seeds it cannot "
-        f"be below {smallest:.2g}; Holm: adjusted over the rows of a table."
+        f"Difference to {study.baseline} on the same seeds. Intervals over seeds: 95 % {INTERVAL}. Effect: mean / sd "
+        f"of the paired differences. p: paired permutation test, two-sided; with {len(study.seeds)} seeds it cannot be "
+        f"below {smallest:.2g}; Holm: adjusted over the rows of a table. Seeds needed: for p below {ALPHA:g} in "
+        f"{POWER:.0%} of studies, if the true difference and its sd were those measured."
     )
 
 
@@ -81,7 +103,10 @@ def overview_parts(found: Sequence[MetricTable]) -> list[str]:
     ]
 
 
-OVERVIEW_NOTE = "Mean over seeds and its 95 % interval; `*`: differs from the baseline with p (Holm) below .05."
+OVERVIEW_NOTE = (
+    f"Mean over seeds and its 95 % {INTERVAL}; `*`: differs from the baseline with p (Holm) below .05, by a paired "
+    "permutation test."
+)
 
 
 def overviews(found: Sequence[MetricTable]) -> list[tuple[str, tuple[str, ...], list[tuple[str, ...]]]]:
@@ -150,6 +175,7 @@ def _record(table: MetricTable, row: Row) -> dict[str, str | int | float]:
         "effect": compared.get("effect", math.nan),
         "p": compared.get("p", math.nan),
         "p_holm": row.p_holm,
+        "seeds_needed": compared.get("seeds_needed", math.nan),
     }
     return {
         "data": spreadsheet_text(table.data),

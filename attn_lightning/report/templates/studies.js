@@ -52,11 +52,12 @@ function detailed(one, study) {
     { label: "Mean", numeric: true, key: (row) => row.row.mean }, { label: "SD", numeric: true, key: (row) => row.row.std }, { label: "95 % interval", numeric: true },
     ...(study.baseline === null ? [] : [
       { label: `Difference to ${study.baseline}`, numeric: true, key: part("difference") }, { label: "95 % interval of it", numeric: true },
-      { label: "Effect", numeric: true, key: part("effect") }, { label: "p", numeric: true, key: part("p") }, { label: "p (Holm)", numeric: true, key: part("p_holm") }]),
+      { label: "Effect", numeric: true, key: part("effect") }, { label: "p", numeric: true, key: part("p") }, { label: "p (Holm)", numeric: true, key: part("p_holm") },
+      { label: "Seeds needed", numeric: true, key: part("seeds_needed") }]),
   ];
   const rows = one.rows.map((row) => {
     const c = row.comparison;
-    const compared = c ? [number(c.difference, 4, true), interval(c.low, c.high, 4, true) || UNKNOWN, number(c.effect, 2, true), number(c.p, 3), number(c.p_holm, 3)] : Array(5).fill(UNKNOWN);
+    const compared = c ? [number(c.difference, 4, true), interval(c.low, c.high, 4, true) || UNKNOWN, number(c.effect, 2, true), number(c.p, 3), number(c.p_holm, 3), c.seeds_text] : Array(6).fill(UNKNOWN);
     return { row, class: row.control ? "control" : null,
       cells: [name(row.method), row.seeds, number(row.mean, 4), number(row.std, 4), interval(row.low, row.high, 4) || UNKNOWN, ...(study.baseline === null ? [] : compared)] };
   });

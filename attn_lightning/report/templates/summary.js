@@ -59,7 +59,7 @@ function keyNumbers(dataName, groups) {
 function intervalNote(groups) {
   const over = new Set(groups.flatMap((group) => group.numbers.map((found) => found.over)).filter(Boolean));
   const texts = {
-    seeds: "In brackets behind a mean over seeds: its 95 % interval over seeds.",
+    seeds: `In brackets behind a mean over seeds: its 95 % interval over seeds, ${data.interval}.`,
     documents: "In brackets behind the number of a single run: a 95 % interval over its test documents (of a share Wilson's, else of the normal distribution); it says nothing of other seeds.",
   };
   return ["seeds", "documents"].filter((kind) => over.has(kind)).map((kind) => el("p", { class: "note" }, texts[kind]));

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from attn_lightning.metrics.power import seeds_needed
 from attn_lightning.metrics.statistics import (
-    bootstrap_interval,
     compare,
     effect_size,
     holm,
@@ -17,30 +17,6 @@ from attn_lightning.metrics.statistics import (
     standard_deviation,
     summarize,
 )
-
-VALUES = [0.81, 0.84, 0.79, 0.9, 0.83]
-
-
-@pytest.mark.parametrize("values", [VALUES, [0.1, 0.1, 0.4], np.linspace(-3, 5, 12).tolist()])
-def test_bootstrap_interval_is_that_of_a_plain_loop_to_the_last_digit(values):
-    """Published tables were made by this loop."""
-    drawn = np.random.default_rng(0).integers(0, len(values), (9999, len(values)))
-    means = [np.mean([values[place] for place in row]) for row in drawn]
-    assert bootstrap_interval(values) == tuple(np.quantile(means, [(1 - 0.95) / 2, (1 + 0.95) / 2]))
-
-
-def test_bootstrap_interval_of_two_values_by_hand():
-    # Means of resamples of {0, 1}: 0 (1/4), 0.5 (1/2), 1 (1/4); the 2.5 % and 97.5 % quantiles are the ends.
-    assert bootstrap_interval([0.0, 1.0]) == (0.0, 1.0)
-    # At the level 0.4 the quantiles 0.3 and 0.7 both lie in the half in the middle.
-    assert bootstrap_interval([0.0, 1.0], level=0.4) == (0.5, 0.5)
-
-
-def test_bootstrap_interval_is_deterministic_and_shifts_with_the_values():
-    low, high = bootstrap_interval(VALUES)
-    assert bootstrap_interval(VALUES) == (low, high)
-    assert bootstrap_interval([value + 3 for value in VALUES]) == pytest.approx((low + 3, high + 3))
-    assert min(VALUES) <= low < np.mean(VALUES) < high <= max(VALUES)
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 8])
@@ -112,6 +88,20 @@ def test_few_values_are_undefined_without_a_warning(values):
 def test_values_that_are_not_finite_are_left_out_and_not_counted():
     assert summarize([0.2, math.nan, 0.4]).n == 2
     assert summarize([0.2, math.inf, 0.4]).mean == pytest.approx(0.3)
+
+
+def test_intervals_of_values_and_of_differences_end_where_the_metric_does():
+    values = {0: 0.99, 1: 0.999, 2: 0.9}
+    assert summarize(list(values.values())).high > 1
+    assert summarize(list(values.values()), (0.0, 1.0)).high == 1
+    assert compare(values, {0: 0.01, 1: 0.0, 2: 0.9}, (0.0, 1.0)).high == 1
+    assert compare({0: 0.01, 1: 0.0, 2: 0.9}, values, (0.0, 1.0)).low == -1
+
+
+def test_a_comparison_says_how_many_seeds_it_needs():
+    found = compare({0: 0.5, 1: 0.7, 2: 0.9}, {0: 0.5, 1: 0.6, 2: 0.9})
+    assert found.seeds_needed == seeds_needed(found.difference, standard_deviation([0.0, 0.1, 0.0]))
+    assert math.isnan(compare({0: 0.5}, {0: 0.6}).seeds_needed)
 
 
 def test_comparison_takes_the_shared_seeds_only():

@@ -56,7 +56,7 @@ def test_seeds_have_intervals_over_seeds(make_run):
     values = [0.8, 0.7, 0.9]
     runs = [read_run(make_run(version=f"seed_{k}", seed=k, accuracy=v)) for k, v in enumerate(values)]
     (accuracy,) = key_numbers(runs, ["test/accuracy"])
-    expected = summarize(values)
+    expected = summarize(values, (0.0, 1.0))
     assert (accuracy.value, accuracy.low, accuracy.high) == (expected.mean, expected.low, expected.high)
     assert accuracy.over == "seeds"
 

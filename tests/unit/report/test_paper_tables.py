@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from attn_lightning.errors import ConfigurationError
+from attn_lightning.metrics.intervals import INTERVAL
 from attn_lightning.metrics.statistics import Comparison, Summary
 from attn_lightning.report.key_numbers import Number
 from attn_lightning.report.paper_tables import (
@@ -28,7 +29,7 @@ NAN = math.nan
 
 def row(method, mean, p_holm=NAN, asked=5, complete=5):
     summary = Summary(complete, mean, 0.01, mean - 0.02, mean + 0.02)
-    compared = None if math.isnan(p_holm) else Comparison(complete, 0.1, 0.05, 0.15, 2.0, p_holm)
+    compared = None if math.isnan(p_holm) else Comparison(complete, 0.1, 0.05, 0.15, 2.0, p_holm, 6)
     return Row(method, asked, complete, 0, 0, summary, compared, p_holm)
 
 
@@ -68,9 +69,11 @@ def test_latex_has_bold_marks_and_a_caption(study, found):
     assert r"ivat & \textbf{0.900} $\pm$ 0.010$^{*}$ & \textbf{0.200} $\pm$ 0.010 \\" in text
     assert r"vanilla & 0.800 $\pm$ 0.010 & 0.300 $\pm$ 0.010 \\" in text
     assert r"TF-IDF linear (control) & 0.990 & -- \\" in text
-    assert "differs from vanilla with p (Holm) below 0.05" in text
-    assert "paired permutation test" in text
-    assert "with 5 seeds" in text
+    assert r"standard deviation over 5 seeds. Best mean in bold. $^{*}$: p of the difference to vanilla" in text
+    assert "two-sided paired permutation test over seeds, Holm-adjusted over the rows, below 0.05" in text
+    assert "With 5 seeds, no p is below 0.062" in text
+    assert INTERVAL not in text
+    assert INTERVAL in of_study(study, found, "interval")[0].caption
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from attn_lightning.metrics.statistics import bootstrap_interval
+from attn_lightning.metrics.intervals import mean_interval
 from attn_lightning.report.study_drawings import Curve, Strip, robustness_curves, strips
 
 
@@ -19,7 +19,7 @@ def test_strips_have_a_dot_per_run_and_say_what_is_missing(lines):
     assert [line.get_xdata()[0] for line in lines(figure, "mean")] == [0.75, 0.5, 0.75]
     intervals = lines(figure, "interval")
     assert len(intervals) == 2
-    assert tuple(intervals[0].get_xdata()) == bootstrap_interval([0.5, 1.0, 0.75])
+    assert tuple(intervals[0].get_xdata()) == mean_interval([0.5, 1.0, 0.75])
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert labels == ["m\n3 of 3 runs", "n\n1 of 5 runs, 2 failed, 1 missing, 1 undefined", "o\n0 of 3 runs, 3 failed"]
 

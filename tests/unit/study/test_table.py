@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from attn_lightning.metrics.intervals import INTERVAL
 from attn_lightning.study.configuration import Study, Variant
 from attn_lightning.study.expansion import Cell
 from attn_lightning.study.state import CellState
@@ -118,7 +119,9 @@ def test_the_same_numbers_in_all_three_forms():
     found = results([complete(v) for v in (0.5, 0.6, 0.7)], [complete(v) for v in (0.6, 0.8, 0.7)])
     shown = tables(study(), found)
     text = markdown(study(), shown, ["A remark."])
-    assert "| iat | 3/3 | 0.7000 ± 0.1000 | [0.6000, 0.8000] | +0.1000 |" in text
+    assert "| iat | 3/3 | 0.7000 ± 0.1000 | [0.3850, 1.0000] | +0.1000 | [-0.2150, +0.4150] |" in text
+    assert "| +1.0000 | 0.5000 | 0.5000 | 10 |" in text
+    assert text.count(INTERVAL) == 2
     assert "(0..1; better: higher)" in text
     assert "A remark." in text
     rows = list(csv.DictReader(io.StringIO(comma_separated(shown))))
@@ -155,10 +158,10 @@ def test_the_overview_has_all_metrics_of_the_same_runs_side_by_side():
     ((title, header, rows),) = overviews(found)
     assert title == "planted"
     assert header == ("method", "seeds", "accuracy ↑", "log_loss ↓")
-    assert rows[0] == ("vanilla", "2/2", "0.600 [0.500, 0.700]", "0.300 [0.250, 0.350]")
+    assert rows[0] == ("vanilla", "2/2", "0.600 [0.000, 1.000]", "0.300 [0.000, 1.294]")
     assert [row[0] for row in rows] == ["vanilla", "iat", CONTROL]
     assert rows[2] == (CONTROL, "-", "0.800", "-")
-    assert "| vanilla | 2/2 | 0.600 [0.500, 0.700] | 0.300 [0.250, 0.350] |" in markdown(study(), found, [])
+    assert "| vanilla | 2/2 | 0.600 [0.000, 1.000] | 0.300 [0.000, 1.294] |" in markdown(study(), found, [])
 
 
 def test_the_overview_marks_what_differs_from_the_baseline():
