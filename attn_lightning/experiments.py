@@ -195,6 +195,38 @@ def find_experiment(value: str) -> Experiment:
     return found
 
 
+def named_file(name: str, what: str, *folders: Path) -> Path:
+    """A YAML file that is given by its path, or by its name in one of the folders where files of its kind lie.
+
+    Args:
+        name: a path, or the name of a file without `.yaml`.
+        what: the kind of file, for the message: `a study`.
+        folders: where names are looked for, in order.
+
+    Raises:
+        ConfigurationError: there is none; lists the nearest and all.
+    """
+    path = Path(name)
+    if path.suffix or path.parent != Path():
+        if path.is_file():
+            return path
+        folders = (path.parent,)
+    places = [folder / f"{path.stem}.yaml" for folder in folders]
+    for place in places:
+        if place.is_file():
+            return place
+    names = sorted({found.stem for folder in folders for found in folder.glob("*.yaml")})
+    where = " or ".join(map(str, folders))
+    if not names:
+        raise ConfigurationError(
+            f"Expected the file of {what}, but {places[0]} does not exist and {where} has no other; give its path."
+        )
+    raise ConfigurationError(
+        f"Expected the name of {what} in {where}, but there is no {path.stem!r}."
+        f"{did_you_mean(path.stem, names)} All: {', '.join(names)}."
+    )
+
+
 def read_configuration(path: Path) -> dict[str, Any]:
     """The contents of a YAML file that says everything once.
 

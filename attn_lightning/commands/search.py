@@ -4,8 +4,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from attn_lightning.commands.sweep import OneLineArguments, check_metric, find_sweep
+from attn_lightning.commands.sweep import FOLDER as SWEEPS
+from attn_lightning.commands.sweep import OneLineArguments, check_metric
 from attn_lightning.errors import ConfigurationError
+from attn_lightning.experiments import named_file
 from attn_lightning.study.sweeps import check_sweep, read_sweep
 
 FOLDER = Path("experiments/searches")
@@ -40,7 +42,7 @@ def search_command(arguments: Sequence[str]) -> int:
         0 if a trial is complete, else 1.
     """
     options = _options(arguments)
-    sweep = read_sweep(find_sweep(options.sweep, FOLDER, Path("experiments/sweeps")))
+    sweep = read_sweep(named_file(options.sweep, "a sweep", FOLDER, SWEEPS))
     from attn_lightning.commands.validation import Validator
     from attn_lightning.study.search import Search
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from attn_lightning.errors import ConfigurationError, did_you_mean
+from attn_lightning.errors import ConfigurationError
+from attn_lightning.experiments import named_file
 from attn_lightning.study.sweeps import Sweep, check_sweep, read_sweep
 
 FOLDER = Path("experiments/sweeps")
@@ -45,7 +46,7 @@ def sweep_command(arguments: Sequence[str]) -> int:
         The exit code of `wandb sweep`, or 0.
     """
     options = _options(arguments)
-    sweep = read_sweep(find_sweep(options.sweep, FOLDER))
+    sweep = read_sweep(named_file(options.sweep, "a sweep", FOLDER))
     # This loads torch, which a mistake in the file should not have to wait for.
     from attn_lightning.commands.validation import Validator
 
@@ -63,29 +64,6 @@ def sweep_command(arguments: Sequence[str]) -> int:
     entity = ["--entity", options.entity] if options.entity else []
     command = [sys.executable, "-m", "wandb", "sweep", "--project", options.project, *entity, str(sweep.path)]
     return subprocess.run(command, check=False).returncode
-
-
-def find_sweep(name: str, *folders: Path) -> Path:
-    """The file of a sweep, given by path or by its name in one of the folders.
-
-    Args:
-        name: a path, or the name of a file without `.yaml`.
-        folders: where names are looked for, in order.
-
-    Raises:
-        ConfigurationError: there is none; lists the nearest and all.
-    """
-    path = Path(name)
-    if path.suffix or path.parent != Path():
-        folders = (path.parent,)
-    for folder in folders:
-        if (folder / f"{path.stem}.yaml").is_file():
-            return folder / f"{path.stem}.yaml"
-    names = sorted(found.stem for folder in folders for found in folder.glob("*.yaml"))
-    raise ConfigurationError(
-        f"Expected the name of a file in {' or '.join(map(str, folders))}, but there is no {path.stem!r}."
-        f"{did_you_mean(path.stem, names)} All: {', '.join(names) or 'none'}."
-    )
 
 
 def check_metric(sweep: Sweep, config: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from attn_lightning.errors import ConfigurationError, did_you_mean
-from attn_lightning.experiments import FOLDER, as_option
+from attn_lightning.experiments import FOLDER, as_option, named_file
 
 DEFAULT_METRICS = ("test/accuracy", "test/f1", "test/gradient_kendall_mean")
 
@@ -84,18 +84,7 @@ def find_study(name: str, folder: Path = STUDIES) -> Path:
     Raises:
         ConfigurationError: there is none; lists the nearest and all.
     """
-    path = Path(name)
-    if not path.suffix and path.parent == Path():
-        path = folder / f"{name}.yaml"
-    if path.is_file():
-        return path
-    names = sorted(found.stem for found in path.parent.glob("*.yaml"))
-    if not names:
-        raise ConfigurationError(f"Expected a study file, but {path} does not exist and {path.parent} has no other.")
-    raise ConfigurationError(
-        f"Expected the name of a study in {path.parent}, but there is no {path.stem!r}."
-        f"{did_you_mean(path.stem, names)} All: {', '.join(names)}."
-    )
+    return named_file(name, "a study", folder)
 
 
 def read_study(path: Path) -> Study:

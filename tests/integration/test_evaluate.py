@@ -148,47 +148,6 @@ def test_foreign_files_with_labels_of_the_same_names(cli, run, tmp_path):
     assert "not measured: plausibility" in outcome.out
 
 
-@pytest.mark.parametrize(
-    ("options", "texts"),
-    [
-        (["--suite=faithfulnes"], ["faithfulnes", "Did you mean faithfulness?"]),
-        (["--explainers=attention,gradien"], ["gradien", "Did you mean gradient?"]),
-        (["--split=train"], ["split"]),
-        (["--max_examples=0"], ["max_examples"]),
-        (["--data.num_classes=3"], ["2 classes of the checkpoint"]),
-        (["--data=Plantd"], ["Plantd", "Did you mean Planted?"]),
-        (["--device=warp"], ["warp", "--device cpu"]),
-        (["--faithfulness.replacement=ham"], ["replacement"]),
-        (["--robustnes.seed=1"], ["robustnes"]),
-        (["--compare=[missing.ckpt]"], ["missing.ckpt"]),
-    ],
-)
-def test_bad_input_is_one_message(cli, run, options, texts):
-    outcome = cli("evaluate", "--ckpt_path", checkpoint(run), *options)
-    assert outcome.code in (1, 2)
-    assert "Traceback" not in outcome.err
-    for text in texts:
-        assert text in outcome.err, outcome.err
-
-
-def test_missing_and_foreign_checkpoints(cli, run, tmp_path):
-    outcome = cli("evaluate", "--ckpt_path", run / "checkpoints" / "none.ckpt")
-    assert outcome.code == 1
-    assert "does not exist" in outcome.err
-    other = tmp_path / "other.ckpt"
-    torch.save({"weights": torch.zeros(2)}, other)
-    outcome = cli("evaluate", "--ckpt_path", other)
-    assert outcome.code == 1
-    assert "checkpoint of attn_lightning" in outcome.err
-    (run / "config.yaml").unlink()
-    outcome = cli("evaluate", "--ckpt_path", checkpoint(run))
-    assert outcome.code == 1
-    assert "--data" in outcome.err
-    outcome = cli("evaluate")
-    assert outcome.code == 2
-    assert "ckpt_path" in outcome.err
-
-
 def test_damaged_weights_are_named(cli, run):
     contents = torch.load(checkpoint(run), weights_only=True)
     weights = next(name for name in contents["state_dict"] if name.endswith("classifier.weight"))
@@ -228,10 +187,3 @@ def test_ctrl_c_keeps_what_is_finished(run, tmp_path, prepared_data):
     )
     assert again.returncode == 0, again.stderr
     assert "sparsity: kept from an earlier evaluation" in again.stdout
-
-
-def test_help_says_what_there_is(cli):
-    outcome = cli("evaluate", "--help")
-    assert outcome.code == 0
-    for text in ("--suite", "--explainers", "--data", "--faithfulness", "--split"):
-        assert text in outcome.out

@@ -7,26 +7,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+from support.studies import tiny_study
 
-STUDY = """
-methods: [vanilla, ivat]
-data: [planted]
-seeds: 2
-experiments: {experiments}
-options:
-  data.train_documents: 96
-  data.validation_documents: 32
-  data.test_documents: 40
-  data.max_length: 20
-  data.embeddings: RandomEmbeddings
-  data.embeddings.dimension: 8
-  model.backbone.encoder.hidden_size: 4
-  trainer.max_epochs: 1
-  trainer.accelerator: cpu
-  run.suite: sparsity
-metrics: [test/accuracy, "evaluation/robustness/accuracy[where=scores,attack=pgd,target=label,epsilon=1.0]"]
-"""
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -97,8 +80,9 @@ def test_text_without_rationales_is_an_error(cli, finished, tmp_path):
 
 @pytest.mark.slow
 def test_a_study_becomes_strip_plots(cli, tmp_path):
-    study = tmp_path / "tiny.yaml"
-    study.write_text(STUDY.format(experiments=REPOSITORY / "experiments"))
+    metrics = ["test/accuracy", "evaluation/robustness/accuracy[where=scores,attack=pgd,target=label,epsilon=1.0]"]
+    options = {"trainer__max_epochs": 1, "run__suite": "sparsity"}
+    study = tiny_study(tmp_path / "tiny.yaml", ["vanilla", "ivat"], metrics, **options)
     root = tmp_path / "runs"
     outcome = cli("figures", "--study", study, "--root", root)
     assert outcome.code == 1
@@ -111,27 +95,3 @@ def test_a_study_becomes_strip_plots(cli, tmp_path):
     assert "no complete run has a value of evaluation/robustness" in outcome.out
     for path in files:
         assert_valid(path)
-
-
-@pytest.mark.parametrize(
-    ("options", "texts"),
-    [
-        ([], ["--ckpt_path", "--study"]),
-        (["--study=no_such_study"], ["no_such_study", "All: "]),
-        (["--ckpt_path=missing.ckpt"], ["missing.ckpt", "does not exist"]),
-        (["--study=sdc_blobs", "--split=validation"], ["--study", "--split=validation"]),
-        (["--study=sdc_blobs", "--data.batch_size=3"], ["--data.batch_size"]),
-    ],
-)
-def test_bad_input_is_one_message(cli, options, texts):
-    outcome = cli("figures", *options)
-    assert outcome.code in (1, 2)
-    assert "Traceback" not in outcome.err
-    for text in texts:
-        assert text in outcome.err, outcome.err
-
-
-def test_metrics_belong_to_studies(cli, blobs):
-    outcome = cli("figures", "--ckpt_path", blobs / "checkpoints" / "best.ckpt", "--metrics=[test/accuracy]")
-    assert outcome.code == 1
-    assert "go with `--ckpt_path`, but got `--metrics" in outcome.err

@@ -12,36 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from support.studies import tiny_study
+
 REPOSITORY = Path(__file__).resolve().parents[2]
-
-STUDY = """
-methods: [vanilla, {method}]
-data: [planted]
-seeds: 2
-experiments: {experiments}
-options:
-  data.train_documents: 96
-  data.validation_documents: 32
-  data.test_documents: 40
-  data.max_length: 20
-  data.batch_size: 8
-  data.embeddings: RandomEmbeddings
-  data.embeddings.dimension: 8
-  model.backbone.encoder.hidden_size: 4
-  trainer.max_epochs: {epochs}
-  trainer.accelerator: cpu
-metrics: [test/accuracy, cost/step_seconds]
-"""
-
-
-@pytest.fixture
-def write(tmp_path):
-    def written(method="ivat", epochs=3):
-        path = tmp_path / "tiny.yaml"
-        path.write_text(STUDY.format(method=method, epochs=epochs, experiments=REPOSITORY / "experiments"))
-        return path
-
-    return written
 
 
 def folders(tmp_path):
@@ -58,37 +31,10 @@ def start(tmp_path, study, *options):
     return subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def test_a_dry_run_prints_commands_that_are_accepted(cli, write, tmp_path):
-    outcome = cli("study", write(), "--dry-run", "--root", tmp_path / "runs")
-    assert outcome.code == 0, outcome.err
-    lines = outcome.out.strip().splitlines()
-    assert len(lines) == 5
-    assert all(line.startswith("python -m attn_lightning fit --config ") for line in lines[:-1])
-    assert "4 commands, all accepted" in lines[-1]
-    assert not (tmp_path / "runs").exists()
-
-
-def test_commands_that_fit_would_refuse_are_listed_before_anything_runs(cli, write, tmp_path):
-    path = write()
-    path.write_text(path.read_text().replace("trainer.accelerator", "trainer.acelerator"))
-    outcome = cli("study", path, "--root", tmp_path / "runs")
-    assert outcome.code == 1
-    assert "2 it refuses" in outcome.err
-    assert "trainer.acelerator" in outcome.err
-    assert not (tmp_path / "runs").exists()
-
-
-def test_bad_arguments_are_one_line(cli, write):
-    for arguments in (("--jobs", 0), ("--jobs", "two"), ("--dry",), ("--dry-run", "--publish", "results.md")):
-        outcome = cli("study", write(), *arguments)
-        assert outcome.code == 1
-        assert outcome.err.startswith("error: ")
-        assert len(outcome.err.splitlines()) == 1
-
-
 @pytest.mark.slow
-def test_killed_in_the_middle_and_run_again(write, tmp_path):
-    study = write(epochs=12)
+def test_killed_in_the_middle_and_run_again(tmp_path):
+    metrics = ["test/accuracy", "cost/step_seconds"]
+    study = tiny_study(tmp_path / "tiny.yaml", ["vanilla", "ivat"], metrics, trainer__max_epochs=12)
     process = start(tmp_path, study, "--jobs", "2")
     while not list(tmp_path.glob("runs/tiny/*/*/checkpoints/last.ckpt")):
         assert process.poll() is None, process.communicate()[0]
@@ -127,11 +73,3 @@ def test_killed_in_the_middle_and_run_again(write, tmp_path):
         f"## tiny\n\n<!-- study tiny -->\n`python -m attn_lightning study {study}`: 4 of 4 runs"
     )
     assert "\n### planted\n\n| method | seeds | accuracy ↑ | step_seconds ↓ |\n" in published
-
-
-def test_a_file_that_cannot_be_published_to_is_refused_before_anything_runs(cli, write, tmp_path):
-    (tmp_path / "results.md").write_text("<!-- study tiny -->")
-    outcome = cli("study", write(), "--root", tmp_path / "runs", "--publish", tmp_path / "results.md")
-    assert outcome.code == 1
-    assert "mend them by hand" in outcome.err
-    assert not (tmp_path / "runs").exists()

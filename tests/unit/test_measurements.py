@@ -5,41 +5,30 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from attn_lightning.backbone.classifier import AttentionClassifier
-from attn_lightning.data import Planted, RandomEmbeddings
 from attn_lightning.data.planted_documents import generate
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.measurements import EpochMeans, Measurements, Probe, check_monitors
 from attn_lightning.methods import AttentionAT
 from attn_lightning.module import AttentionModule
 from attn_lightning.types import AttentionOutput, Batch
+from support.training import fit, planted
+
+SMALLER = {
+    "train_documents": 20,
+    "validation_documents": 15,
+    "test_documents": 15,
+    "max_length": 16,
+    "batch_size": 32,
+    "eval_batch_size": 4,
+}
 
 KNOWN = ["val/accuracy", "val/auroc", "val/log_loss"]
 EVIDENCE = {"evidence_hit_mean", "evidence_mass_mean", "ftpt", "ffpt", "ftpf", "ffpf"}
 SHORTCUT = {"shortcut_use_mean", "shortcut_follow_mean"}
-
-
-def planted(**options) -> Planted:
-    sizes = {"train_documents": 20, "validation_documents": 15, "test_documents": 15, "max_length": 16}
-    return Planted(**{**sizes, "eval_batch_size": 4, "embeddings": RandomEmbeddings(4), **options})
-
-
-def fit(module: AttentionModule, data: Planted, *callbacks: Callback, **options) -> Trainer:
-    torch.manual_seed(0)
-    trainer = Trainer(
-        callbacks=list(callbacks),
-        logger=False,
-        accelerator="cpu",
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **{"max_epochs": 1, "num_sanity_val_steps": 0, **options},
-    )
-    trainer.fit(module, data)
-    return trainer
 
 
 def outputs(size=6, tokens=5, seed=0) -> tuple[AttentionOutput, Batch]:
@@ -109,12 +98,12 @@ def test_the_means_of_an_epoch_forget_the_one_before():
 
 @pytest.mark.parametrize(("wanted", "measured"), [(5, 5), (15, 15), (100, 15)])
 def test_as_many_validation_rows_are_probed_as_were_asked_for(wanted, measured):
-    trainer = fit(AttentionModule(num_probe_examples=wanted), planted())
+    trainer = fit(AttentionModule(num_probe_examples=wanted), planted(**SMALLER))
     assert float(trainer.callback_metrics["val/gradient_kendall_n_valid"]) == measured
 
 
 def test_without_probes_nothing_is_logged_of_agreement():
-    trainer = fit(AttentionModule(num_probe_examples=0), planted())
+    trainer = fit(AttentionModule(num_probe_examples=0), planted(**SMALLER))
     assert "val/accuracy" in trainer.callback_metrics
     assert not [key for key in trainer.callback_metrics if "kendall" in key]
 
@@ -143,7 +132,7 @@ class LooksFirst(AttentionClassifier):
 
 
 def test_evidence_and_shortcut_are_measured_on_validation_and_test():
-    data = planted(shortcut=0.8)
+    data = planted(**SMALLER, shortcut=0.8)
     module = AttentionModule(backbone=LooksFirst)
     trainer = fit(module, data)
     results = {"val": {key: float(value) for key, value in trainer.callback_metrics.items()}}
@@ -171,7 +160,7 @@ def test_evidence_and_shortcut_are_measured_on_validation_and_test():
 
 
 def test_hits_are_counted_where_the_evidence_is_first():
-    data = planted(evidence_position="early", min_length=10)
+    data = planted(**SMALLER, evidence_position="early", min_length=10)
     module = AttentionModule(backbone=LooksFirst)
     results = fit(module, data).test(module, data, verbose=False)[0]
     hits = np.mean([document.rationale[0] for document in generate("test", data.options)])
@@ -182,7 +171,7 @@ def test_hits_are_counted_where_the_evidence_is_first():
 
 
 def test_data_without_marks_logs_nothing_of_them(monkeypatch):
-    data = planted()
+    data = planted(**SMALLER)
     monkeypatch.setattr(data, "on_after_batch_transfer", lambda batch, index: Batch(*batch[:4]))
     module = AttentionModule()
     trainer = fit(module, data)
@@ -193,7 +182,7 @@ def test_data_without_marks_logs_nothing_of_them(monkeypatch):
 
 def test_validation_does_not_depend_on_the_batch_size():
     torch.manual_seed(0)
-    data = planted()
+    data = planted(**SMALLER)
     module = AttentionModule()
     trainer = fit(module, data)
     results = []
@@ -206,7 +195,7 @@ def test_validation_does_not_depend_on_the_batch_size():
 def test_lightning_is_told_that_every_value_is_the_whole_split_s(monkeypatch):
     told = []
     monkeypatch.setattr(LightningModule, "log_dict", lambda self, values, **options: told.append((values, options)))
-    fit(AttentionModule(), planted())
+    fit(AttentionModule(), planted(**SMALLER))
     ((values, options),) = [(v, o) for v, o in told if "val/accuracy" in v]
     assert options == {"sync_dist": True, "reduce_fx": "max"}
     assert "val/evidence_hit_mean" in values
@@ -243,6 +232,6 @@ def test_any_name_passes_beside_a_callback_that_may_log_it():
 @pytest.mark.parametrize("num_probe_examples", [0, 4])
 def test_the_known_names_are_those_that_are_logged(options, num_probe_examples):
     module = AttentionModule(num_probe_examples=num_probe_examples)
-    trainer = fit(module, planted(**options), max_steps=1)
+    trainer = fit(module, planted(**SMALLER, **options), max_steps=1)
     logged = {name for name in trainer.callback_metrics if name.startswith("val/")}
     assert logged == set(module.validation_names)

@@ -5,43 +5,20 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback
 
 from attn_lightning.backbone.classifier import AttentionClassifier
-from attn_lightning.data import Planted, RandomEmbeddings
 from attn_lightning.errors import ConfigurationError, NumericalError
 from attn_lightning.methods import AttentionAT, Method
 from attn_lightning.module import AttentionModule
 from attn_lightning.task_loss import class_weights_from_counts
 from attn_lightning.types import DataSpec, LossTerm
+from support.training import fit, planted
 
 
 @pytest.fixture
-def data() -> Planted:
-    return Planted(
-        train_documents=41,
-        validation_documents=16,
-        test_documents=16,
-        max_length=20,
-        batch_size=16,
-        eval_batch_size=6,
-        embeddings=RandomEmbeddings(8),
-    )
-
-
-def fit(module: AttentionModule, data: Planted, *callbacks: Callback, **options) -> Trainer:
-    torch.manual_seed(0)
-    trainer = Trainer(
-        callbacks=list(callbacks),
-        logger=False,
-        accelerator="cpu",
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **{"max_epochs": 1, "num_sanity_val_steps": 0, **options},
-    )
-    trainer.fit(module, data)
-    return trainer
+def data():
+    return planted()
 
 
 class Watch(Callback):

@@ -1,7 +1,5 @@
 """The suite: parts are kept, resumed and separated; a model that predicts nothing is refused."""
 
-import json
-import multiprocessing
 from dataclasses import replace
 from typing import ClassVar
 
@@ -11,11 +9,11 @@ import torch
 
 from attn_lightning.backbone.classifier import AttentionClassifier
 from attn_lightning.backbone.encoders import Average
-from attn_lightning.errors import ConfigurationError, NumericalError
+from attn_lightning.errors import NumericalError
 from attn_lightning.evaluation.explainer import Explainer
 from attn_lightning.evaluation.explainers.gradients import Attention
 from attn_lightning.evaluation.family import MODEL, Family, Row
-from attn_lightning.evaluation.folder import EvaluationFolder, Parts
+from attn_lightning.evaluation.folder import Parts
 from attn_lightning.evaluation.progress import Progress
 from attn_lightning.evaluation.subject import Ragged, Subject
 from attn_lightning.evaluation.suite import Plan, measure
@@ -191,39 +189,3 @@ def test_a_model_that_predicts_nan_is_refused(subject, tmp_path):
 def test_rows_without_valid_examples_have_no_value():
     row = Row.of("mean", "x", np.array([np.nan, np.nan]), fraction=0.5)
     assert (row.value, row.std, row.n_valid, row.n, row.setting) == (None, None, 0, 2, {"fraction": 0.5})
-
-
-# --- the folder ---------------------------------------------------------------------------------------------------
-
-
-def test_a_folder_belongs_to_one_evaluation(tmp_path):
-    with EvaluationFolder(tmp_path, "best-x-test", {"seed": 0}) as first:
-        pass
-    with EvaluationFolder(tmp_path, "best-x-test", {"seed": 1}) as second:
-        pass
-    with EvaluationFolder(tmp_path, "best-x-test", {"seed": 0}) as again:
-        pass
-    assert (first.path.name, second.path.name, again.path.name) == ("best-x-test", "best-x-test-1", "best-x-test")
-    assert (first.resumed, second.resumed, again.resumed) == (False, False, True)
-    assert json.loads((second.path / "evaluation.json").read_text())["seed"] == 1
-
-
-def _hold(path, ready, done):
-    with EvaluationFolder(path, "x", {}):
-        ready.set()
-        done.wait(30)
-
-
-def test_two_processes_never_evaluate_into_one_folder(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    ready, done = context.Event(), context.Event()
-    process = context.Process(target=_hold, args=(tmp_path, ready, done))
-    process.start()
-    try:
-        assert ready.wait(60)
-        with pytest.raises(ConfigurationError, match=f"process {process.pid} on"):
-            EvaluationFolder(tmp_path, "x", {})
-    finally:
-        done.set()
-        process.join(30)
-    EvaluationFolder(tmp_path, "x", {}).release()

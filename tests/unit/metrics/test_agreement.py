@@ -8,7 +8,6 @@ import torch
 from scipy import stats
 from scipy.spatial.distance import jensenshannon
 
-from attn_lightning.metrics import kendall as kendall_module
 from attn_lightning.metrics.agreement import (
     MEASURES,
     Kendall,
@@ -17,39 +16,16 @@ from attn_lightning.metrics.agreement import (
     agreement,
     agreement_metrics,
     jensen_shannon,
-    kendall,
     kendall_p_value,
     kendall_tau,
     pearson,
     spearman,
     top_k_overlap,
 )
+from support.scores import by_row, or_nan, padded
 
 ALL = (kendall_tau, kendall_p_value, spearman, pearson, jensen_shannon, top_k_overlap)
 METRICS = (Kendall, Spearman, Pearson)
-
-
-def padded(seed=0, size=40, longest=30, ties=False, dtype=np.float32):
-    """Random scores of random lengths, a one-token row and rows with a constant score among them; junk at padding."""
-    rng = np.random.default_rng(seed)
-    first, second = rng.random((2, size, longest)).astype(dtype)
-    if ties:
-        first, second = first.round(1), second.round(1)
-    lengths = rng.integers(2, longest + 1, size)
-    lengths[:3] = (1, 2, longest)
-    first[3], second[4] = 0.25, 0.5
-    first[5] = second[5] = 0.125
-    mask = np.arange(longest) < lengths[:, None]
-    return first, second, mask
-
-
-def by_row(measure, first, second, mask):
-    return np.array([measure(a[real], b[real]) for a, b, real in zip(first, second, mask, strict=True)])
-
-
-def or_nan(measure):
-    """`measure`, and NaN for the rows for which the specification calls it undefined."""
-    return lambda a, b: np.nan if len(a) < 2 or len(set(a)) == 1 or len(set(b)) == 1 else measure(a, b)
 
 
 @pytest.mark.parametrize("ties", [False, True])
@@ -65,40 +41,6 @@ def or_nan(measure):
 def test_equals_scipy(ours, reference, ties):
     scores = padded(seed=1, size=80, ties=ties)
     np.testing.assert_allclose(ours(*scores), by_row(or_nan(reference), *scores), atol=1e-12)
-
-
-def test_kendall_of_long_texts_equals_that_of_short_ones(monkeypatch):
-    first, second, mask = padded(seed=2, size=8, longest=60, ties=True)
-    short = kendall_tau(first, second, mask)
-    monkeypatch.setattr(kendall_module, "LONGEST_PAIRWISE", 5)
-    np.testing.assert_allclose(kendall_tau(first, second, mask), short, atol=1e-12)
-
-
-@pytest.mark.parametrize("longest", [3, 8, 33, 36, 180])
-@pytest.mark.parametrize("swaps", [0, 1, 2, 5])
-def test_the_p_value_of_nearly_sorted_scores_equals_scipy(longest, swaps):
-    rng = np.random.default_rng(swaps)
-    first = np.sort(rng.random((30, longest)), axis=1)
-    second = first.copy()
-    for row in second:
-        for place in rng.integers(0, longest - 1, swaps):
-            row[[place, place + 1]] = row[[place + 1, place]]
-    second[::2] *= -1
-    mask = np.ones(first.shape, bool)
-    tau, p_value = kendall(first, second, mask)
-    reference = [stats.kendalltau(a, b) for a, b in zip(first, second, strict=True)]
-    np.testing.assert_allclose(tau, [each.statistic for each in reference], atol=1e-12)
-    np.testing.assert_allclose(p_value, [each.pvalue for each in reference], rtol=1e-9, atol=1e-300)
-
-
-def test_kendall_of_many_lengths_and_few_values_equals_scipy():
-    first, second, mask = padded(seed=15, size=400, longest=70)
-    first[::3] = first[::3].round(1)
-    second[::4] = second[::4].round(1)
-    tau, p_value = kendall(first, second, mask)
-    expected = [or_nan(lambda a, b, key=key: getattr(stats.kendalltau(a, b), key)) for key in ("statistic", "pvalue")]
-    np.testing.assert_allclose(tau, by_row(expected[0], first, second, mask), atol=1e-12)
-    np.testing.assert_allclose(p_value, by_row(expected[1], first, second, mask), rtol=1e-9)
 
 
 @pytest.mark.parametrize("ties", [False, True])

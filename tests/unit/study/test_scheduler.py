@@ -182,27 +182,6 @@ def unfinished(tmp_path, name):
     (folder / "metrics.json").write_text('{"status": "running"}')
 
 
-def test_trained_but_not_tested_is_not_complete(tmp_path, fake):
-    unfinished(tmp_path, "a")
-    metrics = tmp_path / "study" / "a" / "seed_0" / "metrics.json"
-    metrics.write_text('{"status": "complete"}')
-    tested = Wanted(comparable({"seed_everything": 0}), {"test": {}})
-    (metrics.parent / "config.yaml").write_text("seed_everything: 0\nrun: {test: true}\n")
-    assert cell_state(metrics.parent, tested, parse).state == "unfinished"
-    metrics.write_text('{"status": "complete", "test": {}}')
-    assert cell_state(metrics.parent, tested, parse).state == "complete"
-    metrics.write_text('{"status": "comp')
-    assert cell_state(metrics.parent, tested, parse).state == "unfinished"
-
-
-@pytest.mark.parametrize(("monitor", "written"), [("val/accuracy", "max"), ("val/log_loss", "min"), ("epoch", "max")])
-def test_a_run_that_wrote_its_direction_down_is_the_one_that_a_study_leaves_to_the_declaration(monitor, written):
-    left = comparable({"run": {"monitor": monitor, "monitor_mode": None}})
-    assert comparable({"run": {"monitor": monitor, "monitor_mode": written}}) == left
-    other = "min" if written == "max" else "max"
-    assert comparable({"run": {"monitor": monitor, "monitor_mode": other}}) != left
-
-
 STUDY = """
     import io, sys
     from pathlib import Path

@@ -1,50 +1,13 @@
 """Tables of a study from what its run folders say."""
 
-import csv
-import io
 import math
-from pathlib import Path
 
 import pytest
-from rich.console import Console
 
-from attn_lightning.metrics.intervals import INTERVAL
-from attn_lightning.study.configuration import Study, Variant
-from attn_lightning.study.expansion import Cell
 from attn_lightning.study.state import CellState
 from attn_lightning.study.table import CONTROL, direction, tables, unknown_metrics, value
-from attn_lightning.study.writing import comma_separated, markdown, note, number, overviews, short_names, terminal
-
-
-def variant(name):
-    return Variant(name, name, name, ())
-
-
-def study(methods=("vanilla", "iat"), seeds=3, metrics=("test/accuracy",), baseline="vanilla", require=()):
-    return Study(
-        name="tried",
-        experiments=Path(),
-        methods=tuple(map(variant, methods)),
-        data=(variant("planted"),),
-        options=(variant(""),),
-        seeds=tuple(range(seeds)),
-        metrics=metrics,
-        baseline=baseline,
-        require=dict(require),
-    )
-
-
-def cell(method, seed):
-    return Cell(method, "planted", "", seed, Path("x.yaml"), (), f"{method}_planted", False)
-
-
-def complete(accuracy, **more):
-    return CellState("complete", {"test": {"test/accuracy": accuracy}, **more})
-
-
-def results(vanilla, iat):
-    found = [(cell("vanilla", seed), state) for seed, state in enumerate(vanilla)]
-    return found + [(cell("iat", seed), state) for seed, state in enumerate(iat)]
+from attn_lightning.study.writing import note
+from support.studies import cell, complete, results, study
 
 
 def test_means_differences_and_p_values_by_hand():
@@ -115,24 +78,6 @@ def test_a_metric_that_no_run_has_is_reported_with_the_nearest():
     assert "'test/acuracy'" in line
 
 
-def test_the_same_numbers_in_all_three_forms():
-    found = results([complete(v) for v in (0.5, 0.6, 0.7)], [complete(v) for v in (0.6, 0.8, 0.7)])
-    shown = tables(study(), found)
-    text = markdown(study(), shown, ["A remark."])
-    assert "| iat | 3/3 | 0.7000 ± 0.1000 | [0.3850, 1.0000] | +0.1000 | [-0.2150, +0.4150] |" in text
-    assert "| +1.0000 | 0.5000 | 0.5000 | 10 |" in text
-    assert text.count(INTERVAL) == 2
-    assert "(0..1; better: higher)" in text
-    assert "A remark." in text
-    rows = list(csv.DictReader(io.StringIO(comma_separated(shown))))
-    assert [row["method"] for row in rows] == ["vanilla", "iat"]
-    assert float(rows[1]["difference"]) == pytest.approx(0.1)
-    assert rows[0]["difference"] == rows[0]["baseline"] == ""
-    console = Console(file=io.StringIO(), width=160)
-    console.print(terminal(shown[0]))
-    assert "0.7000 ± 0.1000" in console.file.getvalue()
-
-
 def test_runs_that_meet_what_is_required_have_tables_of_their_own():
     require = {"test/accuracy": 0.6}
     asked = study(metrics=("test/accuracy", "test/f1"), require=require)
@@ -150,47 +95,8 @@ def test_runs_that_meet_what_is_required_have_tables_of_their_own():
     assert "runs with test/accuracy >= 0.6 alone" in of_those.title
 
 
-def test_the_overview_has_all_metrics_of_the_same_runs_side_by_side():
-    control = {"tfidf_logistic_regression": {"accuracy": 0.8}}
-    records = [{"test": {"test/accuracy": a, "test/log_loss": a / 2}, "control": control} for a in (0.5, 0.7)]
-    states = [CellState("complete", record) for record in records]
-    found = tables(study(seeds=2, metrics=("test/accuracy", "test/log_loss")), results(states, states))
-    ((title, header, rows),) = overviews(found)
-    assert title == "planted"
-    assert header == ("method", "seeds", "accuracy ↑", "log_loss ↓")
-    assert rows[0] == ("vanilla", "2/2", "0.600 [0.000, 1.000]", "0.300 [0.000, 1.294]")
-    assert [row[0] for row in rows] == ["vanilla", "iat", CONTROL]
-    assert rows[2] == (CONTROL, "-", "0.800", "-")
-    assert "| vanilla | 2/2 | 0.600 [0.000, 1.000] | 0.300 [0.000, 1.294] |" in markdown(study(), found, [])
-
-
-def test_the_overview_marks_what_differs_from_the_baseline():
-    few = results([complete(0.1 * s) for s in range(6)], [complete(0.1 * s + 0.5) for s in range(6)])
-    ((_, _, rows),) = overviews(tables(study(seeds=6), few))
-    assert [row[2].endswith(" *") for row in rows] == [False, True]
-
-
-def test_short_names_stay_distinct():
-    loo, gradient = "evaluation/agreement/loo/kendall", "evaluation/agreement/gradient/kendall"
-    assert short_names([loo, "test/accuracy"]) == ["kendall ↑", "accuracy ↑"]
-    assert short_names([loo, gradient]) == ["loo/kendall ↑", "gradient/kendall ↑"]
-    assert short_names([loo, f"{loo}[with=gradient]"]) == ["kendall ↑", "kendall[with=gradient] ↑"]
-
-
-def test_one_seed_has_no_interval():
-    (table,) = tables(study(seeds=1), results([complete(0.5)], [complete(0.6)]))
-    text = markdown(study(seeds=1), [table], [])
-    assert "| iat | 1/1 | 0.6000 | - | +0.1000 | - | - | - | - |" in text
-
-
 def test_without_a_baseline_nothing_is_compared():
     (table,) = tables(study(baseline=None), results([complete(0.5)], [complete(0.6)]))
     assert all(row.comparison is None for row in table.rows)
     assert "Difference" not in note(study(baseline=None))
     assert "below 0.25" in note(study())
-
-
-def test_numbers():
-    assert number(math.nan) == "-"
-    assert number(0.12345, sign=True) == "+0.1235"
-    assert number(12345.67) == "12,345.7"

@@ -1,0 +1,66 @@
+"""From a model and data to what is measured: options, splits and subsets."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from attn_lightning.backbone.classifier import AttentionClassifier
+from attn_lightning.backbone.encoders import Average
+from attn_lightning.data.text import UNKNOWN_ID
+from attn_lightning.errors import ConfigurationError
+from attn_lightning.evaluation.catalog import chosen_families
+from attn_lightning.evaluation.runner import TABLES, EvaluatedModel, EvaluationOptions, evaluate, subject_of
+from attn_lightning.evaluation.suite import Plan
+from attn_lightning.module import AttentionModule
+from support.training import planted
+
+
+@pytest.fixture(scope="module")
+def evaluated():
+    data = planted()
+    data.prepare_data()
+    data.setup()
+    torch.manual_seed(0)
+    module = AttentionModule(partial(AttentionClassifier, encoder=Average))
+    module.build(data.spec)
+    module.tokenizer_state = data.tokenizer.to_str()
+    return EvaluatedModel(module.eval(), data, "digest", "best")
+
+
+@pytest.mark.parametrize("name", ["max_examples", "batch_size", "token_budget"])
+def test_sizes_are_1_or_more(name):
+    with pytest.raises(ConfigurationError, match=f"`{name}` to be 1 or more, but got 0"):
+        EvaluationOptions(**{name: 0})
+
+
+def test_the_training_split_is_the_models_own_or_none(evaluated):
+    subject, notes = subject_of(evaluated, EvaluationOptions())
+    assert notes == []
+    assert (len(subject.examples), len(subject.training)) == (16, 41)
+    assert subject.erased == UNKNOWN_ID
+    foreign = EvaluatedModel(evaluated.module, evaluated.data, "digest", "best", own=False)
+    assert subject_of(foreign, EvaluationOptions())[0].training is None
+
+
+def test_a_subset_depends_on_its_seed_alone(evaluated):
+    def rows(seed):
+        subject, _ = subject_of(evaluated, EvaluationOptions(max_examples=5, seed=seed))
+        return subject.examples.rows.tolist()
+
+    assert rows(0) == rows(0) != rows(1)
+    assert len(set(rows(0))) == 5
+
+
+def test_a_split_that_is_not_there_is_refused_with_those_that_are(evaluated):
+    with pytest.raises(ConfigurationError, match="out of train, validation, test, but got 'dev'"):
+        subject_of(evaluated, EvaluationOptions(split="dev"))
+
+
+def test_an_evaluation_names_its_folder_by_model_data_split_and_size(evaluated, tmp_path):
+    plan = Plan(chosen_families("calibration"), {})
+    options = EvaluationOptions(max_examples=6, untrained=False, linear=False)
+    summary, folder = evaluate(evaluated, plan, options, tmp_path, None)
+    assert folder == tmp_path / "best-planted-test-6"
+    assert (folder / TABLES).exists()
+    assert summary.flat()

@@ -1,0 +1,58 @@
+"""A study from its cells to tables, with run folders that are there already."""
+
+import json
+
+from attn_lightning.study.expansion import expand
+from attn_lightning.study.running import StudyRun
+
+STUDY = "methods: [vanilla, iat]\ndata: [planted]\nseeds: 1\nmetrics: [test/accuracy]\n"
+RUN = {"test": True, "control": False, "suite": "none"}
+
+
+def parse(arguments):
+    return {"seed_everything": 0, "method": None, "run": RUN}
+
+
+def made(study, root):
+    return StudyRun(study(STUDY), expand(study(STUDY)), root, parse, lambda config: {})
+
+
+def ended(run, name, **record):
+    folder = run.root / name / "seed_0"
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(json.dumps(parse([])))
+    (folder / "metrics.json").write_text(json.dumps(record))
+
+
+def test_tables_of_what_is_there_and_a_code_for_what_is_missing(study, tmp_path, capsys):
+    run = made(study, tmp_path / "tried")
+    ended(run, "vanilla_planted", status="complete", finished={"test": {}}, test={"test/accuracy": 0.75})
+    assert [state.state for _, state in run.states()] == ["complete", "missing"]
+    assert run.show() == 1
+    assert "0.7500" in (run.root / "table.md").read_text()
+    assert "vanilla" in (run.root / "table.csv").read_text()
+    ended(run, "iat_planted", status="complete", finished={"test": {}}, test={"test/accuracy": 0.5})
+    assert run.show() == 0
+    assert "tables: " in capsys.readouterr().out
+
+
+def test_failed_cells_are_named_with_what_happened(study, tmp_path, capsys):
+    run = made(study, tmp_path / "tried")
+    ended(run, "iat_planted", status="failed", error="NumericalError: not finite")
+    assert run.show() == 1
+    printed = capsys.readouterr().out
+    assert "failed: iat_planted/seed_0: NumericalError: not finite" in printed
+    assert "--retry-failed" in printed
+
+
+def test_a_study_without_anything_to_do_starts_nothing(study, tmp_path, monkeypatch):
+    run = made(study, tmp_path / "tried")
+    for name in ("vanilla_planted", "iat_planted"):
+        ended(run, name, status="complete", finished={"test": {}}, test={})
+
+    def refuse(*_, **__):
+        raise AssertionError("a process was started")
+
+    monkeypatch.setattr("attn_lightning.study.scheduler.subprocess.Popen", refuse)
+    run.run(jobs=None, retry_failed=False)
+    assert run.errors == {}

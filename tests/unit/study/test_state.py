@@ -1,0 +1,79 @@
+"""What a run folder says about its cell."""
+
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+from attn_lightning.study.expansion import Cell
+from attn_lightning.study.state import CellState, Wanted, cell_state, comparable, resumable, without_other_data
+
+
+def parse(arguments):
+    return yaml.safe_load(Path(arguments[2]).read_text())
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """The run folder of a cell that was interrupted after its first epoch."""
+    folder = tmp_path / "seed_0"
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "checkpoints" / "last.ckpt").write_text("")
+    (folder / "config.yaml").write_text("seed_everything: 0\n")
+    (folder / "metrics.json").write_text('{"status": "running"}')
+    return folder
+
+
+WANTED = Wanted(comparable({"seed_everything": 0}))
+
+
+def test_only_a_run_with_checkpoint_and_configuration_goes_on(folder):
+    assert resumable(folder) == folder / "checkpoints" / "last.ckpt"
+    (folder / "config.yaml").unlink()
+    assert resumable(folder) is None
+
+
+def test_states_that_need_no_look_into_the_configuration(folder, tmp_path):
+    assert cell_state(tmp_path / "nowhere", WANTED, parse) == CellState("missing")
+    (folder / "metrics.json").write_text('{"status": "failed", "error": "x"}')
+    assert cell_state(folder, WANTED, parse) == CellState("failed", {"status": "failed", "error": "x"})
+
+
+def test_a_base_that_was_made_again_makes_the_run_another(folder, tmp_path):
+    base = tmp_path / "base.ckpt"
+    base.write_text("")
+    written = (folder / "config.yaml").stat().st_mtime
+    os.utime(base, (written - 1, written - 1))
+    assert cell_state(folder, WANTED, parse, [base, tmp_path / "gone.ckpt"]).state == "unfinished"
+    os.utime(base, (written + 1, written + 1))
+    assert cell_state(folder, WANTED, parse, [base]).state == "different"
+
+
+def test_runs_that_saw_other_files_than_the_newest_are_left_out():
+    def run(revision, written):
+        return CellState("complete", {"data": {"source": {"revision": revision}}}, written)
+
+    cells = [Cell("iat", "sst", "", seed, Path("x.yaml"), (), "iat_sst", False) for seed in range(3)]
+    states = without_other_data(dict(zip(cells, (run("old", 1), run("new", 3), run("new", 2)), strict=True)))
+    assert [states[cell].state for cell in cells] == ["different", "complete", "complete"]
+
+
+def test_trained_but_not_tested_is_not_complete(folder):
+    metrics = folder / "metrics.json"
+    metrics.write_text('{"status": "complete"}')
+    tested = Wanted(comparable({"seed_everything": 0}), {"test": {}})
+    (metrics.parent / "config.yaml").write_text("seed_everything: 0\nrun: {test: true}\n")
+    assert cell_state(metrics.parent, tested, parse).state == "unfinished"
+    metrics.write_text('{"status": "complete", "test": {}}')
+    assert cell_state(metrics.parent, tested, parse).state == "complete"
+    metrics.write_text('{"status": "comp')
+    assert cell_state(metrics.parent, tested, parse).state == "unfinished"
+
+
+@pytest.mark.parametrize(("monitor", "written"), [("val/accuracy", "max"), ("val/log_loss", "min"), ("epoch", "max")])
+def test_a_run_that_wrote_its_direction_down_is_the_one_that_a_study_leaves_to_the_declaration(monitor, written):
+    left = comparable({"run": {"monitor": monitor, "monitor_mode": None}})
+    assert comparable({"run": {"monitor": monitor, "monitor_mode": written}}) == left
+    other = "min" if written == "max" else "max"
+    assert comparable({"run": {"monitor": monitor, "monitor_mode": other}}) != left
