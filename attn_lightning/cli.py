@@ -22,6 +22,7 @@ COMMANDS = {
     "search": "the best options of a sweep file, found with Optuna on this machine; resumes",
     "sweep": "check a W&B sweep file against the options of `fit`, then register it for agents",
     "report": "one HTML page of runs and studies with their documents, and tables for a paper beside it",
+    "compare": "two runs on the same documents: paired tests, flipped documents, agreement of their attention",
     "figures": "decision regions, attention over mosaics and its density of a checkpoint; strip plots of a study",
 }
 
@@ -41,6 +42,7 @@ def _help() -> str:
         "  python -m attn_lightning evaluate --ckpt_path RUN/checkpoints/best.ckpt --suite faithfulness,plausibility\n"
         "  python -m attn_lightning study planted_smoke --jobs 2\n"
         "  python -m attn_lightning report runs/ivat_planted/version_0 runs/vanilla_planted/version_0 --output report\n"
+        "  python -m attn_lightning compare runs/vanilla_sst/version_0 runs/ivat_sst/version_0 --output report\n"
         "  python -m attn_lightning figures --ckpt_path RUN/checkpoints/best.ckpt\n"
     )
 
@@ -67,6 +69,10 @@ def _command(name: str) -> Callable[[Sequence[str]], int]:
         from attn_lightning.commands.report import report_command
 
         return report_command
+    if name == "compare":
+        from attn_lightning.commands.compare import compare_command
+
+        return compare_command
     from attn_lightning.numerics import flush_denormals
 
     flush_denormals()

@@ -19,6 +19,9 @@ Floats = npt.NDArray[np.float64]
 NUM_RESAMPLES = 9999
 """Signs that a permutation test draws where there are more."""
 
+_BATCH = 2**22
+"""Signs drawn at a time."""
+
 
 def standard_deviation(values: Sequence[float] | Floats) -> float:
     """Sample standard deviation, divisor n - 1; NaN below two values."""
@@ -62,6 +65,8 @@ def paired_permutation_test(
         permutation_type="samples",
         vectorized=True,
         n_resamples=num_resamples,
+        # All signs of 20,000 documents at once would take gigabytes.
+        batch=max(1, _BATCH // len(sample)),
         # Of sizes, those that are as large: the test of the mean has two sides.
         alternative="greater",
         rng=np.random.default_rng(seed),

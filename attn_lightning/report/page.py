@@ -11,6 +11,7 @@ from attn_lightning.errors import ConfigurationError
 from attn_lightning.files import replacing, write_text
 from attn_lightning.metrics.intervals import INTERVAL
 from attn_lightning.report.blocks import Blocks
+from attn_lightning.report.comparison import compare_runs, comparison_content
 from attn_lightning.report.key_numbers import chosen_metrics, key_numbers
 from attn_lightning.report.names import metric_name
 from attn_lightning.report.paper_tables import WRITERS, check_style, of_runs, of_study
@@ -201,6 +202,7 @@ def page_content(sources: Sources, documents: int, files: Sequence[str] = ()) ->
         "runs": runs,
         "groups": groups,
         "studies": studies,
+        "comparison": _compared(sources),
         "corpora": corpora.content(),
         "metrics": _metrics(_keys(groups, studies)),
         "files": list(files),
@@ -243,6 +245,17 @@ def _groups(runs: Iterable[tuple[int, Run]]) -> dict[str, list[tuple[int, Run]]]
             label += "′"
         found[label] = members
     return found
+
+
+def _compared(sources: Sources) -> dict[str, Any] | None:
+    """The paired comparison of a page of two runs; None where they have nothing to compare."""
+    if len(sources.runs) != 2 or sources.runs[0].test_digest != sources.runs[1].test_digest:
+        return None
+    try:
+        return comparison_content(compare_runs(*sources.runs))
+    except ConfigurationError:
+        # A run without predictions is among the notes already.
+        return None
 
 
 def _apart(runs: Sequence[Run]) -> list[str]:

@@ -65,6 +65,19 @@ function intervalNote(groups) {
   return ["seeds", "documents"].filter((kind) => over.has(kind)).map((kind) => el("p", { class: "note" }, texts[kind]));
 }
 
+/** Two runs on the same documents: paired tests, and how far their explanations agree. */
+function comparison(found) {
+  const [a, b] = found.labels;
+  const tests = table(`${b} minus ${a}`, ["Compared", "A", "B", "B − A", "95 % interval", "p", "Test"].map((label, k) => ({ label, numeric: k > 0 && k < 6 })),
+    found.paired.map((row) => ({ cells: [row.name, number(row.first, 4), number(row.second, 4), number(row.difference, 4, true), interval(row.low, row.high, 4, true) || UNKNOWN, row.p === null ? UNKNOWN : row.p < .001 ? "< .001" : number(row.p, 3), row.test] })), { sortable: false });
+  const alike = table("Agreement of their explanations", ["Explanation", "Measure", "Mean", "95 % interval", "Documents"].map((label, k) => ({ label, numeric: k > 1 })),
+    found.alike.map((row) => ({ cells: [name(row.explanation), row.meaning, number(row.mean), interval(row.low, row.high) || UNKNOWN, String(row.n)] })), { sortable: false });
+  return el("section", { class: "block", id: "comparison" }, el("h2", {}, "The two runs, document by document"),
+    el("p", {}, "A is ", name(a), ", B is ", name(b), "."),
+    el("ul", {}, found.lines.map((line) => el("li", {}, line))), found.paired.length ? tests : null, found.alike.length ? alike : null,
+    el("p", { class: "note" }, `Intervals over documents: ${data.interval}. The tests say whether these two models differ on such documents, not whether two methods do: that takes several seeds. The documents that flipped: Documents, “disagree”.`));
+}
+
 function factsOf(place, open) {
   const run = data.runs[place];
   return el("details", { open }, el("summary", {}, name(run.label)),
@@ -120,6 +133,7 @@ function summaryPart(host) {
       el("h3", {}, "What was run"), el("div", { class: "cards" }, places.map((place) => factsOf(place, places.length === 1))),
       curves.length ? learningCurves(dataName, curves) : null));
   }
+  if (data.comparison) parts.push(comparison(data.comparison));
   for (const study of data.studies) {
     parts.push(el("section", { class: "block" }, el("h2", {}, "Study ", name(study.name)),
       el("p", {}, `${study.methods.length} methods × ${study.data.length} data × ${study.seeds.length} seeds`,

@@ -1,0 +1,104 @@
+"""`compare`: two runs on the same documents, in the terminal and as a page with both side by side."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from rich.table import Table
+from rich.text import Text
+
+from attn_lightning.console import printable, stdout_console
+from attn_lightning.errors import ConfigurationError
+from attn_lightning.report.comparison import Comparison, compare_runs, lines
+from attn_lightning.report.run_data import read_run
+
+_LONGEST_TEXT = 60
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigurationError(f"{message}; run `compare --help` for the options.")
+
+
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = _Parser(
+        prog="python -m attn_lightning compare",
+        allow_abbrev=False,
+        description="Compare two runs that were tested on the same documents: McNemar's test and permutation tests "
+        "over documents, the documents whose prediction flipped, and how far their attention agrees. It reads run "
+        "folders alone. The tests say whether these two models differ on such documents, not whether two methods do: "
+        "that takes several seeds and `study`.",
+    )
+    parser.add_argument("first", type=Path, metavar="A", help="folder of a run")
+    parser.add_argument("second", type=Path, metavar="B", help="folder of another one")
+    parser.add_argument(
+        "--output", type=Path, help="folder of a page with both side by side (default: no page, only the terminal)"
+    )
+    parser.add_argument("--flips", type=int, default=10, help="flipped documents to print at the most (default: 10)")
+    options = parser.parse_args(arguments)
+    if options.flips < 0:
+        raise ConfigurationError(f"Expected `--flips` to be 0 or more, but got {options.flips}; leave it out.")
+    return options
+
+
+def compare_command(arguments: Sequence[str]) -> int:
+    """Run `compare`.
+
+    Args:
+        arguments: its options.
+
+    Returns:
+        0; errors are exceptions.
+    """
+    options = _options(arguments)
+    runs = [read_run(folder) for folder in (options.first, options.second)]
+    found = compare_runs(*runs)
+    console = stdout_console()
+    for letter, label in zip("AB", found.labels, strict=True):
+        print(f"{letter}: {printable(label)}")
+    for line in lines(found):
+        print(line)
+    for table in _tables(found, options.flips):
+        console.print(table)
+    if options.output is not None:
+        # Tables for a paper and the page come with it, which the terminal alone should not wait for.
+        from attn_lightning.report.page import ReportOptions, Sources, write_page
+
+        page = write_page(Sources(runs=runs), options.output, ReportOptions(figures=False))
+        print(f"report: {printable(str(page))}", flush=True)
+    return 0
+
+
+def _tables(found: Comparison, flips: int) -> list[Table]:
+    tests = _table("B minus A on the same documents", "compared", "A", "B", "difference", "95 % interval", "p", "test")
+    for row in found.paired:
+        interval = f"[{row.low:+.4f}, {row.high:+.4f}]"
+        numbers = (f"{row.first:.4f}", f"{row.second:.4f}", f"{row.difference:+.4f}", interval, f"{row.p:.2g}")
+        tests.add_row(row.name, *numbers, row.test)
+    alike = _table(
+        "Agreement of the explanations of A and B", "explanation", "measure", "mean", "95 % interval", "texts"
+    )
+    for agreement in found.alike:
+        if agreement.n:
+            interval = f"[{agreement.low:.3f}, {agreement.high:.3f}]"
+            name, better = agreement.measure.name, agreement.measure.span
+            alike.add_row(
+                agreement.explanation, f"{name} ({better})", f"{agreement.mean:.3f}", interval, str(agreement.n)
+            )
+    shown = found.flips[:flips]
+    title = f"Documents that flipped ({len(shown)} of {len(found.flips):,}, the largest change first)"
+    flipped = _table(title, "row", "label", "A", "B", "change", "text")
+    for flip in shown:
+        classes = (found.class_name(number) if number >= 0 else "-" for number in (flip.label, flip.first, flip.second))
+        text = flip.text if len(flip.text) <= _LONGEST_TEXT else f"{flip.text[:_LONGEST_TEXT]}…"
+        safe = (Text(printable(part)) for part in (*classes, f"{flip.change:+.3f}", text))
+        flipped.add_row(str(flip.row), *safe)
+    return [table for table in (tests, alike, flipped) if table.row_count]
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column)
+    return table

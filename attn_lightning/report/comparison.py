@@ -1,0 +1,303 @@
+"""Two runs on the same documents: paired tests, the documents that flipped, and how far their attention agrees."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from attn_lightning.errors import ConfigurationError, DataFormatError
+from attn_lightning.metrics.agreement import (
+    JENSEN_SHANNON,
+    KENDALL,
+    TOP_K_OVERLAP,
+    jensen_shannon,
+    kendall_tau,
+    top_k_overlap,
+)
+from attn_lightning.metrics.intervals import mean_interval
+from attn_lightning.metrics.measure import Measure
+from attn_lightning.metrics.statistics import paired_permutation_test
+from attn_lightning.report.documents import Documents, read_documents
+from attn_lightning.report.run_data import Run
+
+_ALL = 2**31
+"""Documents at the most: a test over documents takes all of them."""
+
+_TOGETHER = 256
+"""Documents whose attention is compared at a time, by length, so that padding is short."""
+
+_SMALLEST = float(np.finfo(np.float32).tiny)
+"""Stands for a probability that is stored as 0, whose logarithm would be infinite."""
+
+
+@dataclass(frozen=True)
+class Paired:
+    """A number per document, of run B minus run A.
+
+    Attributes:
+        name: what is compared.
+        first: mean of run A.
+        second: mean of run B.
+        difference: mean of the differences.
+        low: lower end of the 95 % interval of the difference over documents.
+        high: upper end.
+        p: two-sided p-value.
+        test: which test gave it.
+        n: number of documents.
+    """
+
+    name: str
+    first: float
+    second: float
+    difference: float
+    low: float
+    high: float
+    p: float
+    test: str
+    n: int
+
+
+@dataclass(frozen=True)
+class Alike:
+    """Agreement of one explanation of two runs, over the documents that both cut into the same tokens.
+
+    Attributes:
+        explanation: such as `attention`.
+        measure: its name, range and direction.
+        mean: over documents; NaN where no document has a value.
+        low: lower end of its 95 % interval over documents.
+        high: upper end.
+        n: number of documents with a value.
+    """
+
+    explanation: str
+    measure: Measure
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Flip:
+    """A document for which two runs predict another class.
+
+    Attributes:
+        row: its place in the split.
+        text: untrusted.
+        label: its class; -1 where there is none.
+        first: the class that run A predicts.
+        second: the class that run B predicts.
+        change: by how much the probability of the class that run B predicts has grown from A to B.
+    """
+
+    row: int
+    text: str
+    label: int
+    first: int
+    second: int
+    change: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` says of two runs.
+
+    Attributes:
+        labels: of the two runs.
+        documents: number of documents.
+        outcomes: how many of the labelled documents both get right, only A, only B, and neither.
+        paired: accuracy by McNemar's test, then what is compared by permutation.
+        alike: agreement of every explanation that both have.
+        other_tokens: documents that the two cut into other tokens, which `alike` leaves out.
+        flips: all documents with another prediction, the largest change first.
+        class_names: a name per class, as far as there are any.
+    """
+
+    labels: tuple[str, str]
+    documents: int
+    outcomes: tuple[int, int, int, int]
+    paired: tuple[Paired, ...]
+    alike: tuple[Alike, ...]
+    other_tokens: int
+    flips: tuple[Flip, ...]
+    class_names: tuple[str, ...]
+
+    def class_name(self, number: int) -> str:
+        """The name of a class, or its number where it has none."""
+        return self.class_names[number] if 0 <= number < len(self.class_names) else str(number)
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """Exact two-sided p-value of McNemar's test (1947): of discordant documents, either run is right in half.
+
+    `P(|X - n/2| >= |b - n/2|)`, X binomial with n = b + c and 1/2, by `scipy.stats.binomtest`.
+
+    Args:
+        only_first: b, documents that only the first run gets right.
+        only_second: c, documents that only the second one gets right.
+
+    Returns:
+        p in (0, 1]; 1 where the runs get the same documents right.
+    """
+    discordant = only_first + only_second
+    return float(stats.binomtest(only_first, discordant, 0.5).pvalue) if discordant else 1.0
+
+
+def compare_runs(first: Run, second: Run) -> Comparison:
+    """Compare two runs document by document.
+
+    Raises:
+        ConfigurationError: one has no predictions, or they were tested on other documents.
+    """
+    if (first.data_name, first.test_digest) != (second.data_name, second.test_digest):
+        raise ConfigurationError(
+            f"Expected two runs that were tested on the same documents, but got {first.label} on {first.data_name} and "
+            f"{second.label} on {_other_data(first, second)}; compare runs of one data set."
+        )
+    try:
+        documents = read_documents(first, _ALL), read_documents(second, _ALL)
+    except DataFormatError as error:
+        raise ConfigurationError(str(error)) from error
+    # Runs from before data had a digest are told apart by what they predicted.
+    if documents[0].texts != documents[1].texts or not np.array_equal(documents[0].rows, documents[1].rows):
+        raise ConfigurationError(
+            f"Expected predictions of the same documents, but got others of {first.label} and of {second.label}; test "
+            "both on the same data."
+        )
+    return _comparison(first, second, *documents)
+
+
+def _other_data(first: Run, second: Run) -> str:
+    return second.data_name if second.data_name != first.data_name else f"another test split of {second.data_name}"
+
+
+def _comparison(first: Run, second: Run, a: Documents, b: Documents) -> Comparison:
+    labelled = a.labels >= 0
+    right = (a.predictions == a.labels)[labelled], (b.predictions == b.labels)[labelled]
+    both, neither = int((right[0] & right[1]).sum()), int((~right[0] & ~right[1]).sum())
+    only = int((right[0] & ~right[1]).sum()), int((~right[0] & right[1]).sum())
+    paired = []
+    if labelled.any():
+        p_values = mcnemar(*only)
+        paired.append(_paired("accuracy", right[0], right[1], p_values, "McNemar, exact"))
+        own = [d.probabilities[np.flatnonzero(labelled), d.labels[labelled]].astype(np.float64) for d in (a, b)]
+        losses = [-np.log(np.maximum(found, _SMALLEST)) for found in own]
+        for name, values in (("probability of the label", own), ("log loss", losses)):
+            p = paired_permutation_test(values[1] - values[0])
+            paired.append(_paired(name, values[0], values[1], p, "paired permutation over documents"))
+    same = _same_tokens(a, b)
+    return Comparison(
+        labels=(first.label, second.label),
+        documents=len(a.rows),
+        outcomes=(both, *only, neither),
+        paired=tuple(paired),
+        alike=tuple(_alike(a, b, same)),
+        other_tokens=int((~same).sum()),
+        flips=tuple(_flips(a, b)),
+        class_names=tuple(first.class_names),
+    )
+
+
+def _paired(name: str, first: NDArray[np.generic], second: NDArray[np.generic], p: float, test: str) -> Paired:
+    a, b = first.astype(np.float64), second.astype(np.float64)
+    low, high = mean_interval(b - a)
+    return Paired(name, float(a.mean()), float(b.mean()), float((b - a).mean()), low, high, p, test, len(a))
+
+
+def _flips(a: Documents, b: Documents) -> list[Flip]:
+    places = np.flatnonzero(a.predictions != b.predictions)
+    chosen = b.predictions[places]
+    change = b.probabilities[places, chosen].astype(np.float64) - a.probabilities[places, chosen]
+    return [
+        Flip(int(a.rows[k]), a.texts[k], int(a.labels[k]), int(a.predictions[k]), int(b.predictions[k]), float(grown))
+        for k, grown in sorted(zip(places.tolist(), change.tolist(), strict=True), key=lambda pair: -pair[1])
+    ]
+
+
+def _firsts(documents: Documents) -> NDArray[np.int64]:
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(documents.lengths)])
+
+
+def _same_tokens(a: Documents, b: Documents) -> NDArray[np.bool_]:
+    """Which documents both runs cut at the same places: only there has a token a weight in both."""
+    same: NDArray[np.bool_] = a.lengths == b.lengths
+    first, second = _firsts(a), _firsts(b)
+    for k in np.flatnonzero(same).tolist():
+        mine, theirs = slice(first[k], first[k + 1]), slice(second[k], second[k + 1])
+        same[k] = np.array_equal(a.starts[mine], b.starts[theirs]) and np.array_equal(a.ends[mine], b.ends[theirs])
+    return same
+
+
+def _alike(a: Documents, b: Documents, same: NDArray[np.bool_]) -> Iterator[Alike]:
+    functions = ((KENDALL, kendall_tau), (JENSEN_SHANNON, jensen_shannon), (TOP_K_OVERLAP, top_k_overlap))
+    kept = np.flatnonzero(same)
+    kept = kept[np.argsort(a.lengths[kept], kind="stable")]
+    for explanation in (name for name in a.explanations if name in b.explanations):
+        found: dict[Measure, list[NDArray[np.floating[Any]]]] = {measure: [] for measure, _ in functions}
+        for place in range(0, len(kept), _TOGETHER):
+            rows = kept[place : place + _TOGETHER]
+            mine, mask = _padded(a, explanation, rows)
+            theirs, _ = _padded(b, explanation, rows)
+            for measure, function in functions:
+                found[measure].append(function(mine, theirs, mask))
+        for measure, _ in functions:
+            values = np.concatenate([*found[measure], np.zeros(0)])
+            values = values[np.isfinite(values)]
+            bounds = measure.minimum, measure.maximum
+            mean = float(values.mean()) if len(values) else math.nan
+            yield Alike(explanation, measure, mean, *mean_interval(values, bounds=bounds), len(values))
+
+
+def _padded(
+    documents: Documents, explanation: str, rows: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    values, firsts = documents.explanations[explanation], _firsts(documents)
+    lengths = documents.lengths[rows]
+    mask = np.arange(int(lengths.max(initial=0))) < lengths[:, None]
+    scores = np.zeros(mask.shape)
+    scores[mask] = np.concatenate([values[firsts[k] : firsts[k + 1]] for k in rows.tolist()])
+    return scores, mask
+
+
+def lines(found: Comparison) -> Sequence[str]:
+    """What a comparison says in sentences: the counts that no table holds."""
+    both, first, second, neither = found.outcomes
+    said = [
+        f"{found.documents:,} documents: both right {both:,}, only A {first:,}, only B {second:,}, neither "
+        f"{neither:,}.",
+        f"{len(found.flips):,} documents have another prediction.",
+    ]
+    if found.other_tokens:
+        said.append(f"{found.other_tokens:,} documents are cut into other tokens; their explanations are left out.")
+    return said
+
+
+def comparison_content(found: Comparison) -> dict[str, Any]:
+    """What the page shows of a comparison; the documents themselves it has already."""
+    return {
+        "labels": list(found.labels),
+        "lines": list(lines(found)),
+        "paired": [{**vars(row), **_finite(low=row.low, high=row.high, p=row.p)} for row in found.paired],
+        "alike": [
+            {
+                "explanation": row.explanation,
+                "measure": row.measure.name,
+                "meaning": row.measure.line,
+                "mean": row.mean,
+                "n": row.n,
+                **_finite(low=row.low, high=row.high),
+            }
+            for row in found.alike
+            if row.n
+        ],
+    }
+
+
+def _finite(**values: float) -> dict[str, float | None]:
+    """Numbers as JSON can say them: of a single document there is neither an interval nor a p-value."""
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
