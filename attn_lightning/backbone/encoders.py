@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from attn_lightning.backbone.kernels import recurrent_kernels
-from attn_lightning.backbone.lstm import packed_lstm, scheduled_lstm
+from attn_lightning.backbone.lstm import packed_lstm, padded_lstm
 from attn_lightning.checks import check_numbers
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.numerics import full_precision
@@ -83,8 +83,8 @@ class BiLSTM(Encoder):
     torch's packed sequences go to cuDNN, or around it where cuDNN has no backward pass: in eval mode and for gradients
     of gradients.
 
-    Cost: one pass over the real tokens; on a CPU several times less than packed sequences, whose backward pass grows
-    with the square of the length. `python tests/benchmarks/bench_encoder.py` prints the ratio.
+    Cost: one pass over the tokens, on a CPU over padding too; several times less there than packed sequences, whose
+    backward pass grows with the square of the length. `python tests/benchmarks/bench_encoder.py` prints the ratio.
 
     Source: Graves and Schmidhuber 2005, https://doi.org/10.1016/j.neunet.2005.06.042.
 
@@ -109,7 +109,7 @@ class BiLSTM(Encoder):
             with recurrent_kernels(self, embeddings, twice=self.double_backward):
                 return packed_lstm(self.lstm, embeddings, mask)
         with full_precision(embeddings.device.type):
-            return scheduled_lstm(self.lstm, embeddings.to(next(self.lstm.parameters()).dtype), mask)
+            return padded_lstm(self.lstm, embeddings.to(next(self.lstm.parameters()).dtype), mask)
 
 
 class CNN(Encoder):
