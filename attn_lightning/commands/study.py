@@ -4,13 +4,17 @@ import argparse
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from attn_lightning.commands.report import report_in_place
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.study.configuration import STUDIES, find_study, read_study
-from attn_lightning.study.expansion import Cell, expand
+from attn_lightning.study.engines.choice import add_engine_options, make_engine
+from attn_lightning.study.expansion import Cell, expand, find_cell
 from attn_lightning.study.publishing import read
+
+if TYPE_CHECKING:
+    from attn_lightning.study.cell_run import Planned
 
 
 class _Parser(argparse.ArgumentParser):
@@ -26,7 +30,11 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
         "finished cells are skipped, interrupted ones go on from their last checkpoint, nothing is overwritten.",
     )
     parser.add_argument("study", help="a YAML file, or the name of one in experiments/studies")
-    parser.add_argument("--jobs", type=int, help="cells at a time (default: one per core, at most 4)")
+    parser.add_argument(
+        "--cell",
+        metavar="CELL",
+        help="do what is left of this one alone and show no table: METHOD_DATA/seed_0",
+    )
     parser.add_argument("--root", type=Path, default=Path("runs"), help="folder of all runs (default: runs)")
     parser.add_argument("--dry-run", action="store_true", help="check every command and print them; run nothing")
     parser.add_argument("--table", action="store_true", help="only show the tables of what is finished; run nothing")
@@ -44,11 +52,14 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
         default=True,
         help="write the page `report/report.html` with tables and figures into the folder of the study at the end",
     )
+    add_engine_options(parser, "cells")
     options = parser.parse_args(arguments)
     if options.dry_run and options.publish:
         raise ConfigurationError("Expected `--publish` without `--dry-run`, which measures nothing; leave one out.")
-    if options.jobs is not None and options.jobs < 1:
-        raise ConfigurationError(f"Expected `--jobs` to be 1 or more, but got {options.jobs}; leave it out.")
+    others = [name for name in ("dry_run", "table", "publish") if getattr(options, name)]
+    if options.cell is not None and others:
+        name = others[0].replace("_", "-")
+        raise ConfigurationError(f"Expected `--cell` alone, but got `--{name}` with it, which is about all of them.")
     return options
 
 
@@ -59,27 +70,52 @@ def study_command(arguments: Sequence[str]) -> int:
         arguments: the options of the command.
 
     Returns:
-        0 if every cell is complete (with `--dry-run`: if every command is valid), else 1.
+        0 if every cell is complete (with `--dry-run`: if every command is valid; with `--cell`: if that one is), 75 if
+        another process is at work on the one cell that was asked for, else 1.
     """
     options = _options(arguments)
     study = read_study(find_study(options.study))
     if options.publish is not None:
         read(options.publish, study.name)  # A mistake in the file should not wait until all cells have run.
     cells = expand(study)
+    root = options.root / study.name
+    if options.cell is not None:
+        return _run_one(find_cell(cells, options.cell), root, options.retry_failed)
+    runs = not options.dry_run and not options.table
+    engine = make_engine(options, root, len(cells)) if runs else None
     # This loads torch, which a mistake in the study file should not have to wait for.
-    from attn_lightning.commands.validation import Validator
+    from attn_lightning.commands.validation import shared_validator
     from attn_lightning.study.running import StudyRun
 
-    run = StudyRun(study, cells, options.root / study.name, *Validator().both)
+    run = StudyRun(study, cells, root, *shared_validator().both)
     if options.dry_run:
         _print_commands(cells, run.root)
         return 0
-    if not options.table:
-        run.run(options.jobs, options.retry_failed)
+    if engine is not None:
+        run.run(engine, lambda planned: _cell_command(options, planned), options.retry_failed)
     code = run.show(_command(options.study), options.publish)
     if options.report:
         report_in_place(run.root, figures=True)
     return code
+
+
+def _run_one(cell: Cell, root: Path, retry_failed: bool) -> int:
+    """The cell command, which every engine runs."""
+    from attn_lightning.commands.fit import training_command
+    from attn_lightning.commands.validation import shared_validator
+    from attn_lightning.numerics import flush_denormals
+    from attn_lightning.study.cell_run import Planned, run_cell
+    from attn_lightning.study.validation import validate
+
+    flush_denormals()
+    validator = shared_validator()
+    (wanted,) = validate([cell], root, *validator.both)
+    return run_cell(Planned(cell, wanted, retry_failed), root, validator.parse, training_command)
+
+
+def _cell_command(options: argparse.Namespace, planned: "Planned") -> list[str]:
+    command = ["study", options.study, "--cell", str(planned.cell), "--root", str(options.root)]
+    return [*command, *(["--retry-failed"] if planned.retry else [])]
 
 
 def _command(study: str) -> str:

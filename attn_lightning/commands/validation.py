@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import yaml
@@ -31,6 +32,12 @@ class _ParserOnly(AttentionCLI):
     def instantiate_classes(self) -> None: ...
 
     def after_instantiate_classes(self) -> None: ...
+
+
+@cache
+def shared_validator() -> "Validator":
+    """The validator of this process, which takes a second to build."""
+    return Validator()
 
 
 class Validator:

@@ -1,7 +1,8 @@
 """What a person sees while a study runs: a live bar in a terminal, a line per event in a log file."""
 
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Sequence
 from types import TracebackType
 
 from rich.console import Console
@@ -9,37 +10,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 
-def seconds_left(
-    waiting: Sequence[str], running: Sequence[tuple[str, float]], durations: Mapping[str, Sequence[float]], jobs: int
-) -> float | None:
-    """Time until the last cell is done, from what finished cells took.
-
-    Args:
-        waiting: data of every cell that has not started.
-        running: data of every running cell and the seconds it has run.
-        durations: seconds of finished cells by data; a kind of data without any takes the mean of all.
-        jobs: cells that run at a time.
-
-    Returns:
-        Seconds, or None while nothing has finished.
-    """
-    every = [value for values in durations.values() for value in values]
-    if not every:
-        return None
-
-    def expected(data: str) -> float:
-        values = durations.get(data) or every
-        return sum(values) / len(values)
-
-    left = [max(0.0, expected(data) - elapsed) for data, elapsed in running]
-    total = sum(map(expected, waiting)) + sum(left)
-    return max([total / jobs, *left])
-
-
-def duration(seconds: float | None) -> str:
-    """Seconds as people say them: `45 s`, `12 min`, `3 h 20 min`; `unknown` for None."""
-    if seconds is None:
-        return "unknown"
+def duration(seconds: float) -> str:
+    """Seconds as people say them: `45 s`, `12 min`, `3 h 20 min`."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -61,6 +33,7 @@ class Display:
         self.console = console or Console(width=width, soft_wrap=True, highlight=False)
         self.total, self.done = total, done
         self._bar: Progress | None = None
+        self._began, self._before = time.monotonic(), done
 
     def __enter__(self) -> "Display":
         if self.console.is_terminal:
@@ -76,18 +49,27 @@ class Display:
         if self._bar is not None:
             self._bar.stop()
 
+    @property
+    def left(self) -> str:
+        """How long the rest will take if it goes on as it went so far; empty at the beginning and at the end."""
+        ended, rest = self.done - self._before, self.total - self.done
+        if not ended or rest <= 0:
+            return ""
+        return f"about {duration((time.monotonic() - self._began) / ended * rest)} left"
+
     def line(self, text: str) -> None:
         """Show an event."""
         self.console.print(escape(text))
 
-    def finished(self, text: str, left: float | None) -> None:
+    def finished(self, text: str) -> None:
         """Show that a cell has ended and how long the others will take."""
         self.done += 1
-        rest = "" if self.done >= self.total else f"; about {duration(left)} left"
-        self.line(f"[{self.done}/{self.total}] {text}{rest}")
+        self.line("; ".join(filter(None, (f"[{self.done}/{self.total}] {text}", self.left))))
 
-    def tick(self, running: Sequence[str], left: float | None) -> None:
+    def tick(self, running: Sequence[str]) -> None:
         """Redraw the bar, where there is one."""
         if self._bar is not None:
             shown = ", ".join(running) or "waiting"
-            self._bar.update(self._task, completed=self.done, description=escape(f"{duration(left)} left: {shown}"))
+            self._bar.update(
+                self._task, completed=self.done, description=escape(": ".join(filter(None, (self.left, shown))))
+            )

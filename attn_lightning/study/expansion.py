@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -118,6 +119,25 @@ def expand(study: Study) -> list[Cell]:
                 f"and {other.method!r} on {other.data!r} are both {cell.name!r}; rename one."
             )
     return cells
+
+
+def find_cell(cells: Sequence[Cell], name: str) -> Cell:
+    """The cell of this name.
+
+    Args:
+        cells: those of a study.
+        name: as `str(cell)` writes it, `METHOD_DATA/seed_0`.
+
+    Raises:
+        ConfigurationError: there is none; names the nearest.
+    """
+    by_name = {str(cell): cell for cell in cells}
+    if name not in by_name:
+        raise ConfigurationError(
+            f"Expected one of the {len(cells)} cells of the study, such as {cells[0]}, but got {name!r}; `--dry-run` "
+            f"lists them.{did_you_mean(name, by_name)}"
+        )
+    return by_name[name]
 
 
 def based_on(value: str) -> str | None:

@@ -1,23 +1,23 @@
 """A study from checked commands to tables."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from attn_lightning.console import stdout_console
 from attn_lightning.files import write_text
+from attn_lightning.study.cell_run import Planned
 from attn_lightning.study.configuration import Study
 from attn_lightning.study.display import Display
+from attn_lightning.study.engines import Engine
 from attn_lightning.study.expansion import Cell
 from attn_lightning.study.publishing import block, publish
 from attn_lightning.study.record import write_record
-from attn_lightning.study.scheduler import Planned, Scheduler, cores, log_path
+from attn_lightning.study.scheduler import Scheduler, log_path
 from attn_lightning.study.state import CellState, Parse, Revisions, cell_state, without_other_data
 from attn_lightning.study.table import tables, unknown_metrics
 from attn_lightning.study.validation import validate
 from attn_lightning.study.writing import comma_separated, markdown, note, terminal
-
-_MOST_JOBS = 4
 
 
 class StudyRun:
@@ -47,25 +47,23 @@ class StudyRun:
         }
         return list(without_other_data(states).items())
 
-    def run(self, jobs: int | None, retry_failed: bool) -> None:
+    def run(self, engine: Engine, command: Callable[[Planned], Sequence[str]], retry_failed: bool) -> None:
         """Run what is not finished.
 
         Args:
-            jobs: cells at a time; one per core, at most 4, by default.
+            engine: what runs the cells; it is closed at the end.
+            command: gives the command line of a cell.
             retry_failed: run failed cells again; else they are left as they are.
         """
         self._record()
         states = dict(self.states())
-        skipped = ("complete",) if retry_failed else ("complete", "failed")
-        plan = [
-            Planned(cell, wanted, retry=states[cell].state == "failed")
-            for cell, wanted in self.cells
-            if states[cell].state not in skipped
+        planned = [
+            Planned(cell, wanted, retry_failed and states[cell].state == "failed") for cell, wanted in self.cells
         ]
-        jobs = max(1, min(jobs or min(_MOST_JOBS, cores()), len(plan)))
+        plan = [each for each in planned if each.needs_work(states[each.cell])]
         with Display(len(self.cells), len(self.cells) - len(plan)) as display:
-            display.line(_overview(self.study, [found.state for found in states.values()], jobs))
-            scheduler = Scheduler(self.root, jobs, self.parse, display, _durations(states))
+            display.line(_overview(self.study, [found.state for found in states.values()], engine.place))
+            scheduler = Scheduler(self.root, engine, command, self.parse, display)
             try:
                 scheduler.run(plan)
             except KeyboardInterrupt:
@@ -116,15 +114,6 @@ class StudyRun:
         return [*lines, "run failed cells again with `--retry-failed`"] if failed else lines
 
 
-def _overview(study: Study, states: Sequence[str], jobs: int) -> str:
+def _overview(study: Study, states: Sequence[str], place: str) -> str:
     counts = ", ".join(f"{count} {state}" for state, count in sorted(Counter(states).items()))
-    return f"{study.name}: {len(states)} cells ({counts}); {jobs} at a time"
-
-
-def _durations(states: dict[Cell, CellState]) -> dict[str, list[float]]:
-    found: dict[str, list[float]] = {}
-    for cell, state in states.items():
-        seconds = state.record.get("cost", {}).get("fit_seconds")
-        if state.state == "complete" and seconds is not None:
-            found.setdefault(cell.data, []).append(seconds)
-    return found
+    return f"{study.name}: {len(states)} cells ({counts}); {place}"

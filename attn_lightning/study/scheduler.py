@@ -1,113 +1,83 @@
-"""Running the cells of a study: several at a time, each a process of its own, so that none can take others with it."""
+"""Which cell of a study is next. Where and how cells run is the engine's business; see `engines`."""
 
-import os
-import shlex
-import signal
-import subprocess
-import sys
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from attn_lightning import run_folder
-from attn_lightning.locks import Claim, owner
-from attn_lightning.study.display import Display, duration, seconds_left
+from attn_lightning.study.cell_run import HELD, REASONS, Planned, base_wanting, holder
+from attn_lightning.study.display import Display, duration
+from attn_lightning.study.engines import Ended, Engine, Job
 from attn_lightning.study.expansion import Cell
-from attn_lightning.study.state import CellState, Parse, Wanted, cell_state, is_complete, resumable
+from attn_lightning.study.state import CellState, Parse, resumable
 
-_POLL_SECONDS = 0.2
 _CLAIMED_SECONDS = 2.0
-_STOP_SECONDS = 30.0
+_TICK_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
-class Planned:
-    """A cell to run.
-
-    Attributes:
-        cell: the cell.
-        wanted: what is asked of it, from `validate`.
-        retry: run it again if its run folder says that it failed.
-    """
-
-    cell: Cell
-    wanted: Wanted
-    retry: bool = False
-
-
-@dataclass
-class _Job:
+class _Started:
     planned: Planned
-    claim: Claim
-    process: "subprocess.Popen[bytes]"
-    started: float
-    resumed: bool
+    at: float
 
 
 class Scheduler:
-    """Runs planned cells and keeps what their processes print in `<root>/logs/`.
+    """Hands planned cells to an engine in their order and reports what became of them, from their run folders.
 
-    A cell that another study process holds is waited for; whatever that leaves undone is run here. A cell that begins
+    A cell that another study is at work on is waited for; whatever that leaves undone is run here. A cell that begins
     from the run of another waits for it, and is not started without it.
 
     Args:
-        root: folder of the study.
-        jobs: cells that run at a time; each gets its share of the cores as `OMP_NUM_THREADS`, unless that is set.
+        root: folder of the study; what cells print is kept in `<root>/logs/`.
+        engine: runs commands.
+        command: gives the command line of a cell after `python -m attn_lightning`; it does nothing for a complete cell.
         parse: reads configurations found in run folders.
         display: where events are shown.
-        durations: seconds of earlier cells by data, for the first estimates.
-        program: what runs a command.
     """
 
     def __init__(
         self,
         root: Path,
-        jobs: int,
+        engine: Engine,
+        command: Callable[[Planned], Sequence[str]],
         parse: Parse,
         display: Display,
-        durations: Mapping[str, list[float]],
-        program: Sequence[str] = (sys.executable, "-m", "attn_lightning"),
     ) -> None:
-        self.root, self.jobs, self.parse, self.display, self.program = root, jobs, parse, display, program
+        self.root, self.engine, self.command, self.parse, self.display = root, engine, command, parse, display
         self.failed: dict[Cell, str] = {}
-        self._durations = {data: list(values) for data, values in durations.items()}
-        self._measured: dict[str, list[float]] = {}
         self._waiting: deque[Planned] = deque()
         self._claimed: dict[Cell, Planned] = {}
         self._told: set[Cell] = set()
-        self._running: list[_Job] = []
+        self._running: dict[str, _Started] = {}
 
     def run(self, plan: Sequence[Planned]) -> None:
-        """Run the cells in their order; returns when all have ended.
+        """Run the cells; returns when all have ended.
 
         Raises:
-            KeyboardInterrupt: stopped by Ctrl-C or another signal, after the running cells were stopped.
+            KeyboardInterrupt: stopped by Ctrl-C or another signal, after the engine has ended its jobs.
         """
         self._waiting.extend(plan)
         try:
-            self._loop()
-        except BaseException:
-            self._stop()
-            raise
+            while self._waiting or self._running or self._claimed:
+                self._start_ready()
+                self.display.tick([str(started.planned.cell) for started in self._running.values()])
+                for ended in self.engine.ended(_CLAIMED_SECONDS if self._claimed else _TICK_SECONDS):
+                    self._end(ended)
+                self._look_at_claimed()
+        finally:
+            if said := self.engine.close():
+                self.display.line(said)
 
-    def _loop(self) -> None:
-        asked = time.monotonic()
-        while self._waiting or self._running or self._claimed:
-            while len(self._running) < self.jobs and (planned := self._next()) is not None:
-                self._start(planned)
-            self._reap()
-            self.display.tick([str(job.planned.cell) for job in self._running], self._left())
-            if self._claimed and time.monotonic() - asked > _CLAIMED_SECONDS:
-                asked = time.monotonic()
-                self._waiting.extend(self._claimed.values())
-                self._claimed.clear()
-            time.sleep(_POLL_SECONDS)
+    def _start_ready(self) -> None:
+        while self.engine.has_room() and (planned := self._next()) is not None:
+            self._start(planned)
 
     def _next(self) -> Planned | None:
-        """Take the first waiting cell whose bases are not still to end."""
-        open_cells = [*self._waiting, *self._claimed.values(), *(job.planned for job in self._running)]
+        """Take the first waiting cell whose bases are not still to end, or any if the engine lets it wait itself."""
+        open_cells = [*self._waiting, *self._claimed.values()]
+        if not self.engine.queues:
+            open_cells += [started.planned for started in self._running.values()]
         to_end = {planned.cell.folder(self.root) for planned in open_cells}
         for planned in self._waiting:
             if to_end.isdisjoint(planned.cell.base_folders(self.root)):
@@ -115,132 +85,72 @@ class Scheduler:
                 return planned
         return None
 
-    def _state(self, planned: Planned) -> CellState:
-        cell = planned.cell
-        return cell_state(cell.folder(self.root), planned.wanted, self.parse, cell.base_files(self.root))
-
     def _start(self, planned: Planned) -> None:
         cell = planned.cell
-        without = [folder for folder in cell.base_folders(self.root) if not is_complete(folder)]
-        if without:
-            self._refuse(cell, f"it begins from {without[0]}, which is not complete")
+        bases = cell.base_folders(self.root)
+        after = [name for name, started in self._running.items() if started.planned.cell.folder(self.root) in bases]
+        if not after and (base := base_wanting(self.root, cell)) is not None:
+            self._report_failure(cell, f"it begins from {base}, which is not complete", "not started")
             return
-        path = self.root / ".claims" / f"{cell.name}.{cell.version}.lock"
-        try:
-            claim = Claim(path)
-        except BlockingIOError:
-            self._claimed[cell] = planned
-            if cell not in self._told:
-                self._told.add(cell)
-                self.display.line(f"{cell} is being run by {owner(path)}; waiting for it")
+        if (who := holder(self.root, cell)) is not None:
+            self._wait_for(planned, who)
             return
-        # Only now is it certain that nobody else changes the folder.
-        state = self._state(planned)
-        if state.state == "complete" or (state.state == "failed" and not planned.retry):
-            claim.release()
+        state = planned.state(self.root, self.parse)
+        if not planned.needs_work(state):
+            # Another study has done it since this one looked at all cells.
             self._report(cell, state, "elsewhere")
-        else:
-            self._launch(planned, claim, state)
-
-    def _launch(self, planned: Planned, claim: Claim, state: CellState, resume: bool = True) -> None:
-        cell = planned.cell
-        folder = cell.folder(self.root)
-        checkpoint = resumable(folder) if resume and state.state == "unfinished" else None
-        if checkpoint is not None:
-            arguments = [*cell.arguments(self.root), "--run.resume=auto"]
-            self.display.line(f"resumed  {cell}")
-        else:
-            arguments = cell.arguments(self.root)
-            if state.state != "missing" and (target := run_folder.set_aside(folder)) is not None:
-                self.display.line(f"{folder} was {_REASONS[state.state]}; it is kept as {target.name}")
-            self.display.line(f"started  {cell}")
-        process = self._process(cell, claim, arguments)
-        self._running.append(_Job(planned, claim, process, time.monotonic(), checkpoint is not None))
-
-    def _process(self, cell: Cell, claim: Claim, arguments: list[str]) -> "subprocess.Popen[bytes]":
-        command = [*self.program, *arguments]
-        path = log_path(self.root, cell)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab") as log:
-            log.write(f"$ {shlex.join(command)}\n".encode())
-            log.flush()
-            # A session of its own: Ctrl-C reaches the study alone, which then stops its runs in order.
-            return subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=self._environment(),
-                pass_fds=(claim.descriptor,),
-                start_new_session=True,
-            )
-
-    def _environment(self) -> dict[str, str]:
-        threads = str(max(1, cores() // self.jobs))
-        return {"OMP_NUM_THREADS": threads, **os.environ}
-
-    def _reap(self) -> None:
-        for job in [job for job in self._running if job.process.poll() is not None]:
-            self._running.remove(job)
-            state = self._state(job.planned)
-            if job.resumed and state.state == "unfinished" and job.process.returncode == 1:
-                self.display.line(f"{job.planned.cell} could not be resumed; its log says why: starting again")
-                self._launch(job.planned, job.claim, state, resume=False)
-                continue
-            job.claim.release()
-            seconds = time.monotonic() - job.started
-            if state.state == "complete" and not job.resumed:
-                self._measured.setdefault(job.planned.cell.data, []).append(seconds)
-            self._report(job.planned.cell, state, duration(seconds))
-
-    def _report(self, cell: Cell, state: CellState, took: str) -> None:
-        if state.state == "complete":
-            self.display.finished(f"done     {cell} ({took})", self._left())
             return
-        error = str(state.record.get("error") or _last_line(log_path(self.root, cell)))
+        self.display.line(_beginning(cell, cell.folder(self.root), state))
+        self._running[str(cell)] = _Started(planned, time.monotonic())
+        self.engine.submit(Job(str(cell), tuple(self.command(planned)), log_path(self.root, cell), tuple(after)))
+
+    def _wait_for(self, planned: Planned, who: str) -> None:
+        cell = planned.cell
+        self._claimed[cell] = planned
+        if cell not in self._told:
+            self._told.add(cell)
+            self.display.line(f"{cell} is being run by {who}; waiting for it")
+
+    def _look_at_claimed(self) -> None:
+        free = [cell for cell in self._claimed if holder(self.root, cell) is None]
+        self._waiting.extend(self._claimed.pop(cell) for cell in free)
+
+    def _end(self, ended: Ended) -> None:
+        started = self._running.pop(ended.name)
+        cell = started.planned.cell
+        # Asked in this order: one that gave the cell back in between has completed it.
+        who = holder(self.root, cell)
+        state = started.planned.state(self.root, self.parse)
+        if state.state != "complete" and (who is not None or ended.code == HELD):
+            self._wait_for(started.planned, who or "another process")
+            return
+        self._report(cell, state, duration(time.monotonic() - started.at), ended.reason)
+
+    def _report(self, cell: Cell, state: CellState, took: str, reason: str = "") -> None:
+        if state.state == "complete":
+            self.display.finished(f"done     {cell} ({took})")
+            return
+        recorded = state.record.get("error") if state.state == "failed" else None
+        self._report_failure(cell, str(recorded or reason or _last_line(log_path(self.root, cell))), took)
+
+    def _report_failure(self, cell: Cell, error: str, took: str) -> None:
         self.failed[cell] = error
-        self.display.finished(f"FAILED   {cell} ({took}): {error} [{log_path(self.root, cell)}]", self._left())
-
-    def _refuse(self, cell: Cell, reason: str) -> None:
-        self.failed[cell] = reason
-        self.display.finished(f"FAILED   {cell} (not started): {reason}", self._left())
-
-    def _left(self) -> float | None:
-        now = time.monotonic()
-        waiting = [planned.cell.data for planned in [*self._waiting, *self._claimed.values()]]
-        running = [(job.planned.cell.data, now - job.started) for job in self._running]
-        return seconds_left(waiting, running, {**self._durations, **self._measured}, self.jobs)
-
-    def _stop(self) -> None:
-        """Interrupt the running cells, which then record that; kill what does not end in time."""
-        for job in self._running:
-            _signal(job, signal.SIGINT)
-        deadline = time.monotonic() + _STOP_SECONDS
-        try:
-            while any(job.process.poll() is None for job in self._running) and time.monotonic() < deadline:
-                time.sleep(_POLL_SECONDS)
-        finally:
-            for job in self._running:
-                _signal(job, signal.SIGKILL)
-                job.process.wait()
-                job.claim.release()
+        log = log_path(self.root, cell)
+        where = f" [{log}]" if log.exists() and took != "not started" else ""
+        self.display.finished(f"FAILED   {cell} ({took}): {error}{where}")
 
 
-_REASONS = {
-    "unfinished": "interrupted before its first checkpoint, or cannot be resumed",
-    "failed": "a failed run",
-    "different": "a run of another configuration or other data, or begun from a base that was made again",
-}
+def _beginning(cell: Cell, folder: Path, state: CellState) -> str:
+    if state.state == "missing":
+        return f"started  {cell}"
+    if state.state == "unfinished" and resumable(folder) is not None:
+        return f"resumed  {cell}"
+    return f"started  {cell} again: {folder} is {REASONS[state.state]}, and is kept beside it"
 
 
 def log_path(root: Path, cell: Cell) -> Path:
     """Where the output of a cell is kept, of all attempts."""
     return root / "logs" / f"{cell.name}.{cell.version}.log"
-
-
-def _signal(job: _Job, number: int) -> None:
-    if job.process.poll() is None:
-        os.killpg(job.process.pid, number)
 
 
 def _last_line(path: Path) -> str:
@@ -249,8 +159,3 @@ def _last_line(path: Path) -> str:
     said = [line for line in last_attempt if line.strip()]
     errors = [line for line in said if line.startswith("error: ")]
     return (errors or said or ["it ended without a word"])[-1]
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
