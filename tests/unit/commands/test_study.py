@@ -7,6 +7,12 @@ from attn_lightning.errors import ConfigurationError
 from support.studies import tiny_study
 
 
+@pytest.fixture(autouse=True)
+def warm(monkeypatch):
+    """No server of warm workers: nothing is run here."""
+    monkeypatch.setattr("attn_lightning.study.engines.local.LocalEngine.warm_up", lambda self: None)
+
+
 @pytest.fixture
 def study(tmp_path):
     return tiny_study(tmp_path / "tiny.yaml", ["vanilla", "ivat"], ["test/accuracy"], trainer__max_epochs=3)
@@ -29,7 +35,15 @@ def test_commands_that_fit_would_refuse_are_listed_before_anything_runs(study, t
 
 
 @pytest.mark.parametrize(
-    "options", [("--jobs", "0"), ("--jobs", "two"), ("--dry",), ("--dry-run", "--publish", "results.md")]
+    "options",
+    [
+        ("--jobs", "0"),
+        ("--jobs", "two"),
+        ("--dry",),
+        ("--dry-run", "--publish", "results.md"),
+        ("--cell", "ivat_planted/seed_0", "--table"),
+        ("--on", "slrm"),
+    ],
 )
 def test_bad_arguments_are_one_line(study, options):
     with pytest.raises(ConfigurationError) as error:
@@ -43,3 +57,21 @@ def test_a_file_that_cannot_be_published_to_is_refused_before_anything_runs(stud
     with pytest.raises(ConfigurationError, match="mend them by hand"):
         study_command([str(study), *options])
     assert not (tmp_path / "runs").exists()
+
+
+def test_an_unknown_cell_names_the_nearest(study, tmp_path):
+    with pytest.raises(ConfigurationError, match=r"one of the 4 cells .* Did you mean vanilla_planted/seed_1, "):
+        study_command([str(study), "--cell", "vanila_planted/seed_1", "--root", str(tmp_path / "runs")])
+    assert not (tmp_path / "runs").exists()
+
+
+def test_one_cell_is_run_once_however_often_it_is_asked_for(study, tmp_path, capsys):
+    asked = [str(study), "--cell", "vanilla_planted/seed_0", "--root", str(tmp_path / "runs")]
+    assert study_command(asked) == 0
+    record = tmp_path / "runs" / "tiny" / "vanilla_planted" / "seed_0" / "metrics.json"
+    written = record.stat().st_mtime_ns
+    capsys.readouterr()
+    assert study_command(asked) == 0
+    assert capsys.readouterr().out == "nothing to do: vanilla_planted/seed_0 is complete\n"
+    assert record.stat().st_mtime_ns == written
+    assert [path.name for path in (tmp_path / "runs" / "tiny").iterdir() if path.name[0] != "."] == ["vanilla_planted"]
