@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from attn_lightning import run_folder
 from attn_lightning.checkpoint.trust import trusted_classes
 from attn_lightning.commands.arguments import add_trust
 from attn_lightning.console import printable
@@ -20,6 +21,7 @@ from attn_lightning.data.sources import Split, from_files
 from attn_lightning.data.text import valid_unicode
 from attn_lightning.errors import ConfigurationError, DataFormatError
 from attn_lightning.evaluation.prediction import CHUNK, Prediction, Predictor, prediction_table, write
+from attn_lightning.report.prediction_page import MOST_DOCUMENTS, AnsweringModel, write_prediction_page
 
 
 def _parser() -> ArgumentParser:
@@ -28,8 +30,10 @@ def _parser() -> ArgumentParser:
     parser.add_argument(
         "--ckpt_path",
         type=Path,
+        action="append",
         required=True,
-        help="a checkpoint of a run folder; vocabulary, tokeniser and label names are in it",
+        help="a checkpoint, or a run folder, whose best one is taken; vocabulary, tokeniser and label names are in it; "
+        "given several times, the models answer one after the other, and stand side by side in --html",
     )
     parser.add_argument("--text", action="append", default=[], help="a text to predict; may be given several times")
     parser.add_argument("--input", type=Path, help="a CSV, JSON, Parquet or text file (.gz too) with a text per row")
@@ -44,6 +48,12 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--columns", nargs="+", help="names of the columns of an --input without a header")
     parser.add_argument(
         "--output", type=Path, help="a new .jsonl or .parquet file for the predictions; without it the terminal"
+    )
+    parser.add_argument(
+        "--html",
+        type=Path,
+        help="a new .html file: the texts with the attention on their words, two models side by side, the page of "
+        f"`report`; the first {MOST_DOCUMENTS:,} texts",
     )
     parser.add_argument("--batch_size", type=int, default=128, help="texts per pass through the model (default: 128)")
     parser.add_argument("--device", default="cpu", help="where the model runs: cpu, cuda, mps (default: cpu)")
@@ -63,13 +73,22 @@ def predict_command(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(list(arguments))
     _check(options)
     replaced = Counter[str]()
-    answers = _answers(Predictor(options.ckpt_path, options.device, trusted_classes(options.trust)), options, replaced)
-    if options.output is None:
-        console = Console()
-        for answer in answers:
-            console.print(prediction_table(answer))
-    else:
+    checkpoints = [checkpoint_of(path) for path in options.ckpt_path]
+    trusted = trusted_classes(options.trust)
+    if options.html is not None:
+        _write_page(checkpoints, options, trusted, replaced)
+    elif options.output is not None:
+        answers = _answers(Predictor(checkpoints[0], options.device, trusted), options, replaced)
         print(f"{write(answers, options.output)} predictions in {printable(str(options.output))}")
+    else:
+        console = Console()
+        for place, checkpoint in enumerate(checkpoints):
+            if len(checkpoints) > 1:
+                print(f"{printable(str(checkpoint))}:")
+            # What is replaced in a text is counted once, however many models read it.
+            counted = replaced if place == 0 else Counter[str]()
+            for answer in _answers(Predictor(checkpoint, options.device, trusted), options, counted):
+                console.print(prediction_table(answer))
     if replaced["texts"]:
         print(f"characters that are no Unicode were replaced in {replaced['texts']} texts", file=sys.stderr)
     return 0
@@ -82,6 +101,18 @@ def _check(options: Namespace) -> None:
         raise ConfigurationError(f"Expected `--batch_size` to be 1 or more, but got {options.batch_size}.")
     if options.tokens_column is not None and options.input is None:
         raise ConfigurationError("Expected `--input` with `--tokens_column`, but got none; name the file.")
+    if options.html is not None and options.output is not None:
+        raise ConfigurationError("Expected `--html` or `--output`, but got both; run the command once for each.")
+    if options.output is not None and len(options.ckpt_path) > 1:
+        raise ConfigurationError(
+            f"Expected one `--ckpt_path` with `--output`, but got {len(options.ckpt_path)}; run it once for each."
+        )
+    if options.html is not None and options.html.suffix != ".html":
+        raise ConfigurationError(f"Expected `--html` to end in .html, but got {options.html.name}; rename it.")
+    if options.html is not None and options.html.exists():
+        raise ConfigurationError(
+            f"Expected a new file for `--html`, but {options.html} exists and is not overwritten; choose another."
+        )
     output = options.output
     if output is not None and output.suffix not in (".jsonl", ".parquet"):
         raise ConfigurationError(f"Expected `--output` to end in .jsonl or .parquet, but got {output.name}; rename it.")
@@ -91,8 +122,55 @@ def _check(options: Namespace) -> None:
         )
 
 
+def checkpoint_of(path: Path) -> Path:
+    """The checkpoint that is meant: the file itself, or of a run folder the best one, else the last.
+
+    Raises:
+        ConfigurationError: the folder has none.
+    """
+    if not path.is_dir():
+        return path
+    for name in ("best.ckpt", "last.ckpt"):
+        if (found := path / run_folder.CHECKPOINTS / name).is_file():
+            return found
+    raise ConfigurationError(
+        f"Expected a checkpoint or a run folder with {run_folder.CHECKPOINTS}/best.ckpt, but {path} has none; name a "
+        "run that has been trained."
+    )
+
+
+def _write_page(checkpoints: Sequence[Path], options: Namespace, trusted: set[str], replaced: Counter[str]) -> None:
+    # Read once: what comes through a pipe cannot be read again by the next model.
+    texts = list(islice(_texts(options), MOST_DOCUMENTS + 1))
+    notes = [f"the first {MOST_DOCUMENTS:,} texts"] if len(texts) > MOST_DOCUMENTS else []
+    clean = [_valid(text) for text in texts[:MOST_DOCUMENTS]]
+    replaced["texts"] += sum(map(operator.ne, clean, texts))
+    models = []
+    for checkpoint in checkpoints:
+        predictor = Predictor(checkpoint, options.device, trusted)
+        answers = [
+            answer
+            for start in range(0, len(clean), CHUNK)
+            for answer in predictor.predict(clean[start : start + CHUNK], options.batch_size)
+        ]
+        models.append(AnsweringModel(_label(checkpoint), str(checkpoint), predictor.spec.label_names, answers))
+    write_prediction_page(models, options.html, notes)
+    print(f"page: {printable(str(options.html))}", flush=True)
+
+
+def _label(checkpoint: Path) -> str:
+    """The run of a checkpoint; the file where it lies in none."""
+    folder = checkpoint.resolve().parent
+    run = folder.parent
+    return f"{run.parent.name}/{run.name}" if folder.name == run_folder.CHECKPOINTS else checkpoint.stem
+
+
+def _texts(options: Namespace) -> Iterator[str | list[str]]:
+    return iter(options.text) if options.input is None else read_texts(options.input, options)
+
+
 def _answers(predictor: Predictor, options: Namespace, replaced: Counter[str]) -> Iterator[Prediction]:
-    texts = iter(options.text) if options.input is None else read_texts(options.input, options)
+    texts = _texts(options)
     while chunk := list(islice(texts, CHUNK)):
         clean = [_valid(text) for text in chunk]
         replaced["texts"] += sum(map(operator.ne, clean, chunk))

@@ -1,7 +1,7 @@
 """The test examples of a run as flat arrays: texts, offsets, explanations and rationales, in the order of the split."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -176,6 +176,23 @@ def _rationale(table: pa.Table, lengths: NDArray[np.int64]) -> tuple[NDArray[np.
 def _text(table: pa.Table, lengths: NDArray[np.int64]) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64]]:
     texts = ["" if text is None else str(text) for text in table.column("text").to_pylist()]
     starts, ends = (_ragged(table, name, lengths)[1].astype(np.int64) for name in _PLACES)
+    return texts, *browser_offsets(texts, starts, ends, lengths)
+
+
+def browser_offsets(
+    texts: Sequence[str], starts: NDArray[np.int64], ends: NDArray[np.int64], lengths: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Offsets of tokens in the units of browsers, cut to the texts they are in.
+
+    Args:
+        texts: N texts.
+        starts: (T,) first character of every token.
+        ends: (T,) the character after its last.
+        lengths: (N,) tokens of every text.
+
+    Returns:
+        Starts and ends in UTF-16 units, in which an emoji counts twice, both (T,).
+    """
     limit = np.repeat(np.array([len(text) for text in texts], np.int64), lengths)
     starts = np.clip(starts, 0, limit)
     ends = np.clip(ends, starts, limit)
@@ -186,7 +203,7 @@ def _text(table: pa.Table, lengths: NDArray[np.int64]) -> tuple[list[str], NDArr
             units = np.concatenate([[0], np.cumsum([2 if c > _BEYOND_BASIC_PLANE else 1 for c in text])])
             tokens = slice(first[place], first[place + 1])
             starts[tokens], ends[tokens] = units[starts[tokens]], units[ends[tokens]]
-    return texts, starts, ends
+    return starts, ends
 
 
 def _segments(lengths: NDArray[np.int64]) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64]]:

@@ -69,7 +69,7 @@ def run_content(run: Run, blocks: Blocks, corpora: Corpora, most: int) -> tuple[
     if most:
         try:
             found = read_documents(run, most)
-            documents = documents_content(run, found, blocks, corpora)
+            documents = documents_content(run.data_name, found, blocks, corpora)
             if found.left_out:
                 notes.append(f"{run.label}: {most} of {most + found.left_out} documents, a random choice")
         except DataFormatError as error:
@@ -154,10 +154,9 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.5g}")
 
 
-def documents_content(run: Run, found: Documents, blocks: Blocks, corpora: Corpora) -> dict[str, Any]:
-    """The documents of a run as blocks."""
+def documents_content(name: str, found: Documents, blocks: Blocks, corpora: Corpora) -> dict[str, Any]:
+    """The documents of a run on the data `name` as blocks."""
     # Other data under the same name has its own texts; a run finds those of another by equal text.
-    name = run.data_name
     gaps, widths = gaps_and_widths(found.starts, found.ends, found.lengths)
     ids = corpora.numbers(name, found.texts)
     content: dict[str, Any] = {

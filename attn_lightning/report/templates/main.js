@@ -1,7 +1,9 @@
 // Tabs, theme, keys: what holds the parts together.
 
 const PARTS = { summary: "Summary", documents: "Documents", studies: "Studies" };
-const present = Object.keys(PARTS).filter((part) => part !== "studies" || data.studies.length);
+// A page of one's own texts has documents alone.
+const PRESENT = { summary: data.groups.length || data.studies.length || data.notes.length, documents: true, studies: data.studies.length };
+const present = Object.keys(PARTS).filter((part) => PRESENT[part]);
 
 function open(part, focus = false) {
   for (const other of Object.keys(PARTS)) $(other).hidden = other !== part;
@@ -61,7 +63,7 @@ const toggleShow = (show) => {
 };
 
 const PAGE_KEYS = {
-  "?": () => dialog.showModal(), t: nextTheme, s: () => open("summary"), o: () => open("documents"),
+  "?": () => dialog.showModal(), t: nextTheme, s: () => { if (present.includes("summary")) open("summary"); }, o: () => open("documents"),
   u: () => { if (present.includes("studies")) open("studies"); },
 };
 const DOCUMENT_KEYS = {
@@ -93,7 +95,7 @@ document.body.append(dialog);
 setTheme(THEMES.includes(remembered()) ? remembered() : "auto");
 summaryPart($("summary"));
 if (data.studies.length) studiesPart($("studies"));
-open("summary");
+open(data.groups.length || data.studies.length ? "summary" : "documents");
 documentsPart($("documents")).catch((error) => {
   $("documents").replaceChildren(el("p", { role: "alert" }, `The documents cannot be unpacked: ${error.message}`));
 }).finally(() => { document.documentElement.dataset.ready = "true"; });

@@ -10,8 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from attn_lightning.commands.predict import checkpoint_of
 from attn_lightning.console import printable
 from attn_lightning.data.text import TextTokenizer
+from attn_lightning.errors import ConfigurationError
 from attn_lightning.evaluation import prediction
 from attn_lightning.evaluation.prediction import Prediction
 from support.checkpoints import check, save
@@ -231,3 +233,49 @@ def test_what_is_not_read_names_the_option_of_this_command(cli, checkpoint, tmp_
     (tmp_path / "in.csv").write_bytes(b"body\ncoffee\n")
     outcome = cli("predict", "--ckpt_path", checkpoint, "--input", tmp_path / "in.csv")
     assert all(words in outcome.err for words in ("'body'", "`--text_column`", "`--columns`", "`--delimiter`"))
+
+
+def test_a_run_folder_stands_for_its_best_checkpoint_else_its_last(tmp_path):
+    run = tmp_path / "runs" / "mine" / "v"
+    (run / "checkpoints").mkdir(parents=True)
+    with pytest.raises(ConfigurationError, match=r"run folder with checkpoints/best\.ckpt, but .* has none"):
+        checkpoint_of(run)
+    for name in ("last", "best"):
+        (run / "checkpoints" / f"{name}.ckpt").touch()
+        assert checkpoint_of(run) == run / "checkpoints" / f"{name}.ckpt"
+    assert checkpoint_of(run / "checkpoints" / "last.ckpt") == run / "checkpoints" / "last.ckpt"
+
+
+def test_a_page_of_several_models_with_texts_that_are_no_markup(cli, checkpoint, tmp_path):
+    page = tmp_path / "new" / "page.html"
+    hostile = ["</script><script>alert(1)</script> good", "\u202efilm\x1b[31m"]
+    options = [part for text in (*TEXTS, *hostile) for part in (f"--text={text}",)]
+    outcome = cli("predict", "--ckpt_path", checkpoint, "--ckpt_path", checkpoint, *options, "--html", page)
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.splitlines()[-1] == f"page: {page}"
+    html = page.read_text("utf-8")
+    assert html.count("</script>") == html.count("<script")
+    assert "alert(1)" not in html
+    assert cli("predict", "--ckpt_path", checkpoint, "--text=a", "--html", page).err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--html=x.html", "--output=x.jsonl"], "but got both"),
+        (["--html=x.txt"], "to end in .html"),
+        (["--output=x.jsonl", "--ckpt_path=b"], "Expected one `--ckpt_path` with `--output`, but got 2"),
+    ],
+)
+def test_options_that_exclude_each_other(cli, options, said):
+    outcome = cli("predict", "--ckpt_path=a", "--text=a", *options)
+    assert outcome.code == 1
+    assert said in outcome.err
+    assert outcome.err.count("\n") == 1
+
+
+def test_several_models_answer_one_after_the_other(cli, checkpoint):
+    outcome = cli("predict", "--ckpt_path", checkpoint, "--ckpt_path", checkpoint, "--text", "good \udc80film")
+    assert outcome.out.count("p = ") == 2
+    assert outcome.out.count(f"{checkpoint.name}:") == 2
+    assert "replaced in 1 texts" in outcome.err

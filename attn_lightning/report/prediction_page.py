@@ -1,0 +1,127 @@
+"""The page of one's own texts: what models look at in them, in the documents view of the report."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from attn_lightning import __version__
+from attn_lightning.errors import ConfigurationError
+from attn_lightning.evaluation.prediction import Prediction
+from attn_lightning.files import write_text
+from attn_lightning.metrics.intervals import INTERVAL
+from attn_lightning.report.blocks import Blocks
+from attn_lightning.report.documents import Documents, browser_offsets
+from attn_lightning.report.run_content import Corpora, documents_content
+from attn_lightning.report.template import render
+from attn_lightning.types import UNLABELED
+
+MOST_DOCUMENTS = 20_000
+"""Texts on a page at the most, as in a report."""
+
+_DATA = "own texts"
+
+
+@dataclass(frozen=True)
+class AnsweringModel:
+    """A model and its answers.
+
+    Attributes:
+        label: how the page calls it.
+        checkpoint: its file.
+        class_names: a name per class.
+        answers: one per text, in the same order for every model.
+    """
+
+    label: str
+    checkpoint: str
+    class_names: Sequence[str]
+    answers: Sequence[Prediction]
+
+
+def write_prediction_page(models: Sequence[AnsweringModel], path: Path, notes: Sequence[str] = ()) -> None:
+    """Write the page of the answers of one or more models to the same texts.
+
+    Args:
+        models: side by side on the page.
+        path: of the page; folders are made if need be.
+        notes: lines above everything.
+
+    Raises:
+        ConfigurationError: it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, render(prediction_content(models, notes)))
+    except OSError as error:
+        raise ConfigurationError(
+            f"Expected to be able to write {path}, but got: {error}; choose another `--html`."
+        ) from error
+
+
+def prediction_content(models: Sequence[AnsweringModel], notes: Sequence[str] = ()) -> dict[str, Any]:
+    """Everything that the page shows, as JSON; the parts of a report that texts alone have not are empty."""
+    blocks = Blocks()
+    corpora = Corpora(blocks)
+    runs = []
+    for place, model in enumerate(models):
+        # The same run twice, its best and its last checkpoint, stays two models on the page.
+        twice = sum(other.label == model.label for other in models) > 1
+        content: dict[str, Any] = {
+            "label": f"{model.label} {Path(model.checkpoint).name} ({place + 1})" if twice else model.label,
+            "data": _DATA,
+            "seed": None,
+            "status": "complete",
+            "classes": list(model.class_names),
+            "facts": [("Checkpoint", model.checkpoint)],
+            "history": None,
+            "documents": documents_content(_DATA, documents_of(model), blocks, corpora),
+        }
+        runs.append(content)
+    truncated = [
+        f"{model.label}: {count:,} texts are longer than those the model was trained on, and end earlier"
+        for model in models
+        if (count := sum(answer.truncated for answer in model.answers))
+    ]
+    return {
+        "version": __version__,
+        "title": ", ".join(model.label for model in models),
+        "notes": [*notes, *truncated],
+        "runs": runs,
+        "groups": [],
+        "studies": [],
+        "comparison": None,
+        "corpora": corpora.content(),
+        "metrics": {},
+        "files": [],
+        "interval": INTERVAL,
+        "blocks": blocks.contents,
+    }
+
+
+def documents_of(model: AnsweringModel) -> Documents:
+    """The answers of a model as the flat arrays of the documents view; there are no labels."""
+    answers = model.answers
+    places = {name: place for place, name in enumerate(model.class_names)}
+    lengths = np.array([len(answer.attention) for answer in answers], np.int64)
+    flat = {
+        name: np.array([value for answer in answers for value in getattr(answer, name)], np.float64)
+        for name in ("start", "end", "attention")
+    }
+    texts = [answer.text for answer in answers]
+    starts, ends = browser_offsets(texts, flat["start"].astype(np.int64), flat["end"].astype(np.int64), lengths)
+    return Documents(
+        rows=np.arange(len(answers)),
+        labels=np.full(len(answers), UNLABELED, np.int64),
+        predictions=np.array([places[answer.label] for answer in answers], np.int64),
+        probabilities=np.array([list(answer.probabilities.values()) for answer in answers], np.float32),
+        texts=texts,
+        lengths=lengths,
+        starts=starts,
+        ends=ends,
+        explanations={"attention": flat["attention"].astype(np.float32)},
+        rationale=None,
+        has_rationale=np.zeros(len(answers), np.bool_),
+    )
