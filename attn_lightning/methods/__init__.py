@@ -6,9 +6,7 @@ folder is imported below, so that the command line knows its methods by their sh
 out are for readers and type checkers.
 """
 
-import importlib
-import pkgutil
-
+from attn_lightning.discovery import public_classes
 from attn_lightning.methods.adversary import ModelConsistentAdversary
 from attn_lightning.methods.attention_perturbation import (
     AttentionAT,
@@ -60,11 +58,6 @@ __all__ = [
     "WordVAT",
 ]
 
-for _info in pkgutil.iter_modules(__path__, f"{__name__}."):
-    _found = {
-        name: value
-        for name, value in vars(importlib.import_module(_info.name)).items()
-        if isinstance(value, type) and issubclass(value, Method) and not name.startswith("_") and name not in __all__
-    }
-    globals().update(_found)
-    __all__ += list(_found)
+_found = public_classes(__name__, Method)
+globals().update(_found)
+__all__ += [name for name in _found if name not in __all__]

@@ -11,6 +11,7 @@ import pytest
 from attn_lightning import backbone, methods
 from attn_lightning.backbone import bottleneck, encoders, normalizers
 from attn_lightning.cli import COMMANDS
+from support.listed import published_methods
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 README = (REPOSITORY / "README.md").read_text("utf-8")
@@ -162,8 +163,7 @@ def test_options_of_the_table_of_commands_exist(cli):
 
 def test_the_table_of_methods_is_complete():
     named = set(re.findall(r"`(\w+)`", section("## Methods")))
-    public = {name for name in methods.__all__ if issubclass(getattr(methods, name), methods.Method)} - {"Method"}
-    assert public <= named
+    assert published_methods().keys() <= named
     classes = [vars(room) for room in (methods, backbone, bottleneck, encoders, normalizers)]
     assert not {name for name in named if not any(name in room for room in classes)}
 
@@ -171,8 +171,8 @@ def test_the_table_of_methods_is_complete():
 def test_the_papers_of_every_method_are_cited():
     listed = re.sub(r"arXiv:([\d.]+\d)", r"https://arxiv.org/abs/\1", section("## How to cite"))
     cited = set(re.findall(LINK, listed))
-    for name in methods.__all__:
-        source = re.search(r"Source:\n(.*?)\n\n", inspect.getdoc(getattr(methods, name)) or "", re.DOTALL)
+    for name, method in published_methods().items():
+        source = re.search(r"Source:\n(.*?)\n\n", inspect.getdoc(method) or "", re.DOTALL)
         links = set(re.findall(LINK, source[1])) if source else set()
         assert links <= cited, name
 

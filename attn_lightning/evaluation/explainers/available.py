@@ -1,30 +1,19 @@
 """Which explainers there are, by the names that `--explainers` takes."""
 
+from functools import cache
+
+from attn_lightning.discovery import public_classes
 from attn_lightning.evaluation.explainer import Explainer
-from attn_lightning.evaluation.explainers.controls import Inverted, Random, Rationale, Uniform
-from attn_lightning.evaluation.explainers.gradients import Attention, Gradient, GradientInput, Hidden
-from attn_lightning.evaluation.explainers.integrated import IntegratedGradients
-from attn_lightning.evaluation.explainers.loo import LeaveOneOut
-from attn_lightning.evaluation.explainers.perturbation import Lime, Shap
-from attn_lightning.evaluation.explainers.transformer import Rollout, TransformerAttention
+from attn_lightning.evaluation.explainers import controls
 
 
+@cache
 def explainers() -> dict[str, type[Explainer]]:
-    """Every explainer class by its name, in the order in which tables show them."""
-    classes: tuple[type[Explainer], ...] = (
-        Attention,
-        Gradient,
-        GradientInput,
-        Hidden,
-        IntegratedGradients,
-        LeaveOneOut,
-        Lime,
-        Shap,
-        TransformerAttention,
-        Rollout,
-        Rationale,
-        Random,
-        Uniform,
-        Inverted,
-    )
-    return {explainer.name: explainer for explainer in classes}
+    """Every explainer class of this folder by its name, in the order in which tables show them.
+
+    A new one is a class in a module here, and its test: nothing lists it.
+    """
+    found = public_classes(controls.__name__.rpartition(".")[0], Explainer).values()
+    # What explanations are compared with stands below them: the controls, and the rationale that is their goal.
+    ordered = sorted(found, key=lambda explainer: explainer.__module__ == controls.__name__)
+    return {explainer.name: explainer for explainer in ordered}

@@ -16,6 +16,28 @@ _RANDOM_STREAM = zlib.crc32(b"random")
 """Key of the draws; far from the row numbers that other explainers use as keys."""
 
 
+class Rationale(Explainer):
+    """The human rationale: 1 at tokens that belong to it, 0 at the others, NaN in examples that have none.
+
+    It is no explanation of the model, but what plausibility is measured against: a goal and no control, so an
+    explanation that does not reach it is not marked.
+    """
+
+    name: ClassVar[str] = "rationale"
+
+    def unavailable(self, subject: Subject) -> str | None:
+        """Data without rationales has no such explanation."""
+        if len(subject.examples) and subject.examples[[0]].rationale is None:
+            return "the data has no rationales"
+        return None
+
+    def scores(self, subject: Subject, batch: Batch) -> Tensor:
+        """See `Explainer.scores`."""
+        assert batch.rationale is not None, "asked `unavailable` before"
+        assert batch.has_rationale is not None
+        return batch.rationale.float().masked_fill(~batch.has_rationale.unsqueeze(1), torch.nan)
+
+
 class Random(Explainer):
     """Numbers drawn independently from the uniform distribution on [0, 1).
 
@@ -56,28 +78,6 @@ class Inverted(Explainer):
         """See `Explainer.scores`."""
         with inference(subject.model):
             return inverted(subject.model(batch.tokens, batch.mask).attention, batch.mask)
-
-
-class Rationale(Explainer):
-    """The human rationale: 1 at tokens that belong to it, 0 at the others, NaN in examples that have none.
-
-    It is no explanation of the model, but what plausibility is measured against: a goal and no control, so an
-    explanation that does not reach it is not marked.
-    """
-
-    name: ClassVar[str] = "rationale"
-
-    def unavailable(self, subject: Subject) -> str | None:
-        """Data without rationales has no such explanation."""
-        if len(subject.examples) and subject.examples[[0]].rationale is None:
-            return "the data has no rationales"
-        return None
-
-    def scores(self, subject: Subject, batch: Batch) -> Tensor:
-        """See `Explainer.scores`."""
-        assert batch.rationale is not None, "asked `unavailable` before"
-        assert batch.has_rationale is not None
-        return batch.rationale.float().masked_fill(~batch.has_rationale.unsqueeze(1), torch.nan)
 
 
 def inverted(attention: Tensor, mask: Tensor) -> Tensor:
