@@ -99,6 +99,24 @@ class Experiments:
             )
         return found
 
+    def with_data(self, method: str, data: Path) -> Experiment:
+        """A method on data whose file lies elsewhere.
+
+        Args:
+            method: its name.
+            data: a file such as those of the folder's own data.
+
+        Raises:
+            ConfigurationError: there is no such method, or no such file.
+        """
+        if method not in self.methods:
+            raise ConfigurationError(
+                f"Expected a method of {self.folder}, but there is no {method!r}.{did_you_mean(method, self.methods)}"
+            )
+        if not data.is_file():
+            raise ConfigurationError(f"Expected a file of data, but {data} does not exist; give its path.")
+        return self._base + Experiment((data,)) + self.methods[method]
+
     def _composed(self, name: str) -> Experiment | None:
         for data in sorted(self.data, key=len, reverse=True):
             for method in (name.removesuffix(f"_{data}"), name.removeprefix(f"{data}_")):

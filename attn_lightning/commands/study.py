@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, NoReturn
 
 from attn_lightning.commands.report import report_in_place
 from attn_lightning.errors import ConfigurationError
-from attn_lightning.study.configuration import STUDIES, find_study, read_study
+from attn_lightning.study.configuration import STUDIES, Study, find_study, read_study, study_of
 from attn_lightning.study.engines.choice import add_engine_options, make_engine
 from attn_lightning.study.expansion import Cell, expand, find_cell
+from attn_lightning.study.own import Asked, study_contents, write_study
 from attn_lightning.study.publishing import read
+from attn_lightning.study.validation import check_metrics
 
 if TYPE_CHECKING:
     from attn_lightning.study.cell_run import Planned
@@ -29,7 +31,22 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
         description="Run every cell of a study that is not finished, and show its tables. Safe to stop and to repeat: "
         "finished cells are skipped, interrupted ones go on from their last checkpoint, nothing is overwritten.",
     )
-    parser.add_argument("study", help="a YAML file, or the name of one in experiments/studies")
+    parser.add_argument(
+        "study",
+        nargs="?",
+        help="a YAML file, or the name of one in experiments/studies; experiments/studies/template.yaml explains all "
+        "keys. Without it --methods and --data say what is run",
+    )
+    own = parser.add_argument_group("a study without a file", "It is written to ROOT/NAME/NAME.yaml.")
+    own.add_argument("--methods", metavar="A,B", help="names of experiments/method; the first is the baseline")
+    own.add_argument("--data", metavar="FILE,...", help="YAML files like those of experiments/data, or their names")
+    own.add_argument("--seeds", metavar="N", help="how many, or seeds between commas (default: 5)")
+    own.add_argument("--metrics", metavar="A,B", help="such as accuracy,evaluation/agreement/gradient/kendall")
+    own.add_argument("--baseline", metavar="A", help="the method that the others are compared with")
+    own.add_argument(
+        "--option", action="append", metavar="OPTION=VALUE", help="of `fit`, for all cells; may be given several times"
+    )
+    own.add_argument("--name", help="of the study (default: study- and the data)")
     parser.add_argument(
         "--cell",
         metavar="CELL",
@@ -54,6 +71,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     )
     add_engine_options(parser, "cells")
     options = parser.parse_args(arguments)
+    _check_own(options)
     if options.dry_run and options.publish:
         raise ConfigurationError("Expected `--publish` without `--dry-run`, which measures nothing; leave one out.")
     others = [name for name in ("dry_run", "table", "publish") if getattr(options, name)]
@@ -74,7 +92,7 @@ def study_command(arguments: Sequence[str]) -> int:
         another process is at work on the one cell that was asked for, else 1.
     """
     options = _options(arguments)
-    study = read_study(find_study(options.study))
+    study = _study(options)
     if options.publish is not None:
         read(options.publish, study.name)  # A mistake in the file should not wait until all cells have run.
     cells = expand(study)
@@ -88,6 +106,8 @@ def study_command(arguments: Sequence[str]) -> int:
     from attn_lightning.study.running import StudyRun
 
     run = StudyRun(study, cells, root, *shared_validator().both)
+    if not options.table:
+        check_metrics(study, [wanted.config for _, wanted in run.cells])
     if options.dry_run:
         _print_commands(cells, run.root)
         return 0
@@ -97,6 +117,46 @@ def study_command(arguments: Sequence[str]) -> int:
     if options.report:
         report_in_place(run.root, figures=True)
     return code
+
+
+_OF_OWN = ("methods", "data", "seeds", "metrics", "baseline", "option", "name")
+
+
+def _check_own(options: argparse.Namespace) -> None:
+    given = [f"--{name}" for name in _OF_OWN if getattr(options, name)]
+    if options.study is not None and given:
+        raise ConfigurationError(
+            f"Expected a study or the options of one without a file, but got {options.study} and {', '.join(given)}; "
+            "leave one out, or change the file."
+        )
+    if options.study is None and not (options.methods and options.data):
+        raise ConfigurationError(
+            "Expected a study, or `--methods` and `--data` (with `--seeds`, `--metrics`, `--baseline`, `--option`, "
+            "`--name`), but got neither; run `study --help` for the options."
+        )
+
+
+def _study(options: argparse.Namespace) -> Study:
+    """The study that was asked for; one without a file gets its file, which the processes of its cells read."""
+    if options.study is not None:
+        return read_study(find_study(options.study))
+    asked = Asked(
+        methods=options.methods,
+        data=options.data,
+        seeds=options.seeds or "5",
+        metrics=options.metrics,
+        baseline=options.baseline,
+        options=options.option or (),
+        name=options.name,
+    )
+    path, contents = study_contents(asked, options.root)
+    study = study_of(path, contents)
+    options.study = str(path)
+    if not options.dry_run:
+        # What cannot be a study must not leave a file of one.
+        expand(study)
+        write_study(path, contents)
+    return study
 
 
 def _run_one(cell: Cell, root: Path, retry_failed: bool) -> int:
@@ -120,7 +180,7 @@ def _cell_command(options: argparse.Namespace, planned: "Planned") -> list[str]:
 
 def _command(study: str) -> str:
     """The shortest command that runs a study; `make` knows those in `experiments/studies`."""
-    path = find_study(study)
+    path = find_study(study) if Path(study).parent == Path() else Path(study)
     return f"make study STUDY={path.stem}" if path.parent == STUDIES else f"python -m attn_lightning study {study}"
 
 

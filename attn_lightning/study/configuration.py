@@ -1,6 +1,7 @@
 """Reading a study file: every mistake in it is one clear error before anything runs."""
 
 import itertools
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ EXPERIMENT_NAME = "{method}_{data}"
 """How the name of an experiment is made where a study says nothing."""
 
 _KEYS = ("methods", "data", "seeds", "options", "metrics", "require", "baseline", "experiments", "experiment_name")
+_NEEDED = ("methods", "data", "seeds")
 _OWN = ("seed_everything", "run.root", "run.name", "run.version", "config", "ckpt_path")
 """Options of `fit` that the study itself sets."""
 
@@ -96,9 +98,10 @@ def read_study(path: Path) -> Study:
             their number), `experiments` (folder of the experiment files, relative to the study file; `..` by default)
             and `experiment_name` (how their names are made, `"{method}_{data}"` by default). `methods` and `data` are
             lists of names or mappings from a label to options of `fit`, with `experiment` for the name if the label is
-            another one; `options` are shared by all cells. A list of values is crossed with all other lists. The
-            value `"{label}/FILE"` of an option of a method is that file of the run of the method `label` with the same
-            data, options and seed, which is then run first. `seeds` is a number n (0 to n - 1) or a list.
+            another one (of `data` also the path of a file that is like those in `experiments/data`, from the current
+            folder, ending in `.yaml`); `options` are shared by all cells. A list of values is crossed with all other
+            lists. The value `"{label}/FILE"` of an option of a method is that file of the run of the method `label`
+            with the same data, options and seed, which is then run first. `seeds` is a number n (0 to n - 1) or a list.
 
     Returns:
         The study, every axis expanded.
@@ -106,14 +109,28 @@ def read_study(path: Path) -> Study:
     Raises:
         ConfigurationError: the file is not such YAML, with the key and what to do.
     """
-    contents = _load(path)
+    return study_of(path, _load(path))
+
+
+def study_of(path: Path, contents: Mapping[Any, Any]) -> Study:
+    """Check the contents of a study file; see `read_study`.
+
+    Args:
+        path: where they stand, or would stand: its name is that of the study.
+        contents: of the file.
+
+    Raises:
+        ConfigurationError: they are no study, with the key and what to do.
+    """
     for key in contents:
         if key not in _KEYS:
             hint = did_you_mean(str(key), _KEYS)
             raise _error(path, f"the keys {', '.join(_KEYS)}", repr(key), "rename it", hint)
-    missing = [key for key in ("methods", "data", "seeds") if key not in contents]
+    missing = [key for key in _NEEDED if key not in contents]
     if missing:
-        raise _error(path, "`methods`, `data` and `seeds`", f"no `{missing[0]}`", "add it")
+        others = ", ".join(key for key in _KEYS if key not in _NEEDED)
+        advice = f"add it; there may be {others} too"
+        raise _error(path, "`methods`, `data` and `seeds`", f"no `{missing[0]}`", advice)
     methods = _axis(path, "methods", contents["methods"])
     return Study(
         name=path.stem,
@@ -144,9 +161,8 @@ def _error(path: Path, expected: str, got: str, advice: str, hint: str = "") -> 
 
 
 def _experiments(path: Path, value: Any) -> Path:
-    folder = path.parent / str(value)
     # `experiments/studies/..` reads better as `experiments`, in commands that a person copies.
-    folder = folder.parent.parent if folder.name == ".." else folder
+    folder = Path(os.path.normpath(path.parent / str(value)))
     if not isinstance(value, str) or not folder.is_dir():
         raise _error(path, "`experiments` to be a folder", repr(value), "give it relative to the study file")
     return folder

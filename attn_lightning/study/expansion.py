@@ -36,6 +36,7 @@ class Cell:
         control: measure the controls in this run.
         bases: runs of the same seed that this one begins from, as `(label of the method, run.name)`; an override
             `{label}/FILE` is that file of the run.
+        composed: options of `fit` in the place of `config`, where the data is a file that has no name.
     """
 
     method: str
@@ -47,6 +48,7 @@ class Cell:
     name: str
     control: bool
     bases: tuple[tuple[str, str], ...] = ()
+    composed: tuple[str, ...] = ()
 
     @property
     def version(self) -> str:
@@ -83,8 +85,7 @@ class Cell:
         """The command line after `python -m attn_lightning`."""
         return [
             "fit",
-            "--config",
-            str(self.config),
+            *(self.composed or ("--config", str(self.config))),
             f"--seed_everything={self.seed}",
             f"--run.root={root}",
             f"--run.name={self.name}",
@@ -180,7 +181,12 @@ def _run_name(method: str, data: str, options: str) -> str:
 
 def _cell(study: Study, experiments: Experiments, method: Variant, data: Variant, options: Variant, seed: int) -> Cell:
     experiment = study.experiment_name.format(method=method.experiment, data=data.experiment)
-    experiments.find(experiment)
+    of_file = Path(data.experiment).suffix in (".yaml", ".yml")
+    if of_file:
+        composed = tuple(experiments.with_data(method.experiment, Path(data.experiment)).arguments())
+    else:
+        experiments.find(experiment)
+        composed = ()
     # The more special ones win: what a method says of itself over what the data and all cells are given.
     overrides = {**dict(options.overrides), **dict(data.overrides), **dict(method.overrides)}
     return Cell(
@@ -193,6 +199,7 @@ def _cell(study: Study, experiments: Experiments, method: Variant, data: Variant
         name=_run_name(method.label, data.label, options.label),
         control=seed == study.seeds[0],
         bases=tuple((label, _run_name(label, data.label, options.label)) for label in dict.fromkeys(_bases(method))),
+        composed=composed,
     )
 
 

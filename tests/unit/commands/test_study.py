@@ -75,3 +75,31 @@ def test_one_cell_is_run_once_however_often_it_is_asked_for(study, tmp_path, cap
     assert capsys.readouterr().out == "nothing to do: vanilla_planted/seed_0 is complete\n"
     assert record.stat().st_mtime_ns == written
     assert [path.name for path in (tmp_path / "runs" / "tiny").iterdir() if path.name[0] != "."] == ["vanilla_planted"]
+
+
+def test_a_study_without_a_file_is_checked_and_written_only_if_it_runs(tmp_path, monkeypatch, capsys):
+    data = tmp_path / "mine.yaml"
+    data.write_text("data: {class_path: Planted, init_args: {train_documents: 50}}\n")
+    asked = ["--methods=vanilla,ivat", "--data", str(data), "--seeds=2", "--root", str(tmp_path / "runs")]
+    assert study_command([*asked, "--metrics=accuracy", "--dry-run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sum("fit --config" in line for line in lines) == 4
+    assert str(data) in lines[0]
+    assert not (tmp_path / "runs").exists()
+    with pytest.raises(ConfigurationError, match=r"got 'test/acuracy'; rename it\. Did you mean test/accuracy"):
+        study_command([*asked, "--metrics=acuracy", "--dry-run"])
+    with pytest.raises(ConfigurationError, match="evaluation/faithfulness/attention/comprehensivenes"):
+        study_command([*asked, "--metrics=evaluation/faithfulness/attention/comprehensivenes", "--dry-run"])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ([], r"`--methods` and `--data` \(with `--seeds`"),
+        (["--methods=ivat"], "`--methods` and `--data`"),
+        (["main_planted", "--seeds=3"], "leave one out"),
+    ],
+)
+def test_a_study_and_options_of_one_exclude_each_other(options, said):
+    with pytest.raises(ConfigurationError, match=said):
+        study_command(options)

@@ -7,6 +7,7 @@ import pytest
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.study.configuration import read_study
 from attn_lightning.study.expansion import expand
+from attn_lightning.study.validation import check_metrics
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -140,6 +141,8 @@ def test_braces_that_name_no_file_are_values(study):
 
 
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "experiments" / "studies").glob("*.yaml")), ids=lambda p: p.stem)
-def test_the_studies_of_the_repository(study, path):
+def test_the_studies_of_the_repository(path):
     assert path.read_text().splitlines()[0] == f"# make study STUDY={path.stem}"
-    assert expand(read_study(path))
+    study = read_study(path)
+    assert expand(study)
+    check_metrics(study, [])
