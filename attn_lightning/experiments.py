@@ -3,6 +3,7 @@
 import itertools
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ _KINDS = {"methods": "method", "data": "data", "experiments": ""}
 """Keys of `variants.yaml`, and the folder with the files of that kind."""
 
 _RESERVED = ("base", "variants")
+
+_SECTIONS = ("data", "method", "model", "run", "seed_everything", "trainer")
+"""What a configuration is made of."""
 
 
 @dataclass(frozen=True)
@@ -252,7 +256,8 @@ def read_configuration(path: Path) -> dict[str, Any]:
     the later one and forgets the other without a word.
 
     Raises:
-        ConfigurationError: it cannot be read, is no mapping, or it or a file that it names says something twice.
+        ConfigurationError: it cannot be read, is no mapping, or it or a file that it names says something twice; or it
+            names a file that is not there, or one with more than the options of that section.
     """
     try:
         node = yaml.compose(path.read_text("utf-8"), Loader=yaml.SafeLoader)
@@ -263,9 +268,40 @@ def read_configuration(path: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(contents, dict):
         raise ConfigurationError(f"Expected a mapping in {path}, but got {contents!r}; write `option: value`.")
-    for mapping in _mappings(node):
+    mappings = list(_mappings(node))
+    for mapping in mappings:
         _check_keys(path, mapping)
+    for section in contents.keys() & set(_SECTIONS):
+        _check_section(path, section, contents[section])
+    # Last, because two files that name each other as sections would be read for ever.
+    for _, value in (pair for mapping in mappings for pair in mapping.value):
+        nested = path.parent / str(value.value) if isinstance(value, yaml.ScalarNode) else path
+        if nested.suffix in (".yaml", ".yml") and nested != path and nested.is_file():
+            read_configuration(nested)
     return contents
+
+
+def _check_section(path: Path, section: str, value: Any) -> None:
+    """Refuse a section that names a file which holds no options of it; the parser would speak of something else."""
+    if not (isinstance(value, str) and value.endswith((".yaml", ".yml"))):
+        return
+    named = path.parent / value
+    if not named.is_file():
+        raise ConfigurationError(
+            f"Expected `{section}` in {path} to name a file, but {named} does not exist; correct the name."
+        )
+    contents: Any = None
+    with suppress(OSError, ValueError, yaml.YAMLError):  # said when the parser reads it
+        contents = yaml.safe_load(named.read_text("utf-8"))
+    # A part of an experiment has sections of its own, such as the epochs that its data takes.
+    if found := sorted(
+        {str(key).split(".")[0] for key in (contents if isinstance(contents, dict) else ())} & {*_SECTIONS}
+    ):
+        raise ConfigurationError(
+            f"Expected `{section}` in {path} to name a file with options of `{section}` alone, but {named} is a part "
+            f"of an experiment, with `{'`, `'.join(found)}`; leave the line out and give both: `--config {named} "
+            f"--config {path}`."
+        )
 
 
 def _mappings(root: yaml.Node | None) -> Iterator[yaml.MappingNode]:
@@ -285,13 +321,10 @@ def _mappings(root: yaml.Node | None) -> Iterator[yaml.MappingNode]:
 
 def _check_keys(path: Path, mapping: yaml.MappingNode) -> None:
     keys = [str(key.value) for key, _ in mapping.value]
-    for (key, value), name in zip(mapping.value, keys, strict=True):
+    for (key, _), name in zip(mapping.value, keys, strict=True):
         below = [other for other in keys if other.startswith(f"{name}.")]
         if below or keys.count(name) > 1:
             raise ConfigurationError(
                 f"Expected `{name}` once in {path}, but got it twice, in line {key.start_mark.line + 1} and as "
                 f"`{below[0] if below else name}`: only the later one would count; write both as one mapping."
             )
-        nested = path.parent / str(value.value) if isinstance(value, yaml.ScalarNode) else path
-        if nested.suffix in (".yaml", ".yml") and nested != path and nested.is_file():
-            read_configuration(nested)

@@ -167,8 +167,32 @@ def test_a_file_in_a_file_is_read_as_well(tmp_path):
     (tmp_path / "outer.yaml").write_text("trainer: inner.yaml\n")
     with pytest.raises(ConfigurationError, match=r"`callbacks` once in .*inner\.yaml"):
         read_configuration(tmp_path / "outer.yaml")
-    (tmp_path / "self.yaml").write_text("trainer: self.yaml\n")
-    assert read_configuration(tmp_path / "self.yaml") == {"trainer": "self.yaml"}
+    (tmp_path / "self.yaml").write_text("callbacks: self.yaml\n")
+    assert read_configuration(tmp_path / "self.yaml") == {"callbacks": "self.yaml"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "data: data/mine.yaml\n",
+            r"alone, but .*mine\.yaml is a part .* with `data`, `trainer`.*both: ",
+        ),
+        ("method: gone.yaml\n", r"name a file, but .*gone\.yaml does not exist"),
+        ("trainer: outer.yaml\n", "is a part of an experiment, with `trainer`"),
+    ],
+)
+def test_a_section_may_name_a_file_with_its_own_options_and_no_other(tmp_path, text, message):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "mine.yaml").write_text("data: Planted\ntrainer.max_epochs: 3\n")
+    (tmp_path / "options.yaml").write_text("class_path: Planted\ninit_args: {batch_size: 3}\n")
+    path = tmp_path / "outer.yaml"
+    path.write_text("data: options.yaml\n")
+    assert find_experiment(str(path)).files == (path,)
+    path.write_text(text)
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        find_experiment(str(path))
+    assert "\n" not in str(caught.value)
 
 
 def test_anchors_may_be_used_often_and_below_themselves(tmp_path):
