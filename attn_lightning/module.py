@@ -1,5 +1,6 @@
 """The only LightningModule: one backbone, the task loss, the terms of the attached methods, the measurements."""
 
+import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import partial
@@ -30,10 +31,12 @@ from attn_lightning.errors import ConfigurationError, NumericalError
 from attn_lightning.measurements import MARKS, EpochMeans, Measurements, Probe, check_monitors
 from attn_lightning.methods.base import Method
 from attn_lightning.methods.combined import flatten
-from attn_lightning.methods.requirements import answer, check_methods, extra_term
+from attn_lightning.methods.requirements import answer, check_methods, extra_term, ignored_pool, learns_from_pool
 from attn_lightning.step import TrainStep
 from attn_lightning.task_loss import class_counts, class_weights_from_counts, cross_entropy, not_finite
 from attn_lightning.types import AttentionOutput, Batch, DataSpec
+
+logger = logging.getLogger(__name__)
 
 
 class AttentionModule(LightningModule):
@@ -147,8 +150,10 @@ class AttentionModule(LightningModule):
 
     def on_fit_start(self) -> None:
         """Check the methods against each other and the model that was built, and what is monitored."""
+        check_methods(self.methods, self._model)
         pool = getattr(getattr(self.trainer, "datamodule", None), "unlabeled", None)
-        check_methods(self.methods, self._model, has_pool=pool is not None)
+        if pool is not None and not learns_from_pool(self.methods) and self.trainer.is_global_zero:
+            logger.warning(ignored_pool(self.methods))
         if type(self) is AttentionModule:  # a subclass may log more
             check_monitors(self.trainer.callbacks, self.validation_names)  # type: ignore[attr-defined]
 
@@ -219,6 +224,8 @@ class AttentionModule(LightningModule):
 
     def _train_step(self, batches: Batch | dict[str, Batch]) -> TrainStep:
         batch, unlabeled = (batches, None) if isinstance(batches, Batch) else (batches["labeled"], batches["unlabeled"])
+        if unlabeled is not None and not learns_from_pool(self.methods):
+            unlabeled = None  # encoding them would cost a pass that no term reads
         if unlabeled is None:
             output, unlabeled_output = self(batch.tokens, batch.mask), None
         else:

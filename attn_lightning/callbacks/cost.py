@@ -10,6 +10,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from attn_lightning.methods.combined import flatten
+from attn_lightning.methods.requirements import learns_from_pool
 from attn_lightning.metrics.measure import MANY, Measure, by_name
 from attn_lightning.types import Batch
 
@@ -18,7 +20,14 @@ COSTS = by_name(
         Measure("fit_seconds", "from start to end of the fit, validation included", 0.0, MANY, False, "s"),
         Measure("train_seconds", "training epochs alone, data loading and logging included", 0.0, MANY, False, "s"),
         Measure("step_seconds", "inside training steps: forward, loss, backward, update", 0.0, MANY, False, "s"),
-        Measure("train_tokens", "real tokens of the training batches, unlabelled ones too", 0.0, MANY, None, "tokens"),
+        Measure(
+            "train_tokens",
+            "real tokens of what the methods learn from, pool included",
+            0.0,
+            MANY,
+            None,
+            "tokens",
+        ),
         Measure("train_tokens_per_second", "train_tokens over train_seconds", 0.0, MANY, True, "tokens/s"),
         Measure("peak_memory_mib", "largest memory of the process, or of the CUDA device", 0.0, MANY, False, "MiB"),
     )
@@ -58,7 +67,12 @@ class CostMeter(Callback):
     ) -> None:
         """Add the step's time and tokens; no number leaves the device here."""
         self._step_seconds += time.perf_counter() - self._step_start
-        for part in batch.values() if isinstance(batch, dict) else [batch]:
+        parts = [batch]
+        if isinstance(batch, dict):
+            # A pool that no method learns from is read from the disk, but no model sees it.
+            learning = learns_from_pool(flatten(trainer.callbacks))  # type: ignore[attr-defined]
+            parts = list(batch.values()) if learning else [batch["labeled"]]
+        for part in parts:
             if isinstance(part, Batch):
                 self._tokens = self._tokens + part.mask.sum()
 

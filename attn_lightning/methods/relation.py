@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attn_lightning.backbone.classifier import AttentionClassifier
-from attn_lightning.backbone.normalizers import Softmax
+from attn_lightning.backbone.normalizers import Softmax, sparsemax
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.backbone.scorers import AdditiveScorer, ScaledDotScorer, Scorer
 from attn_lightning.checks import check_choice, check_numbers
@@ -27,6 +27,7 @@ from attn_lightning.types import AttentionOutput, LossTerm
 Output = Literal["logit", "probability", "loss"]
 GradientPath = Literal["full", "context"]
 Target = Literal["joint", "attention"]
+Sigma = Literal["softmax", "l1", "sparsemax"]
 
 
 def measured_output(
@@ -46,6 +47,35 @@ def measured_output(
     if output == "probability":
         return lambda logits, labels: logits.softmax(-1).gather(1, labels.unsqueeze(1)).squeeze(1)
     return lambda logits, labels: logits.gather(1, labels.unsqueeze(1)).squeeze(1)
+
+
+def log_gradient_distribution(gradient: Tensor, mask: Tensor, sigma: Sigma, temperature: float) -> Tensor:
+    """Logarithm of `sigma(g)`, the distribution over tokens that stands for a gradient.
+
+    `softmax`: `exp(|g_t| / temperature) / sum_u exp(|g_u| / temperature)`; nearly uniform where all |g| are far below
+    the temperature. `l1`: `|g_t|^(1 / temperature) / sum_u |g_u|^(1 / temperature)`, which for a temperature of 1 is
+    the share `|g_t| / sum_u |g_u|` and does not depend on the scale of g. `sparsemax`: the distribution nearest to
+    `|g| / temperature` in the Euclidean sense, with exact zeros where g is small beside its largest entry.
+
+    Args:
+        gradient: (B, T) any real numbers.
+        mask: (B, T) bool, at least one True per row.
+        sigma: which of the three.
+        temperature: above 0; below 1 sharpens, above 1 flattens.
+
+    Returns:
+        (B, T) at most 0, zeros of sigma(g) as the smallest float; values at padding have no meaning. A row of zeros
+        gives the uniform distribution.
+    """
+    size = gradient.abs()
+    if sigma == "softmax":
+        return masked_log_softmax(size / temperature, mask)
+    if sigma == "sparsemax":
+        return log_attention(sparsemax(size / temperature, mask))
+    # Shares do not change with the scale, so the largest entry may become 1: gradients of 1e-30 keep their digits.
+    largest = size.detach().masked_fill(~mask, 0.0).amax(-1, keepdim=True)
+    shares = size / torch.where(largest > 0, largest, torch.ones_like(largest))
+    return masked_log_softmax(log_attention(shares) / temperature, mask)
 
 
 def gradient_times_state(
@@ -150,19 +180,20 @@ class Relation(Method):
 
     Objective:
         `L = L_task + weight * mean_i KL(sigma(g) || a)`, `g_t = sum_j (dy / dh_{t,j}) h_{t,j}`,
-        `sigma(g) = softmax(|g| / temperature)` over the real tokens; `y` is the logit, the probability or the loss of
-        the gold class.
+        `sigma(g) = softmax(|g| / temperature)` over the real tokens, or another `sigma`; `y` is the logit, the
+        probability or the loss of the gold class.
 
     Source:
         Kitada and Iyatomi 2019, a poster with one formula and no code: the direction of the divergence (gradients
         first) is as printed, lambda = 0.1 is what its table fits.
 
     Own choices:
-        What the poster leaves open is an option each: `output`, `path`, `target`. `y` belongs to the gold class, not to
-        the predicted one. The defaults are the formula read literally: gradient of the logit, through everything, with
-        nothing held constant. `temperature` is an extension: `|g|` is often far below 1, where `softmax(|g|)` is
+        What the poster leaves open is an option each: `output`, `path`, `target`, `sigma`. `y` belongs to the gold
+        class, not to the predicted one. The defaults are the formula read literally: gradient of the logit, through
+        everything, with nothing held constant. `temperature` is an extension: `|g|` is often far below 1, where `softmax(|g|)` is
         almost uniform and the term flattens attention; watch `entropy_gradient` beside `entropy_attention` in the logs
-        (both in nats, log n is uniform) and lower the temperature. A linear classifier has a closed form of g for
+        (both in nats, log n is uniform) and lower the temperature, or take `sigma: l1`, the share of each token in the
+        sum of |g|, which no scale of g can flatten. A linear classifier has a closed form of g for
         `context`, and for `full` where softmax follows an additive or scaled dot scorer; it is used there, autograd
         elsewhere. Zeros of sparse attention are taken as the smallest float, so that the term stays finite.
 
@@ -183,6 +214,7 @@ class Relation(Method):
         path: full, through the attention too; or context, with attention held constant.
         target: joint, both distributions move; or attention, sigma(g) is a constant target of attention.
         temperature: of sigma, above 0; below 1 it sharpens the distribution of gradients.
+        sigma: what makes a distribution of |g|: softmax, as printed; l1, shares of the sum; or sparsemax.
 
     Raises:
         ConfigurationError: an argument is out of its range.
@@ -197,16 +229,19 @@ class Relation(Method):
         path: GradientPath = "full",
         target: Target = "joint",
         temperature: float = 1.0,
+        sigma: Sigma = "softmax",
     ) -> None:
         super().__init__(weight)
         check_choice(self, choices=get_args(Output), output=output)
         check_choice(self, choices=get_args(GradientPath), path=path)
         check_choice(self, choices=get_args(Target), target=target)
-        check_numbers(self, above=0, advice="1 is the plain softmax", temperature=temperature)
+        check_choice(self, choices=get_args(Sigma), sigma=sigma)
+        check_numbers(self, above=0, advice="1 is the plain sigma", temperature=temperature)
         self.output: Output = output
         self.path: GradientPath = path
         self.target: Target = target
         self.temperature = temperature
+        self.sigma: Sigma = sigma
         # The class states its most demanding form, which is its default; an instance may need less.
         self.differentiates = _needs(path, target)  # type: ignore[misc]
 
@@ -214,7 +249,7 @@ class Relation(Method):
         """Divergence of attention from the distribution of the gradients, mean over the labelled examples."""
         output = step.output
         with full_precision(output.scores.device.type):
-            log_p = masked_log_softmax(self._gradient(step).abs() / self.temperature, output.mask)
+            log_p = log_gradient_distribution(self._gradient(step), output.mask, self.sigma, self.temperature)
             log_q = log_attention(at_least_float32(output.attention))
             value = kl_divergence(log_p=log_p, log_q=log_q, mask=output.mask).mean()
         logs = {

@@ -20,28 +20,38 @@ _EXCLUSIVE = {"attention": "attention", "task_loss": "the task loss"}
 """What only one method of a run can replace: its hook and its name."""
 
 
-def check_methods(methods: list[Method], model: Backbone, has_pool: bool = False) -> None:
+def check_methods(methods: list[Method], model: Backbone) -> None:
     """Refuse methods that cannot train this model together, before the first step.
 
     Args:
         methods: all methods of the run, flat.
         model: the backbone.
-        has_pool: whether texts without labels come with the labelled ones.
 
     Raises:
-        ConfigurationError: see `check_hooks`, `check_requirements` and `check_exclusive`; or no method learns from the
-            pool, which would only cost time then.
+        ConfigurationError: see `check_hooks`, `check_requirements` and `check_exclusive`.
     """
     for method in methods:
         check_hooks(type(method.inner))
         check_requirements(method.inner, model)
     check_exclusive(methods)
-    if has_pool and not any(method.semi_supervised and method.weight > 0 for method in methods):
-        names = ", ".join(type(method).__name__ for method in methods) or "no method"
-        raise ConfigurationError(
-            f"Expected a method that learns from unlabelled texts, but got {names}; use a virtual adversarial one "
-            "such as `--method AttentionIVAT` with a `weight` above 0, or remove `data.unlabeled`."
-        )
+
+
+def learns_from_pool(methods: Iterable[Method]) -> bool:
+    """Whether any method uses examples without labels; with a weight of 0 none does."""
+    return any(method.semi_supervised and method.weight > 0 for method in methods)
+
+
+def ignored_pool(methods: Iterable[Method]) -> str:
+    """The sentence that says so where nothing learns from a pool that is there.
+
+    A baseline of semi-supervised training is such a run: it must take as many steps as the runs that it is compared
+    with, which it does as long as the batches still come in pairs.
+    """
+    names = ", ".join(type(method).__name__ for method in methods) or "the task loss alone"
+    return (
+        f"the texts of `data.unlabeled` are ignored, since {names} does not learn from them; an epoch keeps the number "
+        "of steps that it has with them, so that the run compares with one of a method that does"
+    )
 
 
 def check_hooks(cls: type[Method]) -> None:

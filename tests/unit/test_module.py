@@ -8,8 +8,9 @@ import torch
 from lightning.pytorch import Callback
 
 from attn_lightning.backbone.classifier import AttentionClassifier
+from attn_lightning.callbacks.cost import CostMeter
 from attn_lightning.errors import ConfigurationError, NumericalError
-from attn_lightning.methods import AttentionAT, Method
+from attn_lightning.methods import AttentionAT, AttentionIVAT, Method
 from attn_lightning.module import AttentionModule
 from attn_lightning.task_loss import class_weights_from_counts
 from attn_lightning.types import DataSpec, LossTerm
@@ -142,6 +143,30 @@ def test_weight_zero_is_the_baseline_exactly(data):
     assert results[0].keys() == results[1].keys()
     for name, value in results[0].items():
         assert torch.equal(value, results[1][name]), name
+
+
+def test_a_baseline_ignores_the_pool_and_takes_as_many_steps(caplog, monkeypatch):
+    """Fair beside a semi-supervised run: as many steps, on the labelled texts alone, and it says so."""
+    encoded, tokens = [], {}
+
+    def encode(self, embeddings, mask, original=AttentionClassifier.encode):
+        if self.training:
+            encoded.append(len(mask))
+        return original(self, embeddings, mask)
+
+    monkeypatch.setattr(AttentionClassifier, "encode", encode)
+    steps = {}
+    for method in (AttentionIVAT(), AttentionAT()):
+        encoded.clear()
+        caplog.clear()
+        meter = CostMeter()
+        trainer = fit(AttentionModule(), planted(labels_per_class=4, unlabeled="train"), method, meter)
+        name = type(method).__name__
+        steps[name], tokens[name] = trainer.global_step, meter.cost(torch.device("cpu"))["train_tokens"]
+    assert steps["AttentionAT"] == steps["AttentionIVAT"] == 3
+    assert encoded == [8, 8, 8]
+    assert tokens["AttentionAT"] < tokens["AttentionIVAT"]
+    assert "AttentionAT does not learn from them" in caplog.text
 
 
 def test_a_loss_that_is_not_finite_names_step_and_term(data):

@@ -4,9 +4,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from itertools import product
+from typing import cast
 
 import numpy as np
 import pytest
+import scipy.optimize
 import scipy.special
 import scipy.stats
 import torch
@@ -23,9 +25,11 @@ from attn_lightning.methods.relation import (
     GradientPath,
     Output,
     Relation,
+    Sigma,
     Target,
     attention_times_value,
     gradient_times_state,
+    log_gradient_distribution,
     measured_output,
 )
 from attn_lightning.methods.requirements import check_requirements
@@ -247,6 +251,72 @@ def test_low_temperature_concentrates_and_high_temperature_flattens() -> None:
     assert entropies[-1] == pytest.approx(step.batch.mask.sum(1).log().mean().item(), abs=1e-6)
 
 
+def literal_sigma(gradient: list[float], sigma: Sigma, temperature: float) -> list[float]:
+    """The distribution over the tokens of one text, one number after the other."""
+    sizes = [abs(number) for number in gradient]
+    if sigma == "softmax":
+        return scipy.special.softmax([size / temperature for size in sizes]).tolist()
+    if sigma == "l1":
+        powers = [size ** (1 / temperature) for size in sizes]
+        return [power / sum(powers) for power in powers]
+    # The nearest distribution, found as such: no threshold formula is used.
+    wanted = np.array(sizes) / temperature
+    start = np.full(len(sizes), 1 / len(sizes))
+    found = scipy.optimize.minimize(
+        lambda p: np.square(p - wanted).sum(),
+        start,
+        bounds=[(0, 1)] * len(sizes),
+        constraints={"type": "eq", "fun": lambda p: p.sum() - 1},
+        options={"ftol": 1e-14},
+    )
+    return found.x.tolist()
+
+
+@pytest.mark.parametrize("sigma", ["softmax", "l1", "sparsemax"])
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_sigma_is_the_distribution_of_its_definition(sigma: Sigma, temperature: float) -> None:
+    gradient = torch.tensor([[0.9, -0.2, 0.05, -1.4], [0.3, -0.3, 7.0, 7.0]], dtype=torch.float64)
+    mask = torch.tensor([[True, True, True, True], [True, True, False, False]])
+    found = log_gradient_distribution(gradient, mask, sigma, temperature).exp()
+    for row, real, got in zip(gradient, mask, found, strict=True):
+        expected = literal_sigma(row[real].tolist(), sigma, temperature)
+        np.testing.assert_allclose(got[real].numpy(), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_shares_of_the_sum_do_not_depend_on_the_scale(scale: float) -> None:
+    gradient, mask = torch.tensor([[3.0, -1.0, 0.0]]), torch.ones(1, 3, dtype=torch.bool)
+    found = log_gradient_distribution(gradient * scale, mask, "l1", 1.0).exp()
+    torch.testing.assert_close(found, torch.tensor([[0.75, 0.25, 0.0]]))
+
+
+@pytest.mark.parametrize("sigma", ["softmax", "l1", "sparsemax"])
+def test_a_gradient_of_zeros_is_the_uniform_distribution_and_can_be_learned_from(sigma: Sigma) -> None:
+    gradient = torch.zeros(1, 4, requires_grad=True)
+    logs = log_gradient_distribution(gradient, torch.tensor([[True, True, True, False]]), sigma, 1.0)
+    torch.testing.assert_close(logs.exp()[0, :3], torch.full((3,), 1 / 3))
+    assert torch.autograd.grad(logs[0, 0], gradient)[0].isfinite().all()
+
+
+@pytest.mark.parametrize("sigma", ["l1", "sparsemax"])
+@pytest.mark.parametrize("path", PATHS)
+def test_other_sigmas_have_the_gradients_of_finite_differences(sigma: Sigma, path: GradientPath) -> None:
+    model = make_model()
+    method = Relation(path=path, sigma=sigma, temperature=0.7)
+    vector = cast(nn.Linear, model.classifier).weight
+    (found,) = torch.autograd.grad(term_value(method, make_step(model)), vector)
+
+    def value_at(amount: float) -> float:
+        with torch.no_grad():
+            vector[1, 2] += amount
+        value = term_value(method, make_step(model)).item()
+        with torch.no_grad():
+            vector[1, 2] -= amount
+        return value
+
+    assert found[1, 2].item() == pytest.approx((value_at(1e-6) - value_at(-1e-6)) / 2e-6, rel=1e-4, abs=1e-8)
+
+
 def test_attention_with_zeros_gives_a_finite_term() -> None:
     step = make_step(make_model())
     weights = torch.tensor([[0.0, 1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]]).double()
@@ -286,6 +356,7 @@ def test_demands_depend_on_the_options(path: GradientPath, target: Target, needs
         {"output": "score"},
         {"path": "half"},
         {"target": "both"},
+        {"sigma": "l2"},
         {"temperature": 0.0},
         {"temperature": float("nan")},
         {"temperature": float("inf")},
