@@ -190,11 +190,12 @@ class Relation(Method):
     Own choices:
         What the poster leaves open is an option each: `output`, `path`, `target`, `sigma`. `y` belongs to the gold
         class, not to the predicted one. The defaults are the formula read literally: gradient of the logit, through
-        everything, with nothing held constant. `temperature` is an extension: `|g|` is often far below 1, where `softmax(|g|)` is
-        almost uniform and the term flattens attention; watch `entropy_gradient` beside `entropy_attention` in the logs
-        (both in nats, log n is uniform) and lower the temperature, or take `sigma: l1`, the share of each token in the
-        sum of |g|, which no scale of g can flatten. A linear classifier has a closed form of g for
-        `context`, and for `full` where softmax follows an additive or scaled dot scorer; it is used there, autograd
+        everything, with nothing held constant. `temperature` is an extension: `|g|` is often far below 1, where
+        `softmax(|g|)` is almost uniform and the term flattens attention; watch `entropy_gradient` beside
+        `entropy_attention` in the logs (both in nats, log n is uniform) and lower the temperature, or take
+        `sigma: l1`, the share of each token in the sum of |g|, which no scale of g can flatten. A linear classifier has
+        a closed form of g for `context`, and for `full` where softmax follows an additive or scaled dot scorer; it is
+        used there, autograd
         elsewhere. Zeros of sparse attention are taken as the smallest float, so that the term stays finite.
 
     Cost:
