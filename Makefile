@@ -14,8 +14,10 @@ SEARCH ?= ivat_sst
 COUNT ?= 10
 ARGS ?=
 MINUTES ?= 10
+MODULE ?=
+SAMPLE ?= 0
 
-.PHONY: help setup run study report sweep agent search test test-slow fuzz smoke check bench clean
+.PHONY: help setup run study report sweep agent search test test-slow fuzz mutate smoke check bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -72,6 +74,13 @@ test-slow: $(VENV)/.slow ## run the tests that start and kill processes, or need
 
 fuzz: $(READY) ## strange and damaged input to every reader of files, for MINUTES=10 each; the same seeds every time
 	FUZZ_MINUTES=$(MINUTES) $(BIN)/python -m pytest tests/fuzz $(ARGS)
+
+mutate: $(VENV)/.mutation ## change formulas in one place each, see which tests notice: MODULE=attn_lightning/metrics SAMPLE=200
+	OMP_NUM_THREADS=1 nice -n 19 $(BIN)/python tests/mutation/run.py $(MODULE) --sample $(SAMPLE) $(ARGS)
+
+$(VENV)/.mutation: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[mutation]'
+	@touch $@
 
 smoke: ## install on the newest Python that is there, train, and compare word vectors
 	.ci/smoke

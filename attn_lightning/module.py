@@ -371,7 +371,12 @@ class AttentionModule(LightningModule):
         self.class_weights = None if weights is None else torch.tensor(weights, device=self.device)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Load weights; a model of another shape is the user's error, not ours."""
+        """Load weights; a model of another shape, or one that diverged, is the user's error, not ours."""
+        for name, value in state_dict.items():
+            if isinstance(value, Tensor) and not torch.isfinite(value).all():
+                raise ConfigurationError(
+                    f"Expected finite weights, but {name} of the checkpoint has NaN or infinity; use another one."
+                )
         try:
             return super().load_state_dict(state_dict, strict=strict, assign=assign)
         except RuntimeError as error:

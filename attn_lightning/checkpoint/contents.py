@@ -1,5 +1,7 @@
 """What a checkpoint carries beside the weights."""
 
+import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -50,7 +52,50 @@ def checkpoint_contents(checkpoint: dict[str, Any]) -> dict[str, Any]:
             f"Expected a checkpoint of format {FORMAT}, but got format {stored['format']}, written by "
             f"version {stored.get('version')}; this is version {__version__}: use the version that wrote it."
         )
+    for name, (expected, fits) in _ENTRIES.items():
+        if name not in stored and name in _LATER:
+            continue
+        if name not in stored or not fits(stored[name]):
+            raise _edited(name, expected, stored.get(name, "nothing"))
+    for name in ("label_names", "class_weights"):
+        if stored.get(name) is not None and len(stored[name]) != stored["num_classes"]:
+            raise _edited(name, f"{stored['num_classes']} entries, one per class", stored[name])
     return stored
+
+
+def _count(value: Any, least: int) -> bool:
+    return type(value) is int and least <= value < 2**31
+
+
+_LATER = ("num_default_tokens",)
+"""Entries that older checkpoints do not have."""
+
+_ENTRIES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "num_classes": ("a number of 2 and more", lambda value: _count(value, 2)),
+    "vocabulary_size": ("a number of 0 and more", lambda value: _count(value, 0)),
+    "embedding_size": ("a number of 1 and more", lambda value: _count(value, 1)),
+    "label_names": ("a list of names", lambda value: _list_of(value, lambda name: isinstance(name, str))),
+    "segment_shape": ("a list of numbers", lambda value: _list_of(value, lambda size: _count(size, 1))),
+    "num_default_tokens": ("a number of 0 and more", lambda value: _count(value, 0)),
+    "tokenizer": ("a text or null", lambda value: value is None or isinstance(value, str)),
+    "class_weights": ("finite numbers or null", lambda value: value is None or _list_of(value, _finite)),
+}
+"""What `checkpoint_contents` promises of every entry, so that nobody below it finds out by an exception."""
+
+
+def _list_of(value: Any, fits: Callable[[Any], bool]) -> bool:
+    return isinstance(value, list) and all(map(fits, value))
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _edited(name: str, expected: str, value: Any) -> ConfigurationError:
+    return ConfigurationError(
+        f"Expected `{name}` of the checkpoint to be {expected}, but got {repr(value)[:80]}; the file was edited, use "
+        "another one."
+    )
 
 
 def describe_backbone(backbone: Any) -> dict[str, Any] | None:

@@ -18,7 +18,7 @@ from rich.text import Text
 from attn_lightning.console import printable
 from attn_lightning.data.batching import length_batches
 from attn_lightning.data.text import TextTokenizer
-from attn_lightning.errors import ConfigurationError
+from attn_lightning.errors import ConfigurationError, NumericalError
 from attn_lightning.files import replacing
 from attn_lightning.module import AttentionModule
 from attn_lightning.types import UNLABELED, Batch, DataSpec
@@ -133,6 +133,9 @@ class Predictor:
         device = self.module.device
         with torch.inference_mode():
             output = self.module(batch.tokens.to(device), batch.mask.to(device))
+        # Weights can be finite and so large that what is made of them is not.
+        if not torch.isfinite(output.logits).all():
+            raise NumericalError("Expected finite logits, but the model gave NaN or infinity; use another checkpoint.")
         return {
             "probabilities": output.logits.softmax(-1).cpu().numpy(),
             "attention": output.attention.cpu().numpy(),

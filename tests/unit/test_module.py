@@ -229,3 +229,12 @@ def test_a_name_that_only_some_epochs_log_does_not_outlive_them(data):
     assert "train/early" in seen[0]
     assert "train/early" not in seen[2]
     assert {"train/loss", "train/task"} <= seen[2]
+
+
+def test_weights_that_are_no_numbers_are_refused() -> None:
+    module = AttentionModule()
+    module.build(DataSpec(2, 5, 4, ("a", "b")))
+    weights = module.state_dict()
+    weights["backbone.classifier.bias"] = torch.tensor([0.0, torch.nan])
+    with pytest.raises(ConfigurationError, match=r"classifier\.bias .* NaN"):
+        module.load_state_dict(weights)

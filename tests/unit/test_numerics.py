@@ -9,8 +9,11 @@ from scipy.stats import entropy as scipy_entropy
 from attn_lightning.numerics import (
     at_least_float32,
     entropy_nats,
+    flush_denormals,
     full_precision,
     kl_divergence,
+    log_attention,
+    log_mixture,
     masked_log_softmax,
     masked_softmax,
     unit_vectors,
@@ -43,6 +46,53 @@ def test_values_at_padding_are_ignored(scores, mask, filler):
     spoiled = scores.masked_fill(~mask, filler)
     assert torch.equal(masked_softmax(spoiled, mask), masked_softmax(scores, mask))
     assert torch.equal(masked_log_softmax(spoiled, mask), masked_log_softmax(scores, mask))
+
+
+def test_the_last_axis_is_that_of_tokens(scores, mask):
+    stacked, masks = torch.stack([scores, 2 * scores]), torch.stack([mask, mask])
+    for function in (masked_softmax, masked_log_softmax):
+        assert torch.equal(function(stacked, masks)[1], function(2 * scores, mask))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_log_attention_takes_zeros_as_the_smallest_number_without_gradient(dtype):
+    attention = torch.tensor([[0.25, 0.0, 0.75]], dtype=dtype, requires_grad=True)
+    logs = log_attention(attention)
+    expected = [np.log(0.25), np.log(np.finfo(attention.detach().numpy().dtype).tiny), np.log(0.75)]
+    np.testing.assert_allclose(logs.detach()[0], expected, rtol=1e-6)
+    logs.sum().backward()
+    np.testing.assert_allclose(attention.grad[0], [4.0, 0.0, 4 / 3], rtol=1e-6)
+
+
+def test_log_mixture_is_that_of_a_loop_also_far_down(scores, mask):
+    attention = masked_softmax(scores, mask).requires_grad_()
+    logs = torch.log_softmax(torch.randn(3, 5, 2, dtype=torch.float64) * 3, -1) - 2000.0
+    found = log_mixture(attention, logs)
+    for row in range(3):
+        for c in range(2):
+            mixed = sum(attention[row, t] * torch.exp(logs[row, t, c] + 2000) for t in range(LENGTHS[row]))
+            assert float(found[row, c].detach()) == pytest.approx(float(mixed.log()) - 2000, abs=1e-9)
+    assert torch.autograd.gradcheck(lambda a: log_mixture(a, logs), attention)
+
+
+def test_log_mixture_has_a_finite_gradient_at_weights_of_zero():
+    attention = torch.tensor([[0.5, 0.5, 0.0]], requires_grad=True)
+    logs = torch.tensor([[[-1.0, -300.0], [-2.0, -301.0], [-3.0, -1.0]]])
+    log_mixture(attention, logs).sum().backward()
+    first, second = 0.5 * np.exp(-1) + 0.5 * np.exp(-2), 0.5 + 0.5 * np.exp(-1)
+    # The token without weight is e^299 times as likely as any other in the second class, and counts as e^50 times.
+    expected = np.exp(-3) / first + np.exp(50) / second
+    np.testing.assert_allclose(attention.grad[0, 2], expected, rtol=1e-4)
+    np.testing.assert_allclose(attention.grad[0, 0], np.exp(-1) / first + 1 / second, rtol=1e-4)
+
+
+def test_denormals_become_zero():
+    try:
+        flush_denormals()
+        flushed = (torch.tensor([1e-30]) * 1e-10).item()
+        assert flushed == 0.0 or not torch.set_flush_denormal(True)  # a processor that cannot
+    finally:
+        torch.set_flush_denormal(False)
 
 
 def test_softmax_of_large_scores_is_finite(mask):

@@ -47,3 +47,33 @@ def test_another_format(contents):
     contents["attn_lightning"]["format"] = FORMAT + 1
     with pytest.raises(ConfigurationError, match=f"format {FORMAT + 1}"):
         checkpoint_spec(contents)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("num_classes", 1),
+        ("vocabulary_size", "many"),
+        ("embedding_size", 2**70),
+        ("label_names", ["a", "b"]),
+        ("label_names", [1, 2, 3]),
+        ("segment_shape", [0]),
+        ("num_default_tokens", -1),
+        ("tokenizer", 3),
+        ("class_weights", [1.0, float("nan"), 1.0]),
+        ("class_weights", [1.0]),
+        ("vocabulary_size", None),
+    ],
+)
+def test_an_edited_entry_is_named(contents, name, value):
+    contents["attn_lightning"][name] = value
+    with pytest.raises(ConfigurationError, match=f"`{name}` of the checkpoint"):
+        checkpoint_contents(contents)
+
+
+def test_an_entry_that_is_missing_is_named_but_for_later_ones(contents):
+    del contents["attn_lightning"]["num_default_tokens"]
+    assert checkpoint_spec(contents).num_default_tokens == 0
+    del contents["attn_lightning"]["tokenizer"]
+    with pytest.raises(ConfigurationError, match="`tokenizer` of the checkpoint"):
+        checkpoint_contents(contents)
