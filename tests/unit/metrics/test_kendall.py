@@ -1,4 +1,4 @@
-"""Kendall's tau-b and its p-value for many texts at once, against scipy text by text, its parts against loops over pairs."""
+"""Kendall's tau-b and its p-value for many texts at once, against scipy; their parts against loops over pairs."""
 
 from collections import Counter
 from itertools import combinations
