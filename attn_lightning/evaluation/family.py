@@ -63,6 +63,8 @@ class Family:
         measures: every metric that its rows can have, declared beside its formula in `attn_lightning.metrics`.
         uncontrolled: names of those that controls say nothing about, because their value does not depend on which
             tokens an explanation names; a control that is as good is no reason to mark them.
+        free_untrained: names of those that a model without training gets for nothing, because its prediction hardly
+            depends on the text: that it is as good says nothing, and is not marked.
         heading: one sentence above its table.
     """
 
@@ -70,6 +72,7 @@ class Family:
     heading: ClassVar[str]
     measures: ClassVar[Mapping[str, Measure]]
     uncontrolled: ClassVar[frozenset[str]] = frozenset()
+    free_untrained: ClassVar[frozenset[str]] = frozenset()
 
     def unavailable(self, subject: Subject) -> str | None:
         """Why the family cannot be measured here, "the data has no rationales" for example; None if it can."""

@@ -41,7 +41,10 @@ class Summary:
         """The controls that are as good as the row or better; empty for controls and where there is nothing to beat."""
         if row.metric in family.uncontrolled or row.explainer in self.controls:
             return []
-        return as_good(family.measures[row.metric], row.value, self.rivals(family, row))
+        rivals = self.rivals(family, row)
+        if row.metric in family.free_untrained:
+            rivals.pop(UNTRAINED)
+        return as_good(family.measures[row.metric], row.value, rivals)
 
     def rivals(self, family: Family, row: Row) -> dict[str, float | None]:
         """What the controls have in the place of a row, by their names; None where they have nothing."""

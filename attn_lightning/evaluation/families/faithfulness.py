@@ -62,6 +62,10 @@ class Faithfulness(Family):
     name: ClassVar[str] = "faithfulness"
     heading: ClassVar[str] = "What the prediction loses without the tokens that an explanation ranks first."
     measures: ClassVar[Mapping[str, Measure]] = by_name(MEASURES)
+    # Whatever tokens are kept of a text, a flat prediction stays as it is.
+    free_untrained: ClassVar[frozenset[str]] = frozenset(
+        {"sufficiency", "aopc_sufficiency", "soft_sufficiency", "post_hoc_accuracy"}
+    )
 
     def __init__(
         self,

@@ -7,6 +7,7 @@ from typing import ClassVar
 import numpy as np
 from rich.console import Console
 
+from attn_lightning.evaluation.families.faithfulness import Faithfulness
 from attn_lightning.evaluation.family import MODEL, Family, Row
 from attn_lightning.evaluation.naming import flat_name
 from attn_lightning.evaluation.results import print_tables
@@ -76,6 +77,21 @@ def test_a_control_that_is_as_good_is_named():
         ("shared", "attention"): [],
         ("shared", "random"): [],
     }
+
+
+def test_a_model_without_training_is_no_rival_where_a_flat_prediction_wins():
+    """Sufficiency and post-hoc accuracy are perfect where the prediction does not depend on the text."""
+    suffices, tells = row("aopc_sufficiency", "attention", 0.2), row("aopc_comprehensiveness", "attention", 0.2)
+    control, flat = row("aopc_sufficiency", "random", 0.1), row("aopc_sufficiency", "attention", 0.0)
+    rows, untrained = [suffices, tells, control], [flat, row("aopc_comprehensiveness", "attention", 0.3)]
+    family = Faithfulness()
+    found = Summary([family], Findings({family.name: rows}), Findings({family.name: untrained}), {}, ("random",))
+    assert found.beaten_by(family, suffices) == ["random"]
+    assert found.beaten_by(family, tells) == ["untrained"]
+    assert not found.beaten_by(family, row("post_hoc_accuracy", "attention", 0.5))
+    # It is shown beside the others all the same.
+    assert found.rivals(family, suffices)["untrained"] == 0.0
+    assert Faithfulness.free_untrained <= Faithfulness.measures.keys()
 
 
 def test_the_best_possible_value_is_beaten_by_nothing():
