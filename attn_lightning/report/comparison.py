@@ -22,6 +22,7 @@ from attn_lightning.metrics.intervals import mean_interval
 from attn_lightning.metrics.measure import Measure
 from attn_lightning.metrics.statistics import paired_permutation_test
 from attn_lightning.report.documents import Documents, read_documents
+from attn_lightning.report.names import measure_name
 from attn_lightning.report.run_data import Run
 
 _ALL = 2**31
@@ -286,8 +287,8 @@ def comparison_content(found: Comparison) -> dict[str, Any]:
         "alike": [
             {
                 "explanation": row.explanation,
-                "measure": row.measure.name,
-                "meaning": row.measure.line,
+                "name": measure_name(row.measure.name),
+                "meaning": f"{row.measure.meaning} ({row.measure.span}; better: {row.measure.better})",
                 "mean": row.mean,
                 "n": row.n,
                 **_finite(low=row.low, high=row.high),

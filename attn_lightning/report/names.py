@@ -109,19 +109,20 @@ def _name(key: str) -> str:
         family, *explainer, metric = path.split("/")
         if family == _AGREEMENT and explainer:
             compared = _OTHERS.get(explainer[0], f"to {explainer[0]}")
-            return ", ".join([f"{_known(metric)}, attention {compared}", *_settings(setting)])
-        return ", ".join([_known(metric), *_explained_by(explainer), *_settings(setting)])
+            return ", ".join([f"{measure_name(metric)}, attention {compared}", *_settings(setting)])
+        return ", ".join([measure_name(metric), *_explained_by(explainer), *_settings(setting)])
     name = path.removesuffix("_mean")
     for other, shown in _OTHERS.items():
         if name.startswith(f"{other}_") and name.removeprefix(f"{other}_") in _NAMES:
-            name = f"{_known(name.removeprefix(f'{other}_'))}, attention {shown}"
-    shown = _known(name)
+            name = f"{measure_name(name.removeprefix(f'{other}_'))}, attention {shown}"
+    shown = measure_name(name)
     if place == "cost" and (cost := measure_of(key)) is not None:
         return f"{shown} ({cost.unit})"
     return f"{shown} (validation)" if place == "val" else shown
 
 
-def _known(name: str) -> str:
+def measure_name(name: str) -> str:
+    """The field's name of a measure, whatever it is taken of: `Kendall's τ` for `kendall`."""
     return _NAMES.get(name, name.replace("_", " "))
 
 

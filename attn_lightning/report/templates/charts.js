@@ -54,7 +54,8 @@ function scale(values, from, to) {
 }
 
 function axes(x, y, box, labelX, labelY) {
-  const across = ticks(x.low, x.high, Math.max(2, Math.floor((box.right - box.left) / 80)));
+  // Half an epoch is no number that a reader looks for.
+  const across = ticks(x.low, x.high, Math.max(2, Math.floor((box.right - box.left) / 80))).filter((value) => labelX !== "epoch" || Math.abs(value - Math.round(value)) < 1e-9);
   const down = y ? ticks(y.low, y.high, Math.max(2, Math.floor((box.bottom - box.top) / 40))) : [];
   return svg("g", { class: "axes" },
     across.map((value) => [

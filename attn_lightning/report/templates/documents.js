@@ -233,10 +233,11 @@ function drawBar() {
     choice("right", "Beside it", [["", "nothing"], ...others.map(({ run, place }) => [place, run.label])], right ? right.docs.place : "",
       (place) => setPane("right", place === "" ? null : place)),
     choice("show", "Show", usable(SHOWS), view.show, (show) => { view.show = show; refresh(false); }),
-    choice("label", "Label", [["any", "any"], ...labels], view.label, (label) => { view.label = label; refresh(false); }),
+    // One's own texts have no label, and no gradient to be away from.
+    labels.some(([label]) => label >= 0) ? choice("label", "Label", [["any", "any"], ...labels], view.label, (label) => { view.label = label; refresh(false); }) : "",
     choice("sort", "Order", usable(SORTS), view.sort, (sort) => { view.sort = sort; refresh(false); }),
     el("label", { class: "field", for: "query" }, el("span", {}, "Search"), query),
-    el("label", { class: "field", for: "away" }, el("span", {}, "Attention away from gradient, at least ", awayText), away));
+    left.docs.explanations.includes("gradient") ? el("label", { class: "field", for: "away" }, el("span", {}, "Attention away from gradient, at least ", awayText), away) : "");
 }
 
 async function documentsPart(host) {

@@ -71,7 +71,7 @@ function comparison(found) {
   const tests = table(`${b} minus ${a}`, ["Compared", "A", "B", "B − A", "95 % interval", "p", "Test"].map((label, k) => ({ label, numeric: k > 0 && k < 6 })),
     found.paired.map((row) => ({ cells: [row.name, number(row.first, 4), number(row.second, 4), number(row.difference, 4, true), interval(row.low, row.high, 4, true) || UNKNOWN, row.p === null ? UNKNOWN : row.p < .001 ? "< .001" : number(row.p, 3), row.test] })), { sortable: false });
   const alike = table("Agreement of their explanations", ["Explanation", "Measure", "Mean", "95 % interval", "Documents"].map((label, k) => ({ label, numeric: k > 1 })),
-    found.alike.map((row) => ({ cells: [name(row.explanation), row.meaning, number(row.mean), interval(row.low, row.high) || UNKNOWN, String(row.n)] })), { sortable: false });
+    found.alike.map((row) => ({ cells: [name(row.explanation), [row.name, el("small", {}, row.meaning)], number(row.mean), interval(row.low, row.high) || UNKNOWN, String(row.n)] })), { sortable: false });
   return el("section", { class: "block", id: "comparison" }, el("h2", {}, "The two runs, document by document"),
     el("p", {}, "A is ", name(a), ", B is ", name(b), "."),
     el("ul", {}, found.lines.map((line) => el("li", {}, line))), found.paired.length ? tests : null, found.alike.length ? alike : null,
