@@ -1,10 +1,10 @@
 """The command line: which command runs, and how an error of the user's is shown. Imports nothing heavy itself."""
 
 import errno
-import sys
 from collections.abc import Callable, Sequence
 
 from attn_lightning import __version__
+from attn_lightning.console import harmless_messages, harmless_warnings, say
 from attn_lightning.errors import AttnLightningError, ConfigurationError, did_you_mean
 from attn_lightning.signals import Stopped, stopping_raises
 
@@ -123,30 +123,25 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     if arguments[0] not in COMMANDS:
         hint = did_you_mean(arguments[0], COMMANDS, most=1)
-        _complain(f"error: Expected a command, but got {arguments[0]!r}.{hint}\n\n{_help()}")
+        say(f"error: Expected a command, but got {arguments[0]!r}.{hint}\n\n{_help()}", error=True)
         return 2
     try:
-        with stopping_raises():
+        with stopping_raises(), harmless_warnings(), harmless_messages():
             if arguments[0] != "predict":  # which takes any text and counts what it replaces
                 _check_encoding(arguments)
             return _command(arguments[0])(arguments[1:])
     except AttnLightningError as error:
-        _complain(f"error: {error}")
+        say(f"error: {error}", error=True)
         return 1
     except Stopped as stopped:
-        _complain(str(stopped))
+        say(str(stopped), error=True)
         return stopped.exit_code
     except KeyboardInterrupt:
-        _complain("interrupted")
+        say("interrupted", error=True)
         return 130
     except OSError as error:
         if error.errno not in _OF_THE_DISK:
             raise
-        _complain(f"error: Expected to be able to write, but got: {error}; make room and run the same command again.")
+        advice = "make room and run the same command again"
+        say(f"error: Expected to be able to write, but got: {error}; {advice}.", error=True)
         return 1
-
-
-def _complain(text: str) -> None:
-    from attn_lightning.console import printable_lines
-
-    print(printable_lines(text), file=sys.stderr)

@@ -2,6 +2,10 @@
 
 import logging
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 
@@ -23,6 +27,49 @@ def spreadsheet_text(text: str) -> str:
 def printable_lines(text: str) -> str:
     """A message of our own that quotes paths and arguments: as `printable`, but its lines stay."""
     return "\n".join(map(printable, text.split("\n")))
+
+
+def say(text: str = "", error: bool = False) -> None:
+    """Print what the package has to say, which may quote paths, arguments and texts; at once, also into a file.
+
+    Args:
+        text: one line or several.
+        error: on the standard error.
+    """
+    print(printable_lines(text), file=sys.stderr if error else sys.stdout, flush=True)
+
+
+@contextmanager
+def harmless_warnings() -> Iterator[None]:
+    """Warnings of other packages in the block quote paths and values too: they lose their control characters."""
+    original = warnings.formatwarning
+
+    def harmless(*arguments: Any, **options: Any) -> str:
+        return printable_lines(original(*arguments, **options))
+
+    warnings.formatwarning = harmless
+    try:
+        yield
+    finally:
+        warnings.formatwarning = original
+
+
+class _HarmlessRecord(logging.LogRecord):
+    """A message of any package without control characters."""
+
+    def getMessage(self) -> str:
+        return printable_lines(super().getMessage())
+
+
+@contextmanager
+def harmless_messages() -> Iterator[None]:
+    """The same for what any package logs."""
+    original = logging.getLogRecordFactory()
+    logging.setLogRecordFactory(_HarmlessRecord)
+    try:
+        yield
+    finally:
+        logging.setLogRecordFactory(original)
 
 
 def stdout_console() -> Console:

@@ -2,9 +2,10 @@
 
 import hashlib
 import json
+import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -45,12 +46,30 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, contents: Any) -> None:
-    """Replace the file by these contents as JSON; see `replacing`.
+    """Replace the file by these contents as JSON; see `replacing` and `to_json`."""
+    write_text(path, to_json(contents, indent=2) + "\n")
 
-    Raises:
-        ValueError: a number is not finite, which JSON cannot say.
+
+def to_json(contents: Any, indent: int | None = None) -> str:
+    """Contents as JSON that every reader takes.
+
+    A number that is not finite becomes null, because JSON has no word for it.
+
+    Args:
+        contents: plain values.
+        indent: blanks per level; None for one line.
     """
-    write_text(path, json.dumps(contents, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+    return json.dumps(_finite(contents), indent=indent, allow_nan=False, ensure_ascii=False)
+
+
+def _finite(contents: Any) -> Any:
+    if isinstance(contents, float):
+        return contents if math.isfinite(contents) else None
+    if isinstance(contents, Mapping):
+        return {key: _finite(value) for key, value in contents.items()}
+    if isinstance(contents, list | tuple):
+        return [_finite(value) for value in contents]
+    return contents
 
 
 def file_name(*parts: str) -> str:

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import socket
+import time
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -15,6 +16,9 @@ logger = logging.getLogger(__name__)
 
 _WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 """What file systems answer that know no `flock`: Lustre without its option, some FUSE, NFS before version 4."""
+
+
+_POLL_SECONDS = 0.2
 
 
 class Claim:
@@ -85,6 +89,19 @@ class Claim:
         if remove:
             self.path.unlink(missing_ok=True)
         os.close(self.descriptor)
+
+
+def patient_claim(path: Path) -> Claim:
+    """A claim as soon as it can be had, however long another process works there.
+
+    Args:
+        path: the lock file; made if missing.
+    """
+    while True:
+        try:
+            return Claim(path)
+        except BlockingIOError:
+            time.sleep(_POLL_SECONDS)
 
 
 def owner(path: Path) -> str:

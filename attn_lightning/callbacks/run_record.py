@@ -3,7 +3,7 @@
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -49,13 +49,21 @@ class RunRecord(CostMeter):
         folder: an existing run folder.
         name: name of the experiment, for `metrics.json`.
         asked: what is to follow the training, and with which options, as `run_folder.asked` gives it.
+        explained: gives the error that is recorded for one that ends the run.
     """
 
-    def __init__(self, folder: Path, name: str = "run", asked: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        name: str = "run",
+        asked: Mapping[str, Any] | None = None,
+        explained: Callable[[BaseException], BaseException] = lambda error: error,
+    ) -> None:
         super().__init__()
         self.folder = Path(folder)
         self.name = name
         self.asked = dict(asked or {})
+        self._explained = explained
         self.record: dict[str, Any] = run_folder.read_metrics(self.folder)
         self._writer: PredictionWriter | None = None
         self._began = False
@@ -136,6 +144,7 @@ class RunRecord(CostMeter):
 
     def ended(self, exception: BaseException) -> None:
         """Record that the run was stopped or has failed, and why."""
+        exception = self._explained(exception)
         if not self._began:
             return
         interrupted = isinstance(exception, KeyboardInterrupt) or isinstance(exception.__context__, KeyboardInterrupt)

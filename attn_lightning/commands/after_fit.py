@@ -10,7 +10,7 @@ from attn_lightning.callbacks.run_record import RunRecord
 from attn_lightning.checkpoint import read_checkpoint
 from attn_lightning.commands.report import report_in_place
 from attn_lightning.commands.wandb_run import log_evaluation
-from attn_lightning.console import stdout_console
+from attn_lightning.console import say, stdout_console
 from attn_lightning.data.datamodule import TextDataModule
 from attn_lightning.evaluation.catalog import chosen_explainers, chosen_families
 from attn_lightning.evaluation.control import control_metrics
@@ -20,6 +20,13 @@ from attn_lightning.evaluation.suite import Plan
 from attn_lightning.evaluation.summary import Summary
 from attn_lightning.files import file_digest
 from attn_lightning.module import AttentionModule
+
+
+def leave_group() -> None:
+    """Close the connection between the processes of a job, when all have come here; nothing if there is none."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
 
 
 class AfterFit:
@@ -62,7 +69,7 @@ class AfterFit:
     def _measure(self) -> Summary | None:
         """Test and evaluate; gives what the suite found, None without one."""
         if self.record.asked and not self._has_test_split():
-            print("this data has no test split, so nothing is tested", flush=True)
+            say("this data has no test split, so nothing is tested")
             for part in self.record.asked:
                 self.record.finish(part)
         if self.record.lacks("test"):
@@ -84,7 +91,7 @@ class AfterFit:
     def _test(self) -> None:
         """Test the best epoch, or the weights as they are where none was measured."""
         if not self._best and self.trainer.is_global_zero:
-            print(f"no epoch has {self.options.monitor}, the last weights are tested", flush=True)
+            say(f"no epoch has {self.options.monitor}, the last weights are tested")
         self.trainer.test(self.module, datamodule=self.data, ckpt_path=self._best or None, verbose=False)
         self.record.finish("test")
 
@@ -94,9 +101,7 @@ class AfterFit:
         What follows is the work of one process. The connection to the others is closed before, because whatever waits
         for them (a metric that is computed, a cache that is filled) would wait for ever.
         """
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.barrier()
-            torch.distributed.destroy_process_group()
+        leave_group()
         return self.trainer.is_global_zero
 
     def _control(self) -> None:

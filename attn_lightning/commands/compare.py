@@ -8,7 +8,7 @@ from typing import NoReturn
 from rich.table import Table
 from rich.text import Text
 
-from attn_lightning.console import printable, stdout_console
+from attn_lightning.console import printable, say, stdout_console
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.report.comparison import Comparison, compare_runs, lines
 from attn_lightning.report.run_data import read_run
@@ -56,9 +56,9 @@ def compare_command(arguments: Sequence[str]) -> int:
     found = compare_runs(*runs)
     console = stdout_console()
     for letter, label in zip("AB", found.labels, strict=True):
-        print(f"{letter}: {printable(label)}")
+        say(f"{letter}: {label}")
     for line in lines(found):
-        print(line)
+        say(line)
     for table in _tables(found, options.flips):
         console.print(table)
     if options.output is not None:
@@ -66,7 +66,7 @@ def compare_command(arguments: Sequence[str]) -> int:
         from attn_lightning.report.page import ReportOptions, Sources, write_page
 
         page = write_page(Sources(runs=runs), options.output, ReportOptions(figures=False))
-        print(f"report: {printable(str(page))}", flush=True)
+        say(f"report: {page}")
     return 0
 
 

@@ -14,7 +14,8 @@ from attn_lightning.checkpoint import checkpoint_contents, read_checkpoint
 from attn_lightning.checkpoint.trust import check_configuration
 from attn_lightning.commands.arguments import add_trust, split_trusted
 from attn_lightning.commands.parsing import OneLineErrorParser, class_change_resets_arguments
-from attn_lightning.console import show_messages, stdout_console
+from attn_lightning.commands.processes import is_first, is_one_of_several
+from attn_lightning.console import say, show_messages, stdout_console
 from attn_lightning.data.datamodule import TextDataModule
 from attn_lightning.errors import AttnLightningError, ConfigurationError
 from attn_lightning.evaluation.catalog import (
@@ -96,10 +97,14 @@ def evaluate_command(arguments: Sequence[str]) -> int:
     evaluated = EvaluatedModel(module, prepared_data(parser, options), digest, checkpoint.stem, own)
     console = stdout_console()
     parent = run_folder.of_checkpoint(checkpoint) / "evaluation"
-    summary, folder = evaluate(evaluated, plan, evaluation, parent, console)
-    # Who asks for one family wants its table.
-    print_tables({}, summary, options.verbose or len(plan.families) == 1, console)
-    print(f"evaluation: {folder}\nall tables: {folder / TABLES}", flush=True)
+    # Of several processes with the same command one works, and the others find its parts.
+    summary, folder = evaluate(
+        evaluated, plan, evaluation, parent, console if is_first() else None, waits=is_one_of_several()
+    )
+    if is_first():
+        # Who asks for one family wants its table.
+        print_tables({}, summary, options.verbose or len(plan.families) == 1, console)
+    say(f"evaluation: {folder}\nall tables: {folder / TABLES}")
     return 0
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from attn_lightning.console import say
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.experiments import FOLDER, Experiment, Experiments
 
@@ -35,18 +36,18 @@ def experiments_command(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     experiments = Experiments(options.folder)
     if options.name is not None:
-        print(shlex.join(["python", "-m", "attn_lightning", "fit", *experiments.find(options.name).arguments()]))
+        say(shlex.join(["python", "-m", "attn_lightning", "fit", *experiments.find(options.name).arguments()]))
         return 0
     _print("methods", experiments.methods)
     _print("data", experiments.data)
     _print("special experiments", experiments.special)
-    print(f"fit --config METHOD_DATA runs a method on data; the files are in {options.folder}.")
+    say(f"fit --config METHOD_DATA runs a method on data; the files are in {options.folder}.")
     return 0
 
 
 def _print(title: str, named: Mapping[str, Experiment]) -> None:
     width = max(map(len, named), default=0)
-    print(f"{title}:")
+    say(f"{title}:")
     for name, experiment in sorted(named.items()):
-        print(f"  {name:<{width}}  {experiment.line}".rstrip())
-    print()
+        say(f"  {name:<{width}}  {experiment.line}".rstrip())
+    say()

@@ -13,7 +13,7 @@ from attn_lightning.commands.arguments import add_trust, split_trusted
 from attn_lightning.commands.evaluate import load, parse_with_run_data, prepared_data
 from attn_lightning.commands.parsing import OneLineErrorParser, class_change_resets_arguments
 from attn_lightning.commands.validation import Validator
-from attn_lightning.console import printable
+from attn_lightning.console import say
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.evaluation.runner import EvaluatedModel, EvaluationOptions, subject_of
 from attn_lightning.report.model_figures import model_figures
@@ -84,11 +84,11 @@ def figures_command(arguments: Sequence[str]) -> int:
         raise ConfigurationError("Expected either `--ckpt_path` or `--study`, but got both or none; give one of them.")
     figures, reasons, folder = _of_study(options) if of_study else _of_checkpoint(parser, options, trusted)
     for name, reason in reasons.items():
-        print(f"not drawn: {name}: {printable(reason)}")
+        say(f"not drawn: {name}: {reason}")
     if not figures:
         raise ConfigurationError(f"Expected something to draw, but {'; '.join(reasons.values())}.")
     for path in write(figures, options.output or folder):
-        print(f"figure: {path}", flush=True)
+        say(f"figure: {path}")
     return 0
 
 
@@ -109,7 +109,7 @@ def _of_checkpoint(parser: OneLineErrorParser, options: Namespace, trusted: Coll
     evaluation = EvaluationOptions(split=options.split, max_examples=options.max_examples, seed=options.seed)
     subject, notes = subject_of(EvaluatedModel(module, data, "", checkpoint.stem, own=False), evaluation)
     for note in notes:
-        print(f"note: {printable(note)}")
+        say(f"note: {note}")
     run, corpus = run_folder.of_checkpoint(checkpoint), data.manifest["name"]
     assert module.spec is not None
     title = f"{run.parent.name}/{run.name} {checkpoint.stem}, {corpus} {options.split}"

@@ -17,7 +17,7 @@ from lightning.pytorch.loggers import WandbLogger
 
 from attn_lightning import run_folder
 from attn_lightning.callbacks.run_record import RunRecord
-from attn_lightning.commands.after_fit import AfterFit
+from attn_lightning.commands.after_fit import AfterFit, leave_group
 from attn_lightning.commands.arguments import (
     experiment_name,
     prepared,
@@ -25,6 +25,7 @@ from attn_lightning.commands.arguments import (
     split_trusted,
     with_checkpoint_config,
 )
+from attn_lightning.commands.lost_process import Watch, watched
 from attn_lightning.commands.parsing import OneLineErrorParser, class_change_resets_arguments, print_cards
 from attn_lightning.commands.processes import Agreement, Decision, is_first, place
 from attn_lightning.commands.run_choice import RunChoice, choose
@@ -33,7 +34,7 @@ from attn_lightning.commands.same_run import SameRun
 from attn_lightning.commands.slurm import requeued_in_time
 from attn_lightning.commands.trainer import check_trainer_options, checkpoints, loggers, plugins, run_callbacks
 from attn_lightning.commands.wandb_run import name_by_sweep, sweep_of_agent
-from attn_lightning.console import show_messages
+from attn_lightning.console import say, show_messages
 from attn_lightning.data.datamodule import TextDataModule
 from attn_lightning.data.revision import revisions
 from attn_lightning.errors import AttnLightningError, ConfigurationError
@@ -76,8 +77,9 @@ class AttentionCLI(LightningCLI):
     choice: RunChoice | None = None
     record: RunRecord
 
-    def __init__(self, arguments: Sequence[str], name: str = "run") -> None:
+    def __init__(self, arguments: Sequence[str], name: str = "run", watch: Watch | None = None) -> None:
         self.name = name
+        self.watch = watch or Watch()
         try:
             super().__init__(
                 AttentionModule,
@@ -89,8 +91,11 @@ class AttentionCLI(LightningCLI):
                 seed_everything_default=0,
                 args=list(arguments),
             )
-        except BaseException:
+        except BaseException as error:
             self._close_wandb(exit_code=1)
+            explained = self.watch.explained(error)
+            if explained is not error:
+                raise explained from None
             raise
         finally:
             if self.agreement is not None:
@@ -231,7 +236,7 @@ class AttentionCLI(LightningCLI):
         run = self.options.run
         fits = self.config.subcommand == "fit"
         asked = run_folder.asked(run) if fits and not config["fast_dev_run"] else {}
-        self.record = RunRecord(self.choice.folder, run.name, asked)
+        self.record = RunRecord(self.choice.folder, run.name, asked, self.watch.explained)
         if (started := sweep_of_agent()) is not None:
             self.record.record["sweep"] = dict(zip(("id", "run"), started, strict=True))
         method = self._get(self.config_init, "method")
@@ -271,6 +276,8 @@ class AttentionCLI(LightningCLI):
         self._show()
 
     def _show(self) -> None:
+        # A later command in the same program would wait for the others wherever it computes a metric.
+        leave_group()
         if self.trainer.is_global_zero:
             print_results(self.record.folder, self.record.record)
 
@@ -293,18 +300,18 @@ def training_command(arguments: Sequence[str]) -> int:
     arguments = with_checkpoint_config(spelled_out(arguments), trusted)
     name, arguments = experiment_name(arguments), prepared(arguments)
     try:
-        with class_change_resets_arguments(), requeued_in_time():
-            _run(arguments, name)
+        with class_change_resets_arguments(), requeued_in_time(), watched() as watch:
+            _run(arguments, name, watch)
     except NothingToDo as found:
-        print(f"nothing to do: {found.folder} is complete", flush=True)
+        say(f"nothing to do: {found.folder} is complete")
     except MisconfigurationException as error:
         raise ConfigurationError(f"Expected options that work together, but Lightning says: {error}") from error
     return 0
 
 
-def _run(arguments: Sequence[str], name: str) -> None:
+def _run(arguments: Sequence[str], name: str, watch: Watch) -> None:
     try:
-        AttentionCLI(arguments, name)
+        AttentionCLI(arguments, name, watch)
     except SystemExit as error:
         # Lightning turns Ctrl-C into exit code 1.
         if isinstance(error.__context__, KeyboardInterrupt):

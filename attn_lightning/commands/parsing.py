@@ -2,7 +2,6 @@
 
 import inspect
 import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -19,7 +18,7 @@ from attn_lightning.backbone.scorers import Scorer
 from attn_lightning.backbone.segments import FocusNetwork, SegmentClassifier
 from attn_lightning.callbacks.probe_set import ProbeSet  # noqa: F401
 from attn_lightning.commands.arguments import values_of
-from attn_lightning.console import printable_lines
+from attn_lightning.console import say
 from attn_lightning.data.embeddings import Embeddings
 from attn_lightning.errors import did_you_mean
 from attn_lightning.methods.base import Method
@@ -68,7 +67,7 @@ class OneLineErrorParser(LightningArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Exit with code 2."""
         shown = _unknown_class(message) or message + _nearest_of_unrecognized(message, self)
-        print(printable_lines(f"error: {shown}\nrun with --help for all options"), file=sys.stderr)
+        say(f"error: {shown}\nrun with --help for all options", error=True)
         raise SystemExit(2)
 
     def validate(self, *arguments: Any, **options: Any) -> None:

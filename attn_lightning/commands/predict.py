@@ -1,32 +1,36 @@
 """`predict`: label, probability and attention per word for raw texts, from a checkpoint alone."""
 
 import operator
-import sys
 from argparse import ArgumentParser, Namespace
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
+import psutil
 from rich.console import Console
 
 from attn_lightning import run_folder
 from attn_lightning.checkpoint.trust import trusted_classes
 from attn_lightning.commands.arguments import add_trust
-from attn_lightning.console import printable
+from attn_lightning.commands.processes import is_first, is_one_of_several
+from attn_lightning.commands.sweep import OneLineArguments
+from attn_lightning.console import say
 from attn_lightning.data.formats import FileOptions
 from attn_lightning.data.records import Columns, text_of, words_of
 from attn_lightning.data.sources import Split, from_files
 from attn_lightning.data.text import valid_unicode
 from attn_lightning.errors import ConfigurationError, DataFormatError
 from attn_lightning.evaluation.prediction import CHUNK, Prediction, Predictor, prediction_table, write
+from attn_lightning.locks import patient_claim
 from attn_lightning.report.prediction_page import MOST_DOCUMENTS, AnsweringModel, write_prediction_page
 
 
 def _parser() -> ArgumentParser:
     """Plain argparse: a text may be anything, so nothing may try to read it as YAML."""
-    parser = ArgumentParser(prog="python -m attn_lightning predict", description=__doc__, allow_abbrev=False)
+    parser = OneLineArguments(prog="python -m attn_lightning predict", description=__doc__, allow_abbrev=False)
     parser.add_argument(
         "--ckpt_path",
         type=Path,
@@ -72,6 +76,39 @@ def predict_command(arguments: Sequence[str]) -> int:
     """
     options = _parser().parse_args(list(arguments))
     _check(options)
+    target = options.output or options.html
+    if target is not None:
+        with _alone(target):
+            # Looked at again, because another may have been at work while this one waited.
+            return 0 if _is_written(target) else _predict(options)
+    if is_first():
+        return _predict(options)
+    say("the first process of this job prints the predictions; `--output` keeps them in a file", error=True)
+    return 0
+
+
+@contextmanager
+def _alone(output: Path) -> Iterator[None]:
+    """Let one process of a job after the other do its work; a process that is alone waits for nobody."""
+    if not is_one_of_several():
+        yield
+        return
+    claim = patient_claim(output.with_name(f".{output.name}.lock"))
+    try:
+        yield
+    finally:
+        claim.release(remove=True)
+
+
+def _is_written(output: Path) -> bool:
+    """Whether another process of this job, which began when this one did, has written the file."""
+    found = is_one_of_several() and output.exists() and output.stat().st_mtime >= psutil.Process().create_time()
+    if found:
+        say(f"{output} is written by another process of this job")
+    return found
+
+
+def _predict(options: Namespace) -> int:
     replaced = Counter[str]()
     checkpoints = [checkpoint_of(path) for path in options.ckpt_path]
     trusted = trusted_classes(options.trust)
@@ -79,18 +116,18 @@ def predict_command(arguments: Sequence[str]) -> int:
         _write_page(checkpoints, options, trusted, replaced)
     elif options.output is not None:
         answers = _answers(Predictor(checkpoints[0], options.device, trusted), options, replaced)
-        print(f"{write(answers, options.output)} predictions in {printable(str(options.output))}")
+        say(f"{write(answers, options.output)} predictions in {options.output}")
     else:
         console = Console()
         for place, checkpoint in enumerate(checkpoints):
             if len(checkpoints) > 1:
-                print(f"{printable(str(checkpoint))}:")
+                say(f"{checkpoint}:")
             # What is replaced in a text is counted once, however many models read it.
             counted = replaced if place == 0 else Counter[str]()
             for answer in _answers(Predictor(checkpoint, options.device, trusted), options, counted):
                 console.print(prediction_table(answer))
     if replaced["texts"]:
-        print(f"characters that are no Unicode were replaced in {replaced['texts']} texts", file=sys.stderr)
+        say(f"characters that are no Unicode were replaced in {replaced['texts']} texts", error=True)
     return 0
 
 
@@ -109,14 +146,14 @@ def _check(options: Namespace) -> None:
         )
     if options.html is not None and options.html.suffix != ".html":
         raise ConfigurationError(f"Expected `--html` to end in .html, but got {options.html.name}; rename it.")
-    if options.html is not None and options.html.exists():
+    if options.html is not None and options.html.exists() and not _is_written(options.html):
         raise ConfigurationError(
             f"Expected a new file for `--html`, but {options.html} exists and is not overwritten; choose another."
         )
     output = options.output
     if output is not None and output.suffix not in (".jsonl", ".parquet"):
         raise ConfigurationError(f"Expected `--output` to end in .jsonl or .parquet, but got {output.name}; rename it.")
-    if output is not None and output.exists():
+    if output is not None and output.exists() and not _is_written(output):
         raise ConfigurationError(
             f"Expected a new file for `--output`, but {output} exists and is not overwritten; choose another."
         )
@@ -155,7 +192,7 @@ def _write_page(checkpoints: Sequence[Path], options: Namespace, trusted: set[st
         ]
         models.append(AnsweringModel(_label(checkpoint), str(checkpoint), predictor.spec.label_names, answers))
     write_prediction_page(models, options.html, notes)
-    print(f"page: {printable(str(options.html))}", flush=True)
+    say(f"page: {options.html}")
 
 
 def _label(checkpoint: Path) -> str:

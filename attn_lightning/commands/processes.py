@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -63,6 +63,17 @@ class Place:
 def is_first() -> bool:
     """Whether this process is the one that writes and speaks."""
     return int(getattr(rank_zero_only, "rank", 0) or 0) == 0
+
+
+def is_one_of_several(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether whatever started this process started others with the same command.
+
+    Args:
+        environment: the variables of `torchrun`, of SLURM's `srun`, or those that were set by hand.
+    """
+    interactive = environment.get("SLURM_JOB_NAME") in ("bash", "interactive")
+    counts = [environment.get("WORLD_SIZE", ""), "" if interactive else environment.get("SLURM_NTASKS", "")]
+    return any(count.isdigit() and int(count) > 1 for count in counts)
 
 
 def place(trainer: Namespace, environment: MutableMapping[str, str] = os.environ) -> Place:

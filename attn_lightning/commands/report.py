@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from attn_lightning.console import printable
+from attn_lightning.console import say
 from attn_lightning.errors import AttnLightningError, ConfigurationError
 
 FOLDER = "report"
@@ -81,8 +81,8 @@ def report_command(arguments: Sequence[str]) -> int:
     output = options.output or (paths[0] / FOLDER if len(paths) == 1 else Path(FOLDER))
     page = write_page(sources, output, chosen)
     for note in sources.notes:
-        print(f"note: {printable(note)}")
-    print(f"report: {page}", flush=True)
+        say(f"note: {note}")
+    say(f"report: {page}")
     return 1 if unread else 0
 
 
@@ -102,11 +102,11 @@ def report_in_place(folder: Path, figures: bool) -> None:
         sources = read_sources([folder])
         page = write_page(sources, folder / FOLDER, ReportOptions(figures=figures))
     except AttnLightningError as error:
-        print(f"no report: {printable(str(error))}", flush=True)
+        say(f"no report: {error}")
         return
     for note in sources.notes:
-        print(f"note: {printable(note)}")
-    print(f"report: {page}", flush=True)
+        say(f"note: {note}")
+    say(f"report: {page}")
 
 
 def folder_of(name: str, root: Path) -> Path:

@@ -10,6 +10,7 @@ from attn_lightning.checkpoint import read_checkpoint
 from attn_lightning.commands.processes import Decision
 from attn_lightning.commands.same_run import LONGER, SameRun
 from attn_lightning.commands.slurm import was_requeued
+from attn_lightning.console import say
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.locks import Claim, owner
 
@@ -162,7 +163,7 @@ def _continued(folder: Path, options: Namespace) -> RunChoice:
         return RunChoice(folder, last, claim=claim)
     claim.release(remove=True)
     if (kept := run_folder.set_aside(folder)) is not None:
-        print(f"{folder} ended before its first checkpoint; it is kept as {kept.name}", flush=True)
+        say(f"{folder} ended before its first checkpoint; it is kept as {kept.name}")
     return _new(options, folder.name)
 
 

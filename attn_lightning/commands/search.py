@@ -6,6 +6,7 @@ from pathlib import Path
 
 from attn_lightning.commands.sweep import FOLDER as SWEEPS
 from attn_lightning.commands.sweep import OneLineArguments, check_metric
+from attn_lightning.console import say
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.experiments import named_file
 from attn_lightning.study.sweeps import check_sweep, read_sweep
@@ -51,15 +52,15 @@ def search_command(arguments: Sequence[str]) -> int:
     check_metric(sweep, parse(next(sweep.commands())))
     search = Search(sweep, options.root, options.seed)
     try:
-        search.run(options.trials, options.jobs, lambda line: print(line, flush=True))
+        search.run(options.trials, options.jobs, lambda line: say(line))
     except KeyboardInterrupt:
-        print(f"{search.num_ended()} of {options.trials} trials have ended; the same command goes on from here")
+        say(f"{search.num_ended()} of {options.trials} trials have ended; the same command goes on from here")
         raise
     files = search.write_results()
     for path in files:
-        print(f"file: {path}")
+        say(f"file: {path}")
     best = search.folder / "best.yaml"
     if best not in files:
         return 1
-    print(best.read_text("utf-8").rstrip())
+    say(best.read_text("utf-8").rstrip())
     return 0

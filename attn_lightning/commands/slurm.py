@@ -11,6 +11,7 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 
 from attn_lightning.commands.processes import is_first
+from attn_lightning.console import say
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.signals import Stopped, stopping_raises
 
@@ -55,7 +56,7 @@ def requeued_in_time() -> Iterator[None]:
             yield
     except Stopped as stopped:
         if stopped.number == signal.SIGUSR1 and is_first():
-            print(_requeue(), flush=True)
+            say(_requeue())
         raise
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from attn_lightning.commands.report import report_in_place
+from attn_lightning.console import say
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.study.configuration import STUDIES, Study, find_study, read_study, study_of
 from attn_lightning.study.engines.choice import add_engine_options, make_engine
@@ -186,5 +187,5 @@ def _command(study: str) -> str:
 
 def _print_commands(cells: Sequence[Cell], root: Path) -> None:
     for cell in cells:
-        print(shlex.join(["python", "-m", "attn_lightning", *cell.arguments(root)]))
-    print(f"# {len(cells)} commands, all accepted by `fit`")
+        say(shlex.join(["python", "-m", "attn_lightning", *cell.arguments(root)]))
+    say(f"# {len(cells)} commands, all accepted by `fit`")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from attn_lightning.console import say
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.experiments import named_file
 from attn_lightning.study.sweeps import Sweep, check_sweep, read_sweep
@@ -51,7 +52,7 @@ def sweep_command(arguments: Sequence[str]) -> int:
     from attn_lightning.commands.validation import Validator
 
     parse = Validator().parse
-    print(f"{check_sweep(sweep, parse)} commands, all accepted by `fit`", flush=True)
+    say(f"{check_sweep(sweep, parse)} commands, all accepted by `fit`")
     config = parse(next(sweep.commands()))
     check_metric(sweep, config)
     if not config["run"]["wandb"]:

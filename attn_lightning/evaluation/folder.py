@@ -20,7 +20,7 @@ from attn_lightning.data.batching import Rows
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.evaluation.subject import Explained, Ragged
 from attn_lightning.files import replacing, write_json
-from attn_lightning.locks import Claim, owner
+from attn_lightning.locks import Claim, owner, patient_claim
 
 FORMAT = 1
 """Raised whenever the same evaluation would give other numbers; parts of another format are measured again."""
@@ -85,17 +85,18 @@ class EvaluationFolder:
         parent: `<run folder>/evaluation`.
         name: of the evaluation.
         identity: all that makes two evaluations equal; JSON.
+        waits: for another process that evaluates into the folder at this moment, whose parts are then read.
 
     Raises:
         ConfigurationError: another process evaluates into the folder at this moment.
     """
 
-    def __init__(self, parent: Path, name: str, identity: dict[str, Any]) -> None:
+    def __init__(self, parent: Path, name: str, identity: dict[str, Any], waits: bool = False) -> None:
         identity = json.loads(json.dumps({"format": FORMAT, **identity}))
         number = 0
         while True:
             folder = parent / (name if number == 0 else f"{name}-{number}")
-            self._claim = _claim(folder)
+            self._claim = _claim(folder, waits)
             stored = _read(folder / "evaluation.json")
             if stored in ({}, identity):
                 break
@@ -118,10 +119,10 @@ class EvaluationFolder:
         self.release()
 
 
-def _claim(folder: Path) -> Claim:
+def _claim(folder: Path, waits: bool) -> Claim:
     path = folder / ".lock"
     try:
-        return Claim(path)
+        return patient_claim(path) if waits else Claim(path)
     except BlockingIOError:
         raise ConfigurationError(
             f"Expected to be the only evaluation in {folder}, but {owner(path)} is at work there; wait for it."

@@ -1,6 +1,5 @@
 """Predictions for raw texts from a checkpoint alone: label, probability and attention per word."""
 
-import json
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -19,7 +18,7 @@ from attn_lightning.console import printable
 from attn_lightning.data.batching import length_batches
 from attn_lightning.data.text import TextTokenizer
 from attn_lightning.errors import ConfigurationError, NumericalError
-from attn_lightning.files import replacing
+from attn_lightning.files import replacing, to_json
 from attn_lightning.module import AttentionModule
 from attn_lightning.types import UNLABELED, Batch, DataSpec
 
@@ -99,6 +98,7 @@ class Predictor:
 
         Raises:
             ConfigurationError: words for a model that was trained on raw text.
+            NumericalError: the model predicts NaN.
         """
         words = [text for text in texts if not isinstance(text, str)]
         if words and not self.tokenizer.options.words_given:
@@ -188,7 +188,7 @@ def write(answers: Iterable[Prediction], path: Path) -> int:
 def _write_jsonl(answers: Iterable[Prediction], file: IO[bytes]) -> int:
     count = 0
     for answer in answers:
-        file.write(json.dumps(asdict(answer), ensure_ascii=False).encode() + b"\n")
+        file.write(to_json(asdict(answer)).encode() + b"\n")
         count += 1
     return count
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
-from attn_lightning.console import stdout_console
+from attn_lightning.console import say, stdout_console
 from attn_lightning.evaluation.naming import declared, flat_name, split_measures
 from attn_lightning.evaluation.summary import (
     LINEAR,
@@ -152,8 +152,8 @@ def print_results(
         )
     # Not through rich, which would break a long path over two lines.
     for path in tables:
-        print(f"all tables: {path}")
-    print(f"run folder: {folder}", flush=True)
+        say(f"all tables: {path}")
+    say(f"run folder: {folder}")
 
 
 def write_results(folder: Path, record: Mapping[str, Any]) -> Path | None:

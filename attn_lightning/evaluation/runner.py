@@ -83,6 +83,7 @@ def evaluate(
     parent: Path,
     console: Console | None,
     quiet: bool = False,
+    waits: bool = False,
 ) -> tuple[Summary, Path]:
     """Measure a model on a split and keep everything in a folder below `parent`; goes on where an earlier call stopped.
 
@@ -93,6 +94,7 @@ def evaluate(
         parent: `<run folder>/evaluation`.
         console: where progress is shown; None for nowhere.
         quiet: show bars, which leave nothing behind, but no line per part.
+        waits: for a process that makes the same evaluation at this moment, instead of refusing to.
 
     Returns:
         The summary, and the folder: its `tables.md` has all tables, its `summary.json` all numbers.
@@ -117,7 +119,7 @@ def evaluate(
         "seed": options.seed,
     }
     progress = Progress(console, quiet=quiet)
-    with EvaluationFolder(parent, name, identity) as folder:
+    with EvaluationFolder(parent, name, identity, waits) as folder:
         for note in notes:
             progress.note(note)
         trained = measure(subject, plan, folder.model, progress)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from attn_lightning import run_folder
+from attn_lightning.console import say
 from attn_lightning.errors import AttnLightningError, ConfigurationError
 from attn_lightning.locks import Claim, owner
 from attn_lightning.study.expansion import Cell
@@ -94,7 +95,7 @@ def run_cell(planned: Planned, root: Path, parse: Parse, fit: Callable[[Sequence
         )
     claim = _claim(claim_path(root, cell))
     if claim is None:
-        print(f"{cell} is being run by {owner(claim_path(root, cell))}", flush=True)
+        say(f"{cell} is being run by {owner(claim_path(root, cell))}")
         return HELD
     try:
         # Only now is it certain that nobody else changes the folder.
@@ -120,9 +121,9 @@ def _claim(path: Path) -> Claim | None:
 
 def _leave(cell: Cell, state: CellState) -> int:
     if state.state == "complete":
-        print(f"nothing to do: {cell} is complete", flush=True)
+        say(f"nothing to do: {cell} is complete")
         return 0
-    print(f"{cell} has failed: {state.record.get('error')}; `--retry-failed` runs it again", flush=True)
+    say(f"{cell} has failed: {state.record.get('error')}; `--retry-failed` runs it again")
     return 1
 
 
@@ -136,11 +137,11 @@ def _resumed(planned: Planned, root: Path, parse: Parse, fit: Callable[[Sequence
         # One that has failed after it went on has recorded that, and is not started over and over.
         if planned.state(root, parse).state != "unfinished":
             raise
-        print(f"{planned.cell} could not be resumed: {error}; starting again", flush=True)
+        say(f"{planned.cell} could not be resumed: {error}; starting again")
         return False
     return True
 
 
 def _set_aside(folder: Path, state: CellState) -> None:
     if state.state != "missing" and (target := run_folder.set_aside(folder)) is not None:
-        print(f"{folder} was {REASONS[state.state]}; it is kept as {target.name}", flush=True)
+        say(f"{folder} was {REASONS[state.state]}; it is kept as {target.name}")

@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from attn_lightning.console import printable_lines
+
 
 def duration(seconds: float) -> str:
     """Seconds as people say them: `45 s`, `12 min`, `3 h 20 min`."""
@@ -59,7 +61,7 @@ class Display:
 
     def line(self, text: str) -> None:
         """Show an event."""
-        self.console.print(escape(text))
+        self.console.print(escape(printable_lines(text)))
 
     def finished(self, text: str) -> None:
         """Show that a cell has ended and how long the others will take."""

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from attn_lightning.console import stdout_console
+from attn_lightning.console import say, stdout_console
 from attn_lightning.files import write_text
 from attn_lightning.study.cell_run import Planned
 from attn_lightning.study.configuration import Study
@@ -92,11 +92,11 @@ class StudyRun:
         for table in found:
             console.print(terminal(table))
         for text in [note(self.study), *notes, *self._failures(results)]:
-            print(text)
-        print(f"tables: {self.root / 'table.md'} and table.csv")
+            say(text)
+        say(f"tables: {self.root / 'table.md'} and table.csv")
         if published is not None:
             publish(published, self.study.name, block(command, results, found))
-            print(f"published: {published}")
+            say(f"published: {published}")
         return 0 if all(state.state == "complete" for _, state in results) else 1
 
     def _record(self) -> None:

@@ -1,8 +1,13 @@
 """What the terminal and spreadsheets are spared."""
 
+import logging
+import warnings
+
 import pytest
 
-from attn_lightning.console import printable, spreadsheet_text
+from attn_lightning.console import harmless_messages, harmless_warnings, printable, say, spreadsheet_text
+
+HOSTILE = "a\x1b[31mred\x07\u202e"
 
 
 def test_control_characters_become_spaces():
@@ -16,3 +21,19 @@ def test_a_cell_that_would_be_a_formula_gets_a_quote(text):
 
 def test_other_cells_stay():
     assert spreadsheet_text("ivat, epsilon=1") == "ivat, epsilon=1"
+
+
+@pytest.mark.parametrize("error", [False, True])
+def test_what_is_said_keeps_its_lines_only(capsys, error):
+    say(f"one {HOSTILE}\ntwo", error=error)
+    said = capsys.readouterr()
+    assert (said.err if error else said.out) == "one a [31mred  \ntwo\n"
+    assert (said.out if error else said.err) == ""
+
+
+def test_warnings_and_messages_of_other_packages_are_harmless(caplog):
+    with harmless_warnings(), harmless_messages():
+        shown = warnings.formatwarning(f"Checkpoint directory {HOSTILE} exists", UserWarning, "x.py", 1, "")
+        logging.getLogger("lightning.pytorch").warning("saved in %s", HOSTILE)
+    assert not set("\x1b\x07\u202e") & set(shown + caplog.text)
+    assert "\x1b" in warnings.formatwarning(HOSTILE, UserWarning, "x.py", 1, "")

@@ -1,0 +1,100 @@
+"""Runs that are killed at random moments and go on: the record and the weights are those of a run that was not killed.
+
+`make kills COUNT=20` kills every kind of run twenty times and prints what was hit; the test kills each twice.
+"""
+
+import os
+import random
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from attn_lightning.run_folder import read_metrics
+from support.killable import Server
+from support.results import record
+
+EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
+
+TINY = (
+    "--data.train_documents=96", "--data.validation_documents=32", "--data.test_documents=40", "--data.max_length=20",
+    "--data.batch_size=8", "--data.embeddings=RandomEmbeddings", "--data.embeddings.dimension=8",
+    "--model.backbone.encoder.hidden_size=4", "--trainer.max_epochs=5", "--trainer.accelerator=cpu",
+    "--run.report=false", "--run.suite=sparsity,calibration,agreement,faithfulness",
+    "--run.suite_explainers=attention,gradient_x_input,random", "--run.resume=auto",
+)  # fmt: skip
+
+CASES: Mapping[str, tuple[str, ...]] = {
+    "vanilla": (),
+    "ivat": (),
+    "semi-supervised ivat": ("--data.unlabeled=train", "--data.labeled_fraction=0.5"),
+    "vib": ("--method.warmup_epochs=1", "--method.num_rounds=2"),
+    "rap": ("--method.num_pretraining_epochs=2",),
+}
+"""Options of every kind of run; the last word of a name is its method."""
+
+COUNT = int(os.environ.get("KILLS", "2"))
+SEED = 20
+
+BEGINS = 0.2
+"""Share of a run before which none is killed: the configuration is still being read, and nothing could be spoiled."""
+
+
+def command(case: str, root: Path) -> list[str]:
+    config = EXPERIMENTS / f"{case.split()[-1]}_planted.yaml"
+    return ["fit", "--config", str(config), *TINY, *CASES[case], f"--run.root={root}", "--run.name=run"]
+
+
+def results(folder: Path) -> dict[str, Any]:
+    """All that two runs must agree on, to the last bit."""
+    states = {}
+    for name in ("best", "last"):
+        contents = torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
+        states[name] = {key: value.numpy().tobytes() for key, value in contents["state_dict"].items()}
+    rows = pq.read_table(folder / "predictions.parquet").to_pylist()
+    evaluation = {path.parent.name: path.read_text() for path in folder.glob("evaluation/*/summary.json")}
+    return {"record": record(folder), "weights": states, "predictions": rows, "evaluation": evaluation}
+
+
+def hit(folder: Path) -> str:
+    """What the killed run was doing, from what it left."""
+    found = read_metrics(folder) if folder.is_dir() else {}
+    if not found:
+        return "before the first step"
+    if "test" in found:
+        return "evaluation"
+    last = [row["epoch"] for row in found.get("history", [])][-1:]
+    return "training" if last != [4] else "evaluation"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Server:
+    folder = tmp_path_factory.mktemp("server")
+    return Server(folder / "log", ATTN_LIGHTNING_CACHE=str(folder / "cache"), OMP_NUM_THREADS="1")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_a_killed_run_ends_like_one_that_was_not(case: str, server: Server, tmp_path: Path) -> None:
+    server(command(case, tmp_path / "cold"))  # fills the cache
+    code, seconds = server(command(case, tmp_path / "whole"))
+    assert code == 0, server.log.read_text()[-2000:]
+    whole = results(tmp_path / "whole" / "run" / "version_0")
+    draws, hits, exact = random.Random(f"{SEED} {case}"), Counter[str](), 0
+    while hits.total() < COUNT:
+        root = tmp_path / f"killed_{hits.total()}"
+        code, _ = server(command(case, root), kill_after=draws.uniform(BEGINS * seconds, seconds))
+        if code != -9:
+            continue  # it was faster than the one before
+        folder = root / "run" / "version_0"
+        hits[hit(folder)] += 1
+        code, _ = server(command(case, root))
+        assert code == 0, server.log.read_text()[-2000:]
+        exact += results(folder) == whole
+    shown = ", ".join(f"{number} {phase}" for phase, number in sorted(hits.items()))
+    print(f"\n{case}: {exact} of {COUNT} kills bit-exact after going on ({shown})", flush=True)
+    assert exact == COUNT
