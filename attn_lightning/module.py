@@ -19,6 +19,7 @@ from attn_lightning.backbone.joint import joint_passes
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.checkpoint import (
     add_checkpoint_contents,
+    check_layout,
     checkpoint_contents,
     checkpoint_spec,
     make_weights_only,
@@ -342,6 +343,7 @@ class AttentionModule(LightningModule):
         """
         contents = read_checkpoint(Path(checkpoint_path))
         checkpoint_contents(contents)
+        check_layout(contents)
         check_checkpoint(contents, trusted)
         return super().load_from_checkpoint(checkpoint_path, **{**options, "weights_only": True})
 

@@ -3,6 +3,7 @@
 from attn_lightning.checkpoint.contents import (
     FORMAT,
     add_checkpoint_contents,
+    check_layout,
     checkpoint_contents,
     checkpoint_spec,
     describe_backbone,
@@ -13,6 +14,7 @@ from attn_lightning.checkpoint.file import read_checkpoint, write_checkpoint
 __all__ = [
     "FORMAT",
     "add_checkpoint_contents",
+    "check_layout",
     "checkpoint_contents",
     "checkpoint_spec",
     "describe_backbone",

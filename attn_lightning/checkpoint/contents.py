@@ -1,9 +1,13 @@
 """What a checkpoint carries beside the weights."""
 
 import math
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from attn_lightning import __version__
 from attn_lightning.checkpoint.trust import INSTANTIATOR
@@ -83,6 +87,23 @@ _ENTRIES: dict[str, tuple[str, Callable[[Any], bool]]] = {
 """What `checkpoint_contents` promises of every entry, so that nobody below it finds out by an exception."""
 
 
+_VERSION = re.compile(r"\d{1,6}(\.\d{1,6}){1,3}([a-z+.]\w*)*$")
+_PARTS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "pytorch-lightning_version": ("a version", lambda value: isinstance(value, str) and bool(_VERSION.match(value))),
+    "state_dict": ("weights by their names", lambda value: isinstance(value, dict) and _are_weights(value)),
+    "hyper_parameters": ("options by their names", lambda value: value is None or _has_names(value)),
+}
+
+
+def _has_names(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(name, str) for name in value)
+
+
+def _are_weights(value: dict[Any, Any]) -> bool:
+    dense = all(not isinstance(part, Tensor) or part.layout == torch.strided for part in value.values())
+    return _has_names(value) and dense
+
+
 def _list_of(value: Any, fits: Callable[[Any], bool]) -> bool:
     return isinstance(value, list) and all(map(fits, value))
 
@@ -96,6 +117,17 @@ def _edited(name: str, expected: str, value: Any) -> ConfigurationError:
         f"Expected `{name}` of the checkpoint to be {expected}, but got {repr(value)[:80]}; the file was edited, use "
         "another one."
     )
+
+
+def check_layout(checkpoint: dict[str, Any]) -> None:
+    """Refuse a checkpoint whose other parts Lightning could not read: it takes them as they are.
+
+    Raises:
+        ConfigurationError: naming the part.
+    """
+    for name, (expected, fits) in _PARTS.items():
+        if not fits(checkpoint.get(name)):
+            raise _edited(name, expected, checkpoint.get(name, "nothing"))
 
 
 def describe_backbone(backbone: Any) -> dict[str, Any] | None:

@@ -163,7 +163,11 @@ def _error(path: Path, expected: str, got: str, advice: str, hint: str = "") -> 
 def _experiments(path: Path, value: Any) -> Path:
     # `experiments/studies/..` reads better as `experiments`, in commands that a person copies.
     folder = Path(os.path.normpath(path.parent / str(value)))
-    if not isinstance(value, str) or not folder.is_dir():
+    try:
+        found = isinstance(value, str) and folder.is_dir()
+    except OSError:  # a name that is too long for any file
+        found = False
+    if not found:
         raise _error(path, "`experiments` to be a folder", repr(value), "give it relative to the study file")
     return folder
 

@@ -96,7 +96,7 @@ def judge(path: str, chosen: list[Mutant], known: dict[str, str], deadline: floa
     if not rest or time.monotonic() > deadline:
         return found
     start = time.monotonic()
-    if files and in_a_fork(files, None, 300) != SURVIVED:
+    if files and in_a_fork(files, None, 600) != SURVIVED:
         raise SystemExit(f"Expected {' and '.join(files)} to pass before anything is changed, but they fail.")
     limit = 20 + 10 * (time.monotonic() - start)
     with RESULTS.open("a") as results:

@@ -6,6 +6,7 @@ import torch
 from attn_lightning.checkpoint import (
     FORMAT,
     add_checkpoint_contents,
+    check_layout,
     checkpoint_contents,
     checkpoint_spec,
     read_checkpoint,
@@ -77,3 +78,23 @@ def test_an_entry_that_is_missing_is_named_but_for_later_ones(contents):
     del contents["attn_lightning"]["tokenizer"]
     with pytest.raises(ConfigurationError, match="`tokenizer` of the checkpoint"):
         checkpoint_contents(contents)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("pytorch-lightning_version", None),
+        ("pytorch-lightning_version", "much"),
+        ("pytorch-lightning_version", 2.6),
+        ("state_dict", None),
+        ("state_dict", {3: torch.zeros(1)}),
+        ("state_dict", {"weight": torch.sparse_coo_tensor(size=(2, 2))}),
+        ("hyper_parameters", 3),
+        ("hyper_parameters", {1: 2}),
+    ],
+)
+def test_a_part_that_lightning_could_not_read_is_named(contents, name, value):
+    whole = {**contents, "pytorch-lightning_version": "2.6.0.post0", "hyper_parameters": {}}
+    check_layout(whole)
+    with pytest.raises(ConfigurationError, match=f"`{name}` of the checkpoint"):
+        check_layout({**whole, name: value})
