@@ -40,3 +40,11 @@ def did_you_mean(unknown: str, known: Iterable[str], most: int = 3) -> str:
         return ""
     *others, last = near
     return f" Did you mean {', '.join(others)}{' or ' if others else ''}{last}?"
+
+
+def own_cause(error: BaseException) -> AttnLightningError | None:
+    """What this package said before others, one around the other, made errors of their own of it; None if nothing."""
+    cause = error.__cause__
+    while cause is not None and not isinstance(cause, AttnLightningError):
+        cause = cause.__cause__
+    return cause

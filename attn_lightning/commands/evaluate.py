@@ -17,7 +17,7 @@ from attn_lightning.commands.parsing import OneLineErrorParser, class_change_res
 from attn_lightning.commands.processes import is_first, is_one_of_several
 from attn_lightning.console import say, show_messages, stdout_console
 from attn_lightning.data.datamodule import TextDataModule
-from attn_lightning.errors import AttnLightningError, ConfigurationError
+from attn_lightning.errors import ConfigurationError, own_cause
 from attn_lightning.evaluation.catalog import (
     DEFAULT_EXPLAINERS,
     FAMILIES,
@@ -154,8 +154,8 @@ def prepared_data(parser: OneLineErrorParser, options: Namespace) -> Any:
     try:
         data = parser.instantiate_classes(options).data
     except ValueError as error:
-        if isinstance(error.__cause__, AttnLightningError):
-            raise error.__cause__ from None
+        if (cause := own_cause(error)) is not None:
+            raise cause from None
         raise
     if not hasattr(data, "examples"):
         raise ConfigurationError(

@@ -37,7 +37,7 @@ from attn_lightning.commands.wandb_run import name_by_sweep, sweep_of_agent
 from attn_lightning.console import say, show_messages
 from attn_lightning.data.datamodule import TextDataModule
 from attn_lightning.data.revision import revisions
-from attn_lightning.errors import AttnLightningError, ConfigurationError
+from attn_lightning.errors import ConfigurationError, own_cause
 from attn_lightning.evaluation.catalog import chosen_explainers, chosen_families
 from attn_lightning.evaluation.naming import monitor_mode, monitored
 from attn_lightning.evaluation.results import print_results
@@ -221,8 +221,8 @@ class AttentionCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except ValueError as error:
-            if isinstance(error.__cause__, AttnLightningError):
-                raise error.__cause__ from None
+            if (cause := own_cause(error)) is not None:
+                raise cause from None
             raise
 
     def after_instantiate_classes(self) -> None:

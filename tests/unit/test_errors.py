@@ -1,8 +1,8 @@
-"""The part of a message that names what was probably meant."""
+"""What messages say of what was probably meant, and of errors around errors."""
 
 import pytest
 
-from attn_lightning.errors import did_you_mean
+from attn_lightning.errors import ConfigurationError, did_you_mean, own_cause
 
 
 @pytest.mark.parametrize(
@@ -18,3 +18,14 @@ from attn_lightning.errors import did_you_mean
 )
 def test_the_nearest_come_first_or_nothing_is_said(unknown, known, most, said):
     assert did_you_mean(unknown, known, most) == said
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_our_own_message_is_found_within_those_of_others(depth):
+    error: Exception = ConfigurationError("Expected a dimension")
+    for level in range(depth):
+        outer = ValueError(f"does not validate at level {level}")
+        outer.__cause__ = error
+        error = outer
+    assert str(own_cause(error)) == "Expected a dimension"
+    assert own_cause(ValueError("of nobody")) is None
