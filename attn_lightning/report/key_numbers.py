@@ -7,6 +7,7 @@ from typing import Any
 
 from attn_lightning.evaluation.family import MODEL
 from attn_lightning.metrics.statistics import summarize
+from attn_lightning.report.published import Known, published
 from attn_lightning.report.run_data import Run, mapping, numbers
 from attn_lightning.study.table import bounds_of
 
@@ -55,6 +56,7 @@ class Number:
         high: upper end.
         over: what the interval is about: `seeds`, `documents`, or nothing.
         controls: the values of those controls that were measured.
+        published: what others printed for the same; None where nobody did.
     """
 
     metric: str
@@ -63,6 +65,7 @@ class Number:
     high: float
     over: str
     controls: Mapping[str, float]
+    published: Known | None = None
 
 
 def value(run: Run, metric: str) -> float:
@@ -94,13 +97,14 @@ def key_numbers(seeds: Sequence[Run], metrics: Sequence[str]) -> list[Number]:
 
 def _number(seeds: Sequence[Run], metric: str) -> Number:
     controls = {name: known for name in CONTROLS if not math.isnan(known := _control(seeds, metric, name))}
+    known_elsewhere = published(seeds[0], metric)
     if len(seeds) > 1:
         summary = summarize([value(run, metric) for run in seeds], bounds_of(metric))
         over = "" if math.isnan(summary.low) else "seeds"
-        return Number(metric, summary.mean, summary.low, summary.high, over, controls)
+        return Number(metric, summary.mean, summary.low, summary.high, over, controls, known_elsewhere)
     found = value(seeds[0], metric)
     low, high = _over_documents(seeds[0], metric)
-    return Number(metric, found, low, high, "" if math.isnan(low) else "documents", controls)
+    return Number(metric, found, low, high, "" if math.isnan(low) else "documents", controls, known_elsewhere)
 
 
 def _over_documents(run: Run, metric: str) -> tuple[float, float]:

@@ -211,6 +211,7 @@ def number_content(number: Number) -> dict[str, Any]:
         "high": finite(number.high),
         "over": number.over,
         "controls": dict(number.controls),
+        "published": None if number.published is None else vars(number.published),
     }
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from attn_lightning.report.blocks import Blocks
 from attn_lightning.report.key_numbers import chosen_metrics
+from attn_lightning.report.published import published
 from attn_lightning.report.run_content import finite, history
 from attn_lightning.report.study_data import StudyData, seconds, wanting
 from attn_lightning.study.expansion import Cell
@@ -80,12 +81,14 @@ def _table_content(table: MetricTable, data: StudyData) -> dict[str, Any]:
         "options": table.options,
         "condition": table.condition,
         "metric": table.metric,
-        "rows": [_row_content(row, table.metric, group) for row in table.rows],
+        "rows": [_row_content(row, table.metric, group, data) for row in table.rows],
     }
 
 
-def _row_content(row: Row, metric: str, group: Sequence[tuple[Cell, CellState]]) -> dict[str, Any]:
+def _row_content(row: Row, metric: str, group: Sequence[tuple[Cell, CellState]], data: StudyData) -> dict[str, Any]:
     runs = [(cell.seed, found) for cell, found in group if cell.method == row.method]
+    read = [data.runs[cell] for cell, _ in group if cell.method == row.method and cell in data.runs]
+    known = published(read[0], metric) if read else None
     compared = row.comparison
     return {
         "method": row.method,
@@ -93,6 +96,7 @@ def _row_content(row: Row, metric: str, group: Sequence[tuple[Cell, CellState]])
         "seeds": row.seeds,
         **{name: finite(getattr(row.summary, name)) for name in ("mean", "std", "low", "high")},
         "values": {str(seed): finite(value(found.record, metric)) for seed, found in runs},
+        "published": None if known is None else vars(known),
         "cost": _mean([value(found.record, COST) for _, found in runs]),
         "comparison": None
         if compared is None

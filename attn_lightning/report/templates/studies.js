@@ -20,7 +20,7 @@ function meanCell(row, strong) {
   if (!row || row.mean === null) return UNKNOWN;
   const digits = Math.abs(row.mean) >= 100 ? 1 : 3;
   return [el(strong ? "strong" : "span", {}, number(row.mean, digits)), significant(row) ? "*" : "",
-    row.low === null ? null : el("span", { class: "interval" }, ` ${interval(row.low, row.high, digits)}`)];
+    row.low === null ? null : el("span", { class: "interval" }, ` ${interval(row.low, row.high, digits)}`), printed(row.published)];
 }
 
 /** Methods over several tables: those of one kind of data by metric, or those of one metric by data. */
@@ -59,7 +59,7 @@ function detailed(one, study) {
     const c = row.comparison;
     const compared = c ? [number(c.difference, 4, true), interval(c.low, c.high, 4, true) || UNKNOWN, number(c.effect, 2, true), number(c.p, 3), number(c.p_holm, 3), c.seeds_text] : Array(6).fill(UNKNOWN);
     return { row, class: row.control ? "control" : null,
-      cells: [name(row.method), row.seeds, number(row.mean, 4), number(row.std, 4), interval(row.low, row.high, 4) || UNKNOWN, ...(study.baseline === null ? [] : compared)] };
+      cells: [name(row.method), row.seeds, [number(row.mean, 4), printed(row.published)], number(row.std, 4), interval(row.low, row.high, 4) || UNKNOWN, ...(study.baseline === null ? [] : compared)] };
   });
   return table(`${metricText(one.metric)}, method by method`, columns, rows);
 }

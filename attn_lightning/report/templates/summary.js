@@ -9,7 +9,16 @@ function numberCell(found, strong) {
   return [
     el(strong ? "strong" : "span", {}, number(found.value, digits)),
     found.low === null ? null : el("span", { class: "interval" }, ` ${interval(found.low, found.high, digits)}`),
+    printed(found.published),
   ];
+}
+
+/** What others printed for the same number. */
+const printed = (known) => (known ? el("small", { class: "published" }, `published ${number(known.value)}`) : null);
+
+function sourcesNote(found) {
+  const sources = [...new Set(found.map((one) => one && one.published && one.published.source).filter(Boolean))];
+  return sources.length ? el("p", { class: "note" }, `Published: ${sources.join("; ")}. Single runs of others, in other settings of what is not said here: no test compares them with ours.`) : null;
 }
 
 const controlsOf = (groups) => [...new Set(groups.flatMap((group) => group.numbers.flatMap((found) => Object.keys(found.controls))))];
@@ -129,7 +138,7 @@ function summaryPart(host) {
     const places = groups.flatMap((group) => group.runs);
     const curves = groups.flatMap((group) => group.runs.map((place) => ({ label: group.label, curves: data.runs[place].history }))).filter((one) => one.curves);
     parts.push(el("section", { class: "block" }, el("h2", {}, "Runs on ", name(dataName)),
-      keyNumbers(dataName, groups), intervalNote(groups),
+      keyNumbers(dataName, groups), intervalNote(groups), sourcesNote(groups.flatMap((group) => group.numbers)),
       el("h3", {}, "What was run"), el("div", { class: "cards" }, places.map((place) => factsOf(place, places.length === 1))),
       curves.length ? learningCurves(dataName, curves) : null));
   }
@@ -139,7 +148,7 @@ function summaryPart(host) {
       el("p", {}, `${study.methods.length} methods × ${study.data.length} data × ${study.seeds.length} seeds`,
         study.options.length > 1 ? ` × ${study.options.length} sets of options` : "", `: ${study.runs} runs, ${duration(study.seconds)} of fitting.`),
       study.notes.length ? el("ul", { class: "notes" }, study.notes.map((text) => el("li", {}, name(text)))) : null,
-      overviews(study)));
+      overviews(study), sourcesNote(study.tables.flatMap((one) => one.rows))));
   }
   if (data.files.length) {
     parts.push(el("section", { class: "block" }, el("h2", {}, "Files beside this page"),
