@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -148,3 +149,23 @@ def test_single_runs_stand_beside_controls():
     assert "| a/v | **0.900** [0.800, 0.950] |" in text
     assert "| TF-IDF (control) | 0.850 |" in text
     assert "95 % intervals over documents" in text
+
+
+@pytest.mark.parametrize("style", ["sd", "interval", "mean"])
+def test_latex_is_a_whole_table_whatever_names_it_holds(study, found, style):
+    """What LaTeX would stumble over: braces and environments that do not close, rows of another width, bare signs."""
+    hostile = "a & b % c $ d # e _ f ^ g ~ h { i } j \\ k [l]"
+    renamed = replace(found[0], rows=tuple(replace(row, method=hostile + row.method) for row in found[0].rows))
+    for made in of_study(study, [renamed, *found[1:]], style):
+        text = latex(made, style)
+        bare = re.sub(r"\\[\\{}&%$#_]", "", text.replace(r"\\", ""))
+        assert bare.count("{") == bare.count("}")
+        assert bare.count("$") % 2 == 0
+        assert [text.count(rf"\{end}{{{kind}}}") for end in ("begin", "end") for kind in ("table", "tabular")] == [
+            1
+        ] * 4
+        assert all(rule in text for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"\caption{", r"\label{"))
+        (body,) = re.findall(r"\\toprule\n(.*)\\bottomrule", text, flags=re.DOTALL)
+        rows = [line for line in body.splitlines() if line != r"\midrule"]
+        assert {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {len(made.columns)}
+        assert all(row.endswith(r" \\") for row in rows)
