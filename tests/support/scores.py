@@ -24,3 +24,14 @@ def by_row(measure, first, second, mask):
 def or_nan(measure):
     """`measure`, and NaN for the rows for which the specification calls it undefined."""
     return lambda a, b: np.nan if len(a) < 2 or len(set(a)) == 1 or len(set(b)) == 1 else measure(a, b)
+
+
+def random_weights(mask, generator):
+    """(B, T) float32 weights at the real tokens, rows summing to 1."""
+    weights = np.where(mask, generator.exponential(size=mask.shape), 0)
+    return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+
+
+def mask_of(lengths, width=None):
+    """(B, width) bool, True at the real tokens of texts of these lengths."""
+    return np.arange(width or max(lengths)) < np.asarray(lengths)[:, None]

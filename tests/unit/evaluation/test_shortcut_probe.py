@@ -10,20 +10,12 @@ from attn_lightning.evaluation.shortcut_probe import (
 )
 from attn_lightning.evaluation.subject import Ragged
 from attn_lightning.metrics.selection_features import selection_features
-
-
-def random_weights(mask, generator):
-    weights = np.where(mask, generator.exponential(size=mask.shape), 0)
-    return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
-
-
-def padded(lengths, width=None):
-    return np.arange(width or max(lengths)) < np.asarray(lengths)[:, None]
+from support.scores import mask_of, random_weights
 
 
 def test_hard_masks_select_the_highest():
     scores = np.array([[0.1, 0.5, 0.3, 0.1], [0.5, 0.5, 9.0, 9.0], [0.2, 0.2, 0.2, 0.4]])
-    mask = padded((4, 2, 4))
+    mask = mask_of((4, 2, 4))
     expected = [[0, 0.5, 0.5, 0], [0.5, 0.5, 0, 0], [0.5, 0, 0, 0.5]]
     np.testing.assert_allclose(hard_masks(scores, mask, 2), expected)
     np.testing.assert_allclose(hard_masks(scores[1:2], mask[1:2], 3), [[0.5, 0.5, 0, 0]])
@@ -32,8 +24,8 @@ def test_hard_masks_select_the_highest():
 @pytest.mark.parametrize("k", [None, 2])
 def test_features_of_a_split_are_those_of_every_text(k, monkeypatch):
     lengths = np.array([4, 9, 1, 9, 2, 5])
-    weights = random_weights(padded(lengths), np.random.default_rng(0))
-    ragged = Ragged(weights[padded(lengths)], lengths)
+    weights = random_weights(mask_of(lengths), np.random.default_rng(0))
+    ragged = Ragged(weights[mask_of(lengths)], lengths)
     monkeypatch.setattr("attn_lightning.evaluation.shortcut_probe._CHUNK", 10)
     found = features_of(ragged, k)
     for row, n in enumerate(lengths):

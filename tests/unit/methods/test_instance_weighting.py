@@ -7,14 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from torch.nn import functional as F
 
-from attn_lightning.backbone.classifier import AttentionClassifier
-from attn_lightning.backbone.encoders import Average
-from attn_lightning.data.embeddings import RandomEmbeddings
-from attn_lightning.data.planted import Planted
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.methods import InstanceWeighting
 from attn_lightning.methods.instance_weighting import (
@@ -24,35 +18,9 @@ from attn_lightning.methods.instance_weighting import (
     out_of_fold_probabilities,
 )
 from attn_lightning.metrics.selection_features import mask_features
-from attn_lightning.module import AttentionModule
-from attn_lightning.step import TrainStep
-from attn_lightning.types import Batch, DataSpec
+from support.steps import averaging_fit, constant_step
 
 MASK = torch.arange(6) < torch.tensor([6, 4, 1])[:, None]
-
-
-def make_step(tokens: int = 1, labels: tuple[int, ...] = (0, 1, 1)) -> TrainStep:
-    torch.manual_seed(0)
-    model = AttentionClassifier(DataSpec(2, 10, 4, ("a", "b")), encoder=Average)
-    batch = Batch(MASK * tokens, MASK, torch.tensor(labels), torch.tensor([4, 0, 2]))
-    task_loss = lambda logits, y: F.cross_entropy(logits, y, reduction="none")  # noqa: E731
-    return TrainStep(model, batch, model(batch.tokens, batch.mask), task_loss, progress=0.0)
-
-
-def fit(folder: Path, *callbacks: Callback, max_epochs: int, resume: Path | None = None) -> AttentionModule:
-    torch.manual_seed(0)
-    data = Planted(
-        train_documents=48, validation_documents=8, test_documents=8, embeddings=RandomEmbeddings(dimension=6),
-        cache=folder / "cache", batch_size=16,
-    )  # fmt: skip
-    module = AttentionModule(lambda spec: AttentionClassifier(spec, encoder=Average), num_probe_examples=0)
-    trainer = Trainer(
-        max_epochs=max_epochs, callbacks=list(callbacks), logger=False, enable_progress_bar=False, accelerator="cpu",
-        enable_model_summary=False, num_sanity_val_steps=0, default_root_dir=folder,
-        enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks), use_distributed_sampler=False,
-    )  # fmt: skip
-    trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=False)
-    return module
 
 
 def population() -> tuple[np.ndarray[Any, Any], ...]:
@@ -136,7 +104,7 @@ def test_clipped_weights_are_counted() -> None:
 
 
 def test_weights_belong_to_rows_and_are_one_before_the_first_fit() -> None:
-    method, step = InstanceWeighting(), make_step()
+    method, step = InstanceWeighting(), constant_step(MASK)
     weights = method.example_weights(step)
     assert weights is not None
     assert weights.tolist() == [1, 1, 1]
@@ -150,7 +118,7 @@ def test_weights_belong_to_rows_and_are_one_before_the_first_fit() -> None:
 
 def test_a_checkpoint_of_an_epoch_has_the_weights_for_the_next(tmp_path: Path) -> None:
     method = InstanceWeighting()
-    fit(tmp_path, method, ModelCheckpoint(tmp_path, "last", monitor="val/accuracy"), max_epochs=1)
+    averaging_fit(tmp_path, method, ModelCheckpoint(tmp_path, "last", monitor="val/accuracy"), max_epochs=1)
     assert len(method._weights) == 48
     assert method._seen == []
     stored = torch.load(tmp_path / "last.ckpt", weights_only=False)["callbacks"]["InstanceWeighting"]["weights"]

@@ -9,44 +9,13 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
-from torch.nn import functional as F
 
-from attn_lightning.backbone.classifier import AttentionClassifier
-from attn_lightning.backbone.encoders import Average
-from attn_lightning.data.embeddings import RandomEmbeddings
-from attn_lightning.data.planted import Planted
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.methods import InstanceWeighting, RandomAttentionPretraining
 from attn_lightning.methods.base import Method
-from attn_lightning.module import AttentionModule
-from attn_lightning.step import TrainStep
-from attn_lightning.types import Batch, DataSpec
+from support.steps import averaging_fit, constant_step
 
 MASK = torch.arange(6) < torch.tensor([6, 4, 1])[:, None]
-
-
-def make_step(tokens: int = 1, labels: tuple[int, ...] = (0, 1, 1)) -> TrainStep:
-    torch.manual_seed(0)
-    model = AttentionClassifier(DataSpec(2, 10, 4, ("a", "b")), encoder=Average)
-    batch = Batch(MASK * tokens, MASK, torch.tensor(labels), torch.tensor([4, 0, 2]))
-    task_loss = lambda logits, y: F.cross_entropy(logits, y, reduction="none")  # noqa: E731
-    return TrainStep(model, batch, model(batch.tokens, batch.mask), task_loss, progress=0.0)
-
-
-def fit(folder: Path, *callbacks: Callback, max_epochs: int, resume: Path | None = None) -> AttentionModule:
-    torch.manual_seed(0)
-    data = Planted(
-        train_documents=48, validation_documents=8, test_documents=8, embeddings=RandomEmbeddings(dimension=6),
-        cache=folder / "cache", batch_size=16,
-    )  # fmt: skip
-    module = AttentionModule(lambda spec: AttentionClassifier(spec, encoder=Average), num_probe_examples=0)
-    trainer = Trainer(
-        max_epochs=max_epochs, callbacks=list(callbacks), logger=False, enable_progress_bar=False, accelerator="cpu",
-        enable_model_summary=False, num_sanity_val_steps=0, default_root_dir=folder,
-        enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks), use_distributed_sampler=False,
-    )  # fmt: skip
-    trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=False)
-    return module
 
 
 class Snapshots(Callback):
@@ -69,7 +38,7 @@ class Snapshots(Callback):
 @pytest.mark.parametrize("masks", ["subsets", "soft"])
 def test_random_attention_does_not_depend_on_texts_and_labels(masks: Any) -> None:
     method, found = RandomAttentionPretraining(masks=masks, subset_size=2), []
-    for step in (make_step(), make_step(tokens=7, labels=(1, 0, 0))):
+    for step in (constant_step(MASK), constant_step(MASK, tokens=7, labels=(1, 0, 0))):
         torch.manual_seed(5)
         found.append(method.attention(step))
     torch.testing.assert_close(found[0], found[1], atol=0, rtol=0)
@@ -85,7 +54,7 @@ class Scores(Callback):
 def test_each_phase_moves_what_it_trains_and_only_the_second_one_is_kept(tmp_path: Path) -> None:
     snapshots, best = Snapshots(), ModelCheckpoint(tmp_path, "best", monitor="val/score", mode="max")
     method = RandomAttentionPretraining(num_pretraining_epochs=2, subset_size=3)
-    fit(tmp_path, method, snapshots, Scores(), best, max_epochs=4)
+    averaging_fit(tmp_path, method, snapshots, Scores(), best, max_epochs=4)
     assert snapshots.moved(0) == snapshots.moved(1) == {"embedding", "encoder", "classifier"}
     assert snapshots.moved(2) == snapshots.moved(3) == {"embedding", "encoder", "scorer"}
     assert best.best_model_score == 2.0
@@ -94,8 +63,10 @@ def test_each_phase_moves_what_it_trains_and_only_the_second_one_is_kept(tmp_pat
 def test_a_resumed_run_finds_its_phase(tmp_path: Path) -> None:
     keep = ModelCheckpoint(tmp_path, "{epoch}", save_top_k=-1, auto_insert_metric_name=False)
     make = lambda: RandomAttentionPretraining(num_pretraining_epochs=1, classifier_rate=0.5)  # noqa: E731
-    whole = fit(tmp_path, make(), keep, max_epochs=3)
-    again = fit(tmp_path, make(), ModelCheckpoint(tmp_path / "again"), max_epochs=3, resume=tmp_path / "1.ckpt")
+    whole = averaging_fit(tmp_path, make(), keep, max_epochs=3)
+    again = averaging_fit(
+        tmp_path, make(), ModelCheckpoint(tmp_path / "again"), max_epochs=3, resume=tmp_path / "1.ckpt"
+    )
     for name, value in whole.backbone.state_dict().items():  # type: ignore[union-attr]
         torch.testing.assert_close(again.backbone.state_dict()[name], value, atol=0, rtol=0)  # type: ignore[union-attr]
 
@@ -116,21 +87,21 @@ class LearningRates(Callback):
 def test_a_slow_classifier_has_its_own_learning_rate(tmp_path: Path) -> None:
     rates = LearningRates()
     method = RandomAttentionPretraining(num_pretraining_epochs=1, classifier_rate=0.25, random_fraction=0.5)
-    fit(tmp_path, method, rates, max_epochs=2)
+    averaging_fit(tmp_path, method, rates, max_epochs=2)
     assert rates.rates == pytest.approx([1e-3, 2.5e-4])
 
 
 def test_weight_zero_is_the_baseline(tmp_path: Path) -> None:
-    baseline = fit(tmp_path, max_epochs=1)
+    baseline = averaging_fit(tmp_path, max_epochs=1)
     for method in (RandomAttentionPretraining(weight=0.0), InstanceWeighting(weight=0.0)):
-        found = fit(tmp_path, method, max_epochs=1)
+        found = averaging_fit(tmp_path, method, max_epochs=1)
         pairs = zip(found.parameters(), baseline.parameters(), strict=True)
         assert all(torch.equal(got, want) for got, want in pairs)
 
 
 def test_a_training_without_a_second_phase_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="max_epochs"):
-        fit(tmp_path, RandomAttentionPretraining(num_pretraining_epochs=2), max_epochs=2)
+        averaging_fit(tmp_path, RandomAttentionPretraining(num_pretraining_epochs=2), max_epochs=2)
 
 
 @pytest.mark.parametrize(
@@ -150,4 +121,4 @@ def test_bad_options_of_pretraining_are_refused(options: dict[str, Any]) -> None
 
 def test_both_remedies_together(tmp_path: Path) -> None:
     methods: list[Method] = [RandomAttentionPretraining(num_pretraining_epochs=1), InstanceWeighting()]
-    fit(tmp_path, *methods, max_epochs=2)
+    averaging_fit(tmp_path, *methods, max_epochs=2)

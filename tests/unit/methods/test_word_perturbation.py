@@ -1,7 +1,6 @@
 """Word-level directions against plain loops and dense cosines; neighbors, memory, frozen vectors, encoder passes."""
 
 import pickle
-from functools import partial
 
 import pytest
 import torch
@@ -9,10 +8,8 @@ from sklearn.metrics.pairwise import cosine_similarity
 from torch import Tensor
 from torch.nn import functional as F
 
-from attn_lightning.backbone.classifier import AttentionClassifier
-from attn_lightning.backbone.encoders import Average, BiLSTM
+from attn_lightning.backbone.encoders import Average
 from attn_lightning.backbone.normalizers import Uniform
-from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.methods import Method, WordAT, WordIAT, WordIVAT, WordRP, WordVAT
 from attn_lightning.methods.requirements import check_requirements
@@ -21,32 +18,17 @@ from attn_lightning.perturbation.directions import unrestricted
 from attn_lightning.perturbation.objectives import label_perturbation, label_trials
 from attn_lightning.perturbation.sites import embedding_site
 from attn_lightning.step import TrainStep
-from attn_lightning.types import Batch, DataSpec
+from support.steps import per_example, random_step, recurrent_model
 
 B, T, E, V = 4, 6, 5, 40
 LENGTHS = torch.tensor([6, 3, 1, 4])
 MASK = torch.arange(T) < LENGTHS[:, None]
 EVERY = [WordRP, WordAT, WordIAT, WordVAT, WordIVAT]
-per_example = partial(F.cross_entropy, reduction="none")
 
 
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
-
-
-def make_model(**options: object) -> AttentionClassifier:
-    model = AttentionClassifier(DataSpec(2, V, E, ("a", "b")), **{"encoder": partial(BiLSTM, hidden_size=3), **options})
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(3.0)
-    return model
-
-
-def make_step(model: Backbone) -> TrainStep:
-    tokens = torch.randint(2, V, (B, T)) * MASK
-    batch = Batch(tokens, MASK, torch.tensor([0, 1, 1, 0]), torch.arange(B))
-    return TrainStep(model, batch, model(tokens, MASK), per_example, 0.0)
 
 
 def noise_used(method: Method, step: TrainStep, monkeypatch: pytest.MonkeyPatch) -> Tensor:
@@ -62,7 +44,7 @@ def noise_used(method: Method, step: TrainStep, monkeypatch: pytest.MonkeyPatch)
 def test_one_norm_per_text_and_nothing_at_padding(
     cls: type[Method], frozen: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step = make_step(make_model(freeze_embeddings=frozen))
+    step = random_step(recurrent_model(freeze_embeddings=frozen), MASK)
     noise = noise_used(cls(epsilon=2.5), step, monkeypatch)
     torch.testing.assert_close(noise.flatten(1).norm(dim=1), torch.full((B,), 2.5))
     assert (noise[~MASK] == 0).all()
@@ -70,15 +52,15 @@ def test_one_norm_per_text_and_nothing_at_padding(
 
 @pytest.mark.parametrize("cls", EVERY)
 def test_logged_radius_is_epsilon_and_uniform_attention_is_admitted(cls: type[Method]) -> None:
-    model = make_model(normalizer=Uniform)
+    model = recurrent_model(normalizer=Uniform)
     check_requirements(cls(), model)
-    assert cls(epsilon=0.3).loss(make_step(model)).logs["radius"].item() == pytest.approx(0.3, rel=1e-5)
+    assert cls(epsilon=0.3).loss(random_step(model, MASK)).logs["radius"].item() == pytest.approx(0.3, rel=1e-5)
 
 
 @pytest.mark.parametrize("frozen", [False, True])
 def test_adversarial_direction_equals_central_differences(frozen: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = make_model(freeze_embeddings=frozen).double()
-    step = make_step(model)
+    model = recurrent_model(freeze_embeddings=frozen).double()
+    step = random_step(model, MASK)
     found = noise_used(WordAT(epsilon=1.0), step, monkeypatch)
     for row, n in enumerate(LENGTHS.tolist()):
         vectors, mask = step.output.embeddings[row : row + 1, :n].detach(), MASK[row : row + 1, :n]
@@ -118,8 +100,8 @@ def literal_toward_neighbors(step: TrainStep, table: Tensor, count: int, row: in
 
 
 def test_interpretable_direction_equals_the_literal_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = make_model().double()
-    step = make_step(model)
+    model = recurrent_model().double()
+    step = random_step(model, MASK)
     found = noise_used(WordIAT(epsilon=0.7, num_neighbors=3), step, monkeypatch)
     for row, n in enumerate(LENGTHS.tolist()):
         expected = 0.7 * literal_toward_neighbors(step, model.embedding.weight.detach(), 3, row)
@@ -129,8 +111,8 @@ def test_interpretable_direction_equals_the_literal_loop(monkeypatch: pytest.Mon
 @pytest.mark.parametrize("xi", [1e-2, 1e-1])
 def test_virtual_direction_follows_the_divergence(xi: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Along the direction the prediction changes more than along the random start, for the free and the restricted."""
-    model = make_model()
-    step = make_step(model)
+    model = recurrent_model()
+    step = random_step(model, MASK)
     random = WordVAT(epsilon=0.1, xi=xi).loss(step)
     monkeypatch.setattr("attn_lightning.methods.perturbed.virtual_perturbation", _only_the_start)
     torch.manual_seed(0)
@@ -143,9 +125,9 @@ def _only_the_start(trial: object, epsilon: float, projection: object, start: Te
 
 
 def test_neighbors_are_found_anew_every_epoch_and_kept_out_of_pickles(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, asked, search = make_model(), [], neighbors.nearest_words
+    model, asked, search = recurrent_model(), [], neighbors.nearest_words
     monkeypatch.setattr(neighbors, "nearest_words", lambda words, *args: asked.append(1) or search(words, *args))
-    method, step = WordIAT(), make_step(model)
+    method, step = WordIAT(), random_step(model, MASK)
     method.loss(step)
     assert len(asked) == 1
     method.loss(step)
@@ -159,7 +141,7 @@ def test_neighbors_are_found_anew_every_epoch_and_kept_out_of_pickles(monkeypatc
 
 def test_clean_pass_gives_the_gradient_and_frozen_vectors_take_a_probe(monkeypatch: pytest.MonkeyPatch) -> None:
     for frozen, passes in ((False, 1), (True, 2)):
-        step, calls = make_step(make_model(freeze_embeddings=frozen)), []
+        step, calls = random_step(recurrent_model(freeze_embeddings=frozen), MASK), []
         encode = step.model.encode
         monkeypatch.setattr(step.model, "encode", lambda *args, e=encode, c=calls: c.append(1) or e(*args))
         WordAT().loss(step)
@@ -167,16 +149,16 @@ def test_clean_pass_gives_the_gradient_and_frozen_vectors_take_a_probe(monkeypat
 
 
 def test_padding_row_and_word_vectors_get_the_gradients_of_the_loss() -> None:
-    model = make_model(encoder=Average)
-    step = make_step(model)
+    model = recurrent_model(encoder=Average)
+    step = random_step(model, MASK)
     (gradient,) = torch.autograd.grad(WordAT().loss(step).value, model.embedding.weight)
     assert (gradient[0] == 0).all()
     assert (gradient[step.batch.tokens[0, 0]] != 0).any()
 
 
 def test_no_gradient_flows_through_the_direction() -> None:
-    model = make_model(encoder=Average)
-    step = make_step(model)
+    model = recurrent_model(encoder=Average)
+    step = random_step(model, MASK)
     (trial,) = label_trials(step, embedding_site)
     noise = label_perturbation(trial, WordAT().epsilon, unrestricted)
     assert not noise.requires_grad

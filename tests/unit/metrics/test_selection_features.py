@@ -10,15 +10,7 @@ from attn_lightning.metrics.selection_features import (
     mask_features,
     selection_features,
 )
-
-
-def random_weights(mask, generator):
-    weights = np.where(mask, generator.exponential(size=mask.shape), 0)
-    return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
-
-
-def padded(lengths, width=None):
-    return np.arange(width or max(lengths)) < np.asarray(lengths)[:, None]
+from support.scores import mask_of, random_weights
 
 
 def features_by_hand(weights):
@@ -38,7 +30,7 @@ def features_by_hand(weights):
 
 def test_features_equal_a_loop_without_padding():
     lengths = (1, 2, 7, 25, 10, 3)
-    mask = padded(lengths)
+    mask = mask_of(lengths)
     weights = random_weights(mask, np.random.default_rng(0))
     found = selection_features(weights, mask)
     assert found.shape == (6, NUM_FEATURES)
@@ -47,7 +39,7 @@ def test_features_equal_a_loop_without_padding():
 
 
 def test_features_of_constant_and_one_hot_weights_are_finite():
-    mask = padded((1, 4, 4), 6)
+    mask = mask_of((1, 4, 4), 6)
     weights = np.array([[1, 0, 0, 0, 0, 0], [0.25] * 4 + [0, 0], [0, 0, 1, 0, 0, 0]], np.float32)
     found = selection_features(weights, mask)
     assert np.isfinite(found).all()
@@ -56,14 +48,14 @@ def test_features_of_constant_and_one_hot_weights_are_finite():
 
 def test_padding_and_its_values_change_no_feature():
     lengths = (3, 5, 1)
-    weights = random_weights(padded(lengths), np.random.default_rng(0))
+    weights = random_weights(mask_of(lengths), np.random.default_rng(0))
     wider = np.pad(weights, ((0, 0), (0, 7)), constant_values=9.0)
-    expected = selection_features(weights, padded(lengths))
-    np.testing.assert_allclose(selection_features(wider, padded(lengths, 12)), expected)
+    expected = selection_features(weights, mask_of(lengths))
+    np.testing.assert_allclose(selection_features(wider, mask_of(lengths, 12)), expected)
 
 
 def test_features_of_a_mask_by_hand() -> None:
-    mask = padded((20, 3), 24)
+    mask = mask_of((20, 3), 24)
     attention = np.zeros((2, 24), np.float32)
     attention[0, [0, 1, 19]] = 1 / 3
     attention[1, :3] = 1 / 3
@@ -77,17 +69,17 @@ def test_features_of_a_mask_by_hand() -> None:
 
 def test_features_of_a_mask_do_not_depend_on_padding_and_batch() -> None:
     lengths = (6, 4, 1)
-    attention = random_weights(padded(lengths), np.random.default_rng(0))
-    expected = mask_features(attention, padded(lengths))
+    attention = random_weights(mask_of(lengths), np.random.default_rng(0))
+    expected = mask_features(attention, mask_of(lengths))
     wide = np.pad(attention, ((0, 0), (0, 5)))
-    np.testing.assert_array_equal(mask_features(wide, padded(lengths, 11)), expected)
-    np.testing.assert_array_equal(mask_features(attention[1:2, :4], padded((4,))), expected[1:2])
+    np.testing.assert_array_equal(mask_features(wide, mask_of(lengths, 11)), expected)
+    np.testing.assert_array_equal(mask_features(attention[1:2, :4], mask_of((4,))), expected[1:2])
 
 
 def test_features_of_a_mask_equal_a_loop() -> None:
     lengths = (1, 2, 7, 25, 10, 3)
-    attention = random_weights(padded(lengths), np.random.default_rng(1))
-    found = mask_features(attention, padded(lengths))
+    attention = random_weights(mask_of(lengths), np.random.default_rng(1))
+    found = mask_features(attention, mask_of(lengths))
     for row, n in enumerate(lengths):
         chosen = [weight > 1 / n + 1e-5 for weight in attention[row, :n]]
         count = sum(chosen)

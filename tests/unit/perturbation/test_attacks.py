@@ -8,10 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from attn_lightning.backbone.classifier import AttentionClassifier
 from attn_lightning.backbone.encoders import CNN, Average, BiLSTM
 from attn_lightning.backbone.importance import differentiable
-from attn_lightning.backbone.normalizers import Softmax, Sparsemax, TopK, Uniform
+from attn_lightning.backbone.normalizers import Sparsemax, TopK, Uniform
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.errors import NumericalError
 from attn_lightning.numerics import masked_softmax
@@ -23,29 +22,14 @@ from attn_lightning.perturbation.attacks import (
     random_noise,
 )
 from attn_lightning.perturbation.sites import clean_pass, embedding_site, score_site, select_rows
-from attn_lightning.types import AttentionOutput, DataSpec
+from attn_lightning.types import AttentionOutput
+from support.steps import random_texts, recurrent_classifier
 
 SITES = {"scores": score_site, "embeddings": embedding_site}
 LENGTHS = (5, 1, 7, 3, 2)
 
 
 SMALL_LSTM = partial(BiLSTM, hidden_size=8)
-
-
-def small_model(encoder=SMALL_LSTM, num_classes=3, normalizer=Softmax):
-    torch.manual_seed(0)
-    spec = DataSpec(num_classes, 20, 6, tuple(f"class {c}" for c in range(num_classes)))
-    model = AttentionClassifier(spec, encoder=encoder, normalizer=normalizer)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(3)
-    return model.eval()
-
-
-def small_texts(lengths=LENGTHS, seed=1):
-    generator = torch.Generator().manual_seed(seed)
-    mask = torch.arange(max(lengths)) < torch.tensor(lengths).unsqueeze(1)
-    return torch.randint(2, 20, mask.shape, generator=generator).masked_fill(~mask, 0), mask
 
 
 def draws_like(site, seed=2):
@@ -59,8 +43,8 @@ def lengths_of(noise):
 @pytest.fixture(params=SITES)
 def attacked(request):
     """A float64 model, its site, the target and the draws, inside `differentiable`."""
-    model = small_model().double()
-    output = clean_pass(model, *small_texts())
+    model = recurrent_classifier().double()
+    output = clean_pass(model, *random_texts(LENGTHS))
     site = SITES[request.param](model, output)
     with differentiable(model):
         yield site, output.logits.argmax(1), draws_like(site)
@@ -200,11 +184,11 @@ def test_padding_is_untouched(attacked):
 
 @pytest.mark.parametrize("where", SITES)
 def test_the_radius_is_reached_at_tiny_gradients(where):
-    model = small_model()
+    model = recurrent_classifier()
     with torch.no_grad():
         model.classifier.weight.mul_(1e-30)
         model.classifier.bias.zero_()
-    output = clean_pass(model, *small_texts())
+    output = clean_pass(model, *random_texts(LENGTHS))
     site = SITES[where](model, output)
     with differentiable(model):
         _, gradient = attack_gradient(site, output.logits.argmax(1), site.noiseless)
@@ -216,10 +200,10 @@ def test_the_radius_is_reached_at_tiny_gradients(where):
 
 
 def test_a_sure_model_is_still_attacked():
-    model = small_model(num_classes=2)
+    model = recurrent_classifier(num_classes=2)
     with torch.no_grad():
         model.classifier.bias.copy_(torch.tensor([60.0, 0.0]))
-    output = clean_pass(model, *small_texts())
+    output = clean_pass(model, *random_texts(LENGTHS))
     assert (output.logits.softmax(1).amax(1) == 1).all()
     site, target = score_site(model, output), output.logits.argmax(1)
     with differentiable(model):
@@ -231,8 +215,8 @@ def test_a_sure_model_is_still_attacked():
 @pytest.mark.parametrize("encoder", [SMALL_LSTM, CNN, Average], ids=["lstm", "cnn", "average"])
 @pytest.mark.parametrize("where", SITES)
 def test_rows_do_not_depend_on_the_batch(where, encoder):
-    model = small_model(encoder).double()
-    tokens, mask = small_texts()
+    model = recurrent_classifier(encoder).double()
+    tokens, mask = random_texts(LENGTHS)
     order = torch.tensor([3, 0, 4, 2, 1])
     wider = nn.functional.pad(tokens, (0, 3), value=5)[order], nn.functional.pad(mask, (0, 3))[order]
     one, other = (SITES[where](model, clean_pass(model, *texts)) for texts in ((tokens, mask), wider))
@@ -250,8 +234,8 @@ def test_rows_do_not_depend_on_the_batch(where, encoder):
 
 
 def test_attacks_on_scores_do_not_run_the_encoder():
-    model, calls = small_model(), []
-    output = clean_pass(model, *small_texts())
+    model, calls = recurrent_classifier(), []
+    output = clean_pass(model, *random_texts(LENGTHS))
     model.encoder.register_forward_hook(lambda *_: calls.append(1))
     site = score_site(model, output)
     with differentiable(model):
@@ -261,8 +245,8 @@ def test_attacks_on_scores_do_not_run_the_encoder():
 
 
 def test_steps_cost_what_they_say():
-    model, calls = small_model(), []
-    output = clean_pass(model, *small_texts())
+    model, calls = recurrent_classifier(), []
+    output = clean_pass(model, *random_texts(LENGTHS))
     model.encoder.register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))
     site = embedding_site(model, output)
     with differentiable(model):
@@ -276,7 +260,7 @@ def test_steps_cost_what_they_say():
 
 def test_a_hidden_gradient_is_no_defense():
     # All weight on the first token: sparsemax has the gradient 0 there, but the other token is in reach.
-    model = small_model(normalizer=Sparsemax, num_classes=2).double()
+    model = recurrent_classifier(normalizer=Sparsemax, num_classes=2).double()
     mask, hidden = torch.ones(1, 2, dtype=torch.bool), torch.randn(1, 2, 16).double()
     output = model.attend(hidden, torch.tensor([[2.5, -2.5]]).double(), mask)
     site = score_site(model, replace(output, logits=output.logits.detach(), scores=output.scores.detach()))
@@ -294,8 +278,8 @@ def test_a_hidden_gradient_is_no_defense():
 
 @pytest.mark.parametrize("normalizer", [Uniform, lambda: TopK(2)], ids=["uniform", "top-k"])
 def test_scores_without_a_gradient_are_attacked_all_the_same(normalizer):
-    model = small_model(normalizer=normalizer)
-    output = clean_pass(model, *small_texts())
+    model = recurrent_classifier(normalizer=normalizer)
+    output = clean_pass(model, *random_texts(LENGTHS))
     site, target = score_site(model, output), output.logits.argmax(1)
     with differentiable(model):
         found = pgd(site, target, 5.0, draws_like(site))
@@ -309,8 +293,8 @@ def test_scores_without_a_gradient_are_attacked_all_the_same(normalizer):
 
 
 def test_a_gradient_that_is_no_number_is_an_error():
-    model = small_model()
-    output = clean_pass(model, *small_texts())
+    model = recurrent_classifier()
+    output = clean_pass(model, *random_texts(LENGTHS))
     with torch.no_grad():
         model.classifier.weight[0, 0] = torch.nan
     with differentiable(model), pytest.raises(NumericalError, match="finite gradients"):
@@ -319,8 +303,8 @@ def test_a_gradient_that_is_no_number_is_an_error():
 
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
 def test_works_where_autograd_is_off(context):
-    model = small_model()
-    tokens, mask = small_texts()
+    model = recurrent_classifier()
+    tokens, mask = random_texts(LENGTHS)
     with context():
         inside = tokens.clone(), mask.clone()
         with differentiable(model):
@@ -345,8 +329,8 @@ def test_the_margin_is_above_zero_where_the_class_is_not_predicted(num_classes):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("where", SITES)
 def test_works_on_cuda_in_eval_mode(where):
-    model = small_model()
-    tokens, mask = small_texts()
+    model = recurrent_classifier()
+    tokens, mask = random_texts(LENGTHS)
     output = clean_pass(model, tokens, mask)
     site, target = SITES[where](model, output), output.logits.argmax(1)
     with differentiable(model):

@@ -1,21 +1,14 @@
 """Sites: what runs again, what is differentiated, and what stays as it is."""
 
-from functools import partial
-
 import pytest
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from attn_lightning.backbone.classifier import AttentionClassifier
-from attn_lightning.backbone.encoders import BiLSTM
 from attn_lightning.perturbation.sites import clean_pass, embedding_site, score_site, select_rows
-from attn_lightning.step import TrainStep
-from attn_lightning.types import Batch, DataSpec
+from support.steps import random_step, recurrent_model
 
 B, T, E, V = 4, 6, 5, 40
 MASK = torch.arange(T) < torch.tensor([6, 3, 1, 4])[:, None]
-per_example = partial(F.cross_entropy, reduction="none")
 
 
 @pytest.fixture(autouse=True)
@@ -23,25 +16,11 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
-def make_model(**options: object) -> AttentionClassifier:
-    model = AttentionClassifier(DataSpec(2, V, E, ("a", "b")), **{"encoder": partial(BiLSTM, hidden_size=3), **options})
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(3.0)
-    return model
-
-
-def make_step(model: AttentionClassifier) -> TrainStep:
-    tokens = torch.randint(2, V, (B, T)) * MASK
-    batch = Batch(tokens, MASK, torch.tensor([0, 1, 1, 0]), torch.arange(B))
-    return TrainStep(model, batch, model(tokens, MASK), per_example, 0.0)
-
-
 def test_probes_take_the_parameters_as_constants_and_give_their_flags_back() -> None:
-    model = make_model()
+    model = recurrent_model()
     model.classifier.bias.requires_grad_(False)
     flags = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
-    step = make_step(model)
+    step = random_step(model, MASK)
     site = embedding_site(model, step.output)
     noise = site.noiseless.clone().requires_grad_()
     learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -56,7 +35,7 @@ def test_probes_take_the_parameters_as_constants_and_give_their_flags_back() -> 
 
 @pytest.mark.parametrize("make", [score_site, embedding_site])
 def test_without_noise_both_passes_are_the_clean_one(make) -> None:
-    step = make_step(make_model())
+    step = random_step(recurrent_model(), MASK)
     site = make(step.model, step.output)
     assert not site.noiseless.any()
     for again in (site.rerun(site.noiseless), site.probe(site.noiseless)):
@@ -65,7 +44,7 @@ def test_without_noise_both_passes_are_the_clean_one(make) -> None:
 
 
 def test_noise_on_scores_is_added_to_the_scores_and_reaches_states_and_scorer() -> None:
-    step = make_step(make_model())
+    step = random_step(recurrent_model(), MASK)
     site, noise = score_site(step.model, step.output), torch.randn(B, T)
     logits = site.rerun(noise).logits
     expected = step.model.attend(step.output.hidden, step.output.scores + noise, MASK).logits
@@ -77,13 +56,13 @@ def test_noise_on_scores_is_added_to_the_scores_and_reaches_states_and_scorer() 
 
 @pytest.mark.parametrize("frozen", [False, True])
 def test_the_gradient_of_the_clean_pass_is_offered_where_it_has_one(frozen: bool) -> None:
-    step = make_step(make_model(freeze_embeddings=frozen))
+    step = random_step(recurrent_model(freeze_embeddings=frozen), MASK)
     assert (embedding_site(step.model, step.output).place is None) == frozen
     assert score_site(step.model, step.output).place is None
 
 
 def test_a_clean_pass_has_no_graph_and_rows_are_taken_as_often_as_named() -> None:
-    model = make_model()
+    model = recurrent_model()
     output = clean_pass(model, torch.randint(2, V, (B, T)) * MASK, MASK)
     assert not output.logits.requires_grad
     rows = torch.tensor([2, 0, 2])

@@ -7,38 +7,21 @@ import pytest
 import torch
 from torch import nn
 
-from attn_lightning.backbone.classifier import AttentionClassifier
 from attn_lightning.backbone.encoders import BiLSTM
 from attn_lightning.backbone.importance import differentiable
 from attn_lightning.perturbation.attacks import attack_gradient, margin
 from attn_lightning.perturbation.neighbors import NeighborCache
 from attn_lightning.perturbation.sites import clean_pass, embedding_site
 from attn_lightning.perturbation.substitution import Task, Vocabulary, estimated_gains, substitute_words
-from attn_lightning.types import DataSpec
+from support.steps import random_texts, recurrent_classifier
 
 LENGTHS = (5, 1, 7, 3, 2)
 SMALL_LSTM = partial(BiLSTM, hidden_size=8)
 
 
-def small_model(encoder=SMALL_LSTM, num_classes=3):
-    torch.manual_seed(0)
-    spec = DataSpec(num_classes, 20, 6, tuple(f"class {c}" for c in range(num_classes)))
-    model = AttentionClassifier(spec, encoder=encoder)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(3)
-    return model.eval()
-
-
-def small_texts(lengths=LENGTHS, seed=1):
-    generator = torch.Generator().manual_seed(seed)
-    mask = torch.arange(max(lengths)) < torch.tensor(lengths).unsqueeze(1)
-    return torch.randint(2, 20, mask.shape, generator=generator).masked_fill(~mask, 0), mask
-
-
 def words_setup(lengths=LENGTHS, num_neighbors=4):
-    model = small_model().double()
-    tokens, mask = small_texts(lengths)
+    model = recurrent_classifier().double()
+    tokens, mask = random_texts(lengths)
     clean = clean_pass(model, tokens, mask)
     table = model.embedding.weight.detach()
     return model, tokens, mask, clean, Vocabulary(table, NeighborCache(table, num_neighbors))
