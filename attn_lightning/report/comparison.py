@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from attn_lightning.errors import ConfigurationError, DataFormatError
+from attn_lightning.evaluation.out_of_domain import chosen_rows
 from attn_lightning.metrics.agreement import (
     JENSEN_SHANNON,
     KENDALL,
@@ -28,7 +29,10 @@ from attn_lightning.report.run_data import Run
 _ALL = 2**31
 """Documents at the most: a test over documents takes all of them."""
 
-_TOGETHER = 256
+_MOST_EXPLAINED = 1000
+"""Documents whose explanations are compared at the most: of more, a random choice, which depends on their number."""
+
+_TOGETHER = 64
 """Documents whose attention is compared at a time, by length, so that padding is short."""
 
 _SMALLEST = float(np.finfo(np.float32).tiny)
@@ -115,6 +119,7 @@ class Comparison:
         paired: accuracy by McNemar's test, then what is compared by permutation.
         alike: agreement of every explanation that both have.
         other_tokens: documents that the two cut into other tokens, which `alike` leaves out.
+        explained: documents of which `alike` is: all others, or a random choice of them.
         flips: all documents with another prediction, the largest change first.
         class_names: a name per class, as far as there are any.
     """
@@ -125,6 +130,7 @@ class Comparison:
     paired: tuple[Paired, ...]
     alike: tuple[Alike, ...]
     other_tokens: int
+    explained: int
     flips: tuple[Flip, ...]
     class_names: tuple[str, ...]
 
@@ -191,14 +197,16 @@ def _comparison(first: Run, second: Run, a: Documents, b: Documents) -> Comparis
         for name, values in (("probability of the label", own), ("log loss", losses)):
             p = paired_permutation_test(values[1] - values[0])
             paired.append(_paired(name, values[0], values[1], p, "paired permutation over documents"))
-    same = _same_tokens(a, b)
+    same = np.flatnonzero(_same_tokens(a, b))
+    explained = same[chosen_rows(len(same), _MOST_EXPLAINED, 0)]
     return Comparison(
         labels=(first.label, second.label),
         documents=len(a.rows),
         outcomes=(both, *only, neither),
         paired=tuple(paired),
-        alike=tuple(_alike(a, b, same)),
-        other_tokens=int((~same).sum()),
+        alike=tuple(_alike(a, b, explained)),
+        other_tokens=len(a.rows) - len(same),
+        explained=len(explained),
         flips=tuple(_flips(a, b)),
         class_names=tuple(first.class_names),
     )
@@ -234,16 +242,15 @@ def _same_tokens(a: Documents, b: Documents) -> NDArray[np.bool_]:
     return same
 
 
-def _alike(a: Documents, b: Documents, same: NDArray[np.bool_]) -> Iterator[Alike]:
+def _alike(a: Documents, b: Documents, rows: NDArray[np.int64]) -> Iterator[Alike]:
     functions = ((KENDALL, kendall_tau), (JENSEN_SHANNON, jensen_shannon), (TOP_K_OVERLAP, top_k_overlap))
-    kept = np.flatnonzero(same)
-    kept = kept[np.argsort(a.lengths[kept], kind="stable")]
+    kept = rows[np.argsort(a.lengths[rows], kind="stable")]
     for explanation in (name for name in a.explanations if name in b.explanations):
         found: dict[Measure, list[NDArray[np.floating[Any]]]] = {measure: [] for measure, _ in functions}
         for place in range(0, len(kept), _TOGETHER):
-            rows = kept[place : place + _TOGETHER]
-            mine, mask = _padded(a, explanation, rows)
-            theirs, _ = _padded(b, explanation, rows)
+            together = kept[place : place + _TOGETHER]
+            mine, mask = _padded(a, explanation, together)
+            theirs, _ = _padded(b, explanation, together)
             for measure, function in functions:
                 found[measure].append(function(mine, theirs, mask))
         for measure, _ in functions:
@@ -275,6 +282,8 @@ def lines(found: Comparison) -> Sequence[str]:
     ]
     if found.other_tokens:
         said.append(f"{found.other_tokens:,} documents are cut into other tokens; their explanations are left out.")
+    if found.explained < found.documents - found.other_tokens:
+        said.append(f"Agreement of explanations: of {found.explained:,} documents, a random choice.")
     return said
 
 

@@ -55,6 +55,14 @@ def test_permutation_test_of_many_pairs_is_close_to_the_t_test():
     assert paired_permutation_test(differences) == paired_permutation_test(differences)
 
 
+@pytest.mark.parametrize("shift", [0.0, 0.03, 0.06])
+def test_permutation_test_of_thousands_of_pairs_is_the_t_test(shift):
+    differences = np.random.default_rng(1).normal(shift, 1, 3000)
+    theirs = stats.ttest_1samp(differences, 0).pvalue
+    assert paired_permutation_test(differences) == pytest.approx(theirs, abs=0.015)
+    assert paired_permutation_test(differences + 1) == 1 / 10_000
+
+
 def test_holm_by_hand():
     # Sorted .01, .02, .03, .04 times 4, 3, 2, 1: .04, .06, .06 (not below the one before), .06.
     assert holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])

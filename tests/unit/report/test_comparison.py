@@ -150,3 +150,10 @@ def test_runs_of_other_data_and_runs_without_predictions_are_refused_in_a_line(p
     assert "\n" not in str(caught.value)
     with pytest.raises(ConfigurationError, match="Expected predictions of the same documents"):
         compared([pair[0], make_run("shorter_mine")])
+
+
+def test_of_many_documents_some_are_explained_and_it_is_said(pair, monkeypatch):
+    monkeypatch.setattr("attn_lightning.report.comparison._MOST_EXPLAINED", 4)
+    found = compared(pair)
+    assert found.explained == 4
+    assert lines(found)[-1] == "Agreement of explanations: of 4 documents, a random choice."
