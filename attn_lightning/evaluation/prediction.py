@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from html import escape
 from itertools import islice
 from pathlib import Path
 from typing import IO
@@ -18,6 +19,7 @@ from attn_lightning.console import printable
 from attn_lightning.data.batching import length_batches
 from attn_lightning.data.text import TextTokenizer
 from attn_lightning.errors import ConfigurationError, NumericalError
+from attn_lightning.evaluation.heat_map import heat_map
 from attn_lightning.files import replacing, to_json
 from attn_lightning.module import AttentionModule
 from attn_lightning.types import UNLABELED, Batch, DataSpec
@@ -59,6 +61,13 @@ class Prediction:
     attention: list[float]
     unknown: list[bool]
     truncated: bool
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the label with its probability, and the attention on the words."""
+        label = (
+            f"<p><b>{escape(self.label)}</b> {self.probability:.3f}{' (text truncated)' if self.truncated else ''}</p>"
+        )
+        return label + heat_map(self.text, self.start, self.end, self.attention)
 
 
 class Predictor:
