@@ -85,7 +85,8 @@ def read_checkpoint(path: Path, mmap: bool = True) -> dict[str, Any]:
             raise ConfigurationError(
                 f"Expected {path} to be a checkpoint, but it is cut off or of another program; use another one."
             )
-        contents = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        # Without a checksum only reading all of it shows whether it can be read.
+        contents = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and sealed)
     except ConfigurationError:
         raise
     except Exception as error:  # damaged archives and pickles raise whatever their bytes happen to ask for

@@ -37,7 +37,8 @@ def judges(path: str) -> list[str]:
     inner = Path(path).relative_to("attn_lightning")
     files = [f"tests/unit/{inner.parent}/test_{inner.name}".replace("/./", "/")]
     if inner.parts[0] == "methods":
-        files.append(PERTURBED if inner.stem in ("attention_perturbation", "word_perturbation") else FORMULAS)
+        # First, because they take a second and notice most.
+        files.insert(0, PERTURBED if inner.stem in ("attention_perturbation", "word_perturbation") else FORMULAS)
     return [file for file in files if (REPOSITORY / file).exists()]
 
 

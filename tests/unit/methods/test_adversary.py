@@ -19,6 +19,7 @@ from attn_lightning.methods import ModelConsistentAdversary
 from attn_lightning.methods.adversary import imitation_loss, total_variation
 from attn_lightning.module import AttentionModule
 from attn_lightning.types import AttentionOutput, DataSpec
+from support.defaults import defaults
 
 LENGTHS = torch.tensor([6, 4, 1])
 MASK = torch.arange(6) < LENGTHS[:, None]
@@ -134,3 +135,13 @@ def test_a_base_of_another_architecture_or_vocabulary_is_refused(base: Path) -> 
 def test_bad_options_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="divergence_weight"):
         ModelConsistentAdversary(divergence_weight=-1.0)
+
+
+@pytest.mark.parametrize(
+    ("cls", "expected"),
+    [
+        (ModelConsistentAdversary, {"weight": 1.0, "divergence_weight": 0.1, "base_checkpoint": None}),
+    ],
+)
+def test_options_that_are_left_out_are_the_documented_ones(cls: Any, expected: dict[str, Any]) -> None:
+    assert defaults(cls) == expected

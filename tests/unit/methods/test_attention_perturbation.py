@@ -1,6 +1,7 @@
 """The five methods on attention scores: their options, their terms, the examples that they are about."""
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from attn_lightning.errors import ConfigurationError
 from attn_lightning.methods import AttentionAT, AttentionIAT, AttentionIVAT, AttentionRP, AttentionVAT, Method
 from attn_lightning.step import TrainStep
 from attn_lightning.types import Batch, DataSpec
+from support.defaults import defaults
 
 B, T = 5, 6
 MASK = torch.arange(T) < torch.tensor([6, 4, 2, 5, 3])[:, None]
@@ -53,3 +55,17 @@ def test_logged_radius_is_epsilon_and_the_term_has_its_name(cls: type[Method], s
 def test_bad_options_are_refused_by_name(cls: type[Method], options: dict[str, float]) -> None:
     with pytest.raises(ConfigurationError, match=f"`{next(iter(options))}` of {cls.__name__}"):
         cls(**options)
+
+
+@pytest.mark.parametrize(
+    ("cls", "expected"),
+    [
+        (AttentionRP, {"weight": 1.0, "epsilon": 0.5}),
+        (AttentionAT, {"weight": 1.0, "epsilon": 0.5}),
+        (AttentionIAT, {"weight": 1.0, "epsilon": 0.5, "normalize": "sentence"}),
+        (AttentionVAT, {"weight": 1.0, "epsilon": 0.5, "xi": 0.1, "num_power_iterations": 1}),
+        (AttentionIVAT, {"weight": 1.0, "epsilon": 0.5, "xi": 0.1, "num_power_iterations": 1, "normalize": "sentence"}),
+    ],
+)
+def test_options_that_are_left_out_are_the_documented_ones(cls: Any, expected: dict[str, Any]) -> None:
+    assert defaults(cls) == expected

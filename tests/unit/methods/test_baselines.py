@@ -1,6 +1,7 @@
 """Conicity against a plain loop and known geometry, supervision against scipy, the control by its statistics."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from attn_lightning.module import AttentionModule
 from attn_lightning.numerics import masked_softmax
 from attn_lightning.step import TrainStep
 from attn_lightning.types import Batch, DataSpec
+from support.defaults import defaults
 
 MASK = torch.arange(6) < torch.tensor([6, 4, 1])[:, None]
 
@@ -161,3 +163,14 @@ def test_batch_without_rationales_is_refused() -> None:
 def test_bad_seed_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="seed"):
         RationaleSupervision(seed=-1)
+
+
+@pytest.mark.parametrize(
+    ("cls", "expected"),
+    [
+        (Diversity, {"weight": 0.5}),
+        (RationaleSupervision, {"weight": 1.0, "shuffled": False, "seed": 0}),
+    ],
+)
+def test_options_that_are_left_out_are_the_documented_ones(cls: Any, expected: dict[str, Any]) -> None:
+    assert defaults(cls) == expected

@@ -28,6 +28,7 @@ from attn_lightning.methods.bottleneck import (
 from attn_lightning.module import AttentionModule
 from attn_lightning.step import TrainStep
 from attn_lightning.types import Batch, DataSpec
+from support.defaults import defaults
 
 SPEC = DataSpec(2, 12, 4, ("a", "b"))
 LEARNER, COMPRESSOR, SHARED = "learner", "compressor", "classifier"
@@ -279,3 +280,25 @@ def test_weight_zero_trains_the_model_as_a_whole() -> None:
     fit(method, watch, max_epochs=1)
     assert COMPRESSOR in watch.moved[0]
     assert LEARNER in watch.moved[0]
+
+
+@pytest.mark.parametrize(
+    ("cls", "expected"),
+    [
+        (
+            InformationBottleneck,
+            {
+                "weight": 1.0,
+                "beta": 0.001,
+                "gamma": 1.0,
+                "warmup_epochs": 5,
+                "num_rounds": 3,
+                "schedule": "alternate",
+                "feedback": "divergence",
+                "anneal": 0.0,
+            },
+        ),
+    ],
+)
+def test_options_that_are_left_out_are_the_documented_ones(cls: Any, expected: dict[str, Any]) -> None:
+    assert defaults(cls) == expected

@@ -18,6 +18,7 @@ from attn_lightning.methods.instance_weighting import (
     out_of_fold_probabilities,
 )
 from attn_lightning.metrics.selection_features import mask_features
+from support.defaults import defaults
 from support.steps import averaging_fit, constant_step
 
 MASK = torch.arange(6) < torch.tensor([6, 4, 1])[:, None]
@@ -129,3 +130,13 @@ def test_a_checkpoint_of_an_epoch_has_the_weights_for_the_next(tmp_path: Path) -
 def test_bad_options_of_weighting_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match=next(iter(options))):
         InstanceWeighting(**options)
+
+
+@pytest.mark.parametrize(
+    ("cls", "expected"),
+    [
+        (InstanceWeighting, {"weight": 1.0, "num_folds": 5, "min_weight": 0.1, "max_weight": 10.0}),
+    ],
+)
+def test_options_that_are_left_out_are_the_documented_ones(cls: Any, expected: dict[str, Any]) -> None:
+    assert defaults(cls) == expected

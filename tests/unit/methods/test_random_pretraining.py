@@ -13,6 +13,7 @@ from torch import Tensor
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.methods import InstanceWeighting, RandomAttentionPretraining
 from attn_lightning.methods.base import Method
+from support.defaults import defaults
 from support.steps import averaging_fit, constant_step
 
 MASK = torch.arange(6) < torch.tensor([6, 4, 1])[:, None]
@@ -122,3 +123,23 @@ def test_bad_options_of_pretraining_are_refused(options: dict[str, Any]) -> None
 def test_both_remedies_together(tmp_path: Path) -> None:
     methods: list[Method] = [RandomAttentionPretraining(num_pretraining_epochs=1), InstanceWeighting()]
     averaging_fit(tmp_path, *methods, max_epochs=2)
+
+
+@pytest.mark.parametrize(
+    ("cls", "expected"),
+    [
+        (
+            RandomAttentionPretraining,
+            {
+                "weight": 1.0,
+                "num_pretraining_epochs": 3,
+                "masks": "subsets",
+                "subset_size": 5,
+                "classifier_rate": 0.0,
+                "random_fraction": 0.0,
+            },
+        ),
+    ],
+)
+def test_options_that_are_left_out_are_the_documented_ones(cls: Any, expected: dict[str, Any]) -> None:
+    assert defaults(cls) == expected

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from itertools import product
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -35,6 +35,7 @@ from attn_lightning.methods.relation import (
 from attn_lightning.methods.requirements import check_requirements
 from attn_lightning.step import TrainStep
 from attn_lightning.types import AttentionOutput, Batch, DataSpec
+from support.defaults import defaults
 
 SPEC = DataSpec(3, 12, 5, ("a", "b", "c"))
 OUTPUTS: tuple[Output, ...] = ("logit", "probability", "loss")
@@ -366,3 +367,23 @@ def test_demands_depend_on_the_options(path: GradientPath, target: Target, needs
 def test_bad_options_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(ConfigurationError, match=f"`{next(iter(options))}` of Relation"):
         Relation(**options)
+
+
+@pytest.mark.parametrize(
+    ("cls", "expected"),
+    [
+        (
+            Relation,
+            {
+                "weight": 0.1,
+                "output": "logit",
+                "path": "full",
+                "target": "joint",
+                "temperature": 1.0,
+                "sigma": "softmax",
+            },
+        ),
+    ],
+)
+def test_options_that_are_left_out_are_the_documented_ones(cls: Any, expected: dict[str, Any]) -> None:
+    assert defaults(cls) == expected

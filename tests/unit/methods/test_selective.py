@@ -24,6 +24,7 @@ from attn_lightning.numerics import log_mixture
 from attn_lightning.step import TrainStep
 from attn_lightning.task_loss import cross_entropy
 from attn_lightning.types import Batch, DataSpec
+from support.defaults import defaults
 
 SPEC = DataSpec(3, 0, 2, ("a", "b", "c"), segment_shape=(2,))
 
@@ -193,3 +194,15 @@ def test_fraction_out_of_range_is_refused(fraction):
 def test_two_objectives_in_one_run_are_refused():
     with pytest.raises(ConfigurationError, match="HardAttention and Hybrid"):
         Combined([HardAttention(), Hybrid()])
+
+
+@pytest.mark.parametrize(
+    ("cls", "expected"),
+    [
+        (HardAttention, {"weight": 1.0}),
+        (MarginalLikelihood, {"weight": 1.0}),
+        (Hybrid, {"weight": 1.0, "fraction": 0.5}),
+    ],
+)
+def test_options_that_are_left_out_are_the_documented_ones(cls, expected):
+    assert defaults(cls) == expected

@@ -1,6 +1,7 @@
 """Penalties on attention, against scipy and plain loops."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -23,6 +24,7 @@ from attn_lightning.methods.sparsity import (
 )
 from attn_lightning.step import TrainStep
 from attn_lightning.types import Batch, DataSpec
+from support.defaults import defaults
 
 MASK = torch.arange(5) < torch.tensor([5, 1, 3])[:, None]
 SPEC = DataSpec(2, 20, 4, ("a", "b"))
@@ -136,3 +138,15 @@ def test_attention_without_a_derivative_is_refused(cls: type[Method]) -> None:
         with pytest.raises(ConfigurationError, match=normalizer.__name__):
             check_requirements(cls(), AttentionClassifier(SPEC, normalizer=normalizer))
     check_requirements(cls(), AttentionClassifier(SPEC, normalizer=Sparsemax))
+
+
+@pytest.mark.parametrize(
+    ("cls", "expected"),
+    [
+        (EntropyPenalty, {"weight": 0.1, "form": "plain"}),
+        (TsallisPenalty, {"weight": 1.0}),
+        (MaxPenalty, {"weight": 1.0}),
+    ],
+)
+def test_options_that_are_left_out_are_the_documented_ones(cls: Any, expected: dict[str, Any]) -> None:
+    assert defaults(cls) == expected

@@ -1,6 +1,7 @@
 """Word-level directions against plain loops and dense cosines; neighbors, memory, frozen vectors, encoder passes."""
 
 import pickle
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from attn_lightning.perturbation.directions import unrestricted
 from attn_lightning.perturbation.objectives import label_perturbation, label_trials
 from attn_lightning.perturbation.sites import embedding_site
 from attn_lightning.step import TrainStep
+from support.defaults import defaults
 from support.steps import per_example, random_step, recurrent_model
 
 B, T, E, V = 4, 6, 5, 40
@@ -186,3 +188,17 @@ def test_no_gradient_flows_through_the_direction() -> None:
 def test_bad_options_are_refused_by_name(cls: type[Method], options: dict[str, float]) -> None:
     with pytest.raises(ConfigurationError, match=f"`{next(iter(options))}` of {cls.__name__}"):
         cls(**options)
+
+
+@pytest.mark.parametrize(
+    ("cls", "expected"),
+    [
+        (WordRP, {"weight": 1.0, "epsilon": 1.0}),
+        (WordAT, {"weight": 1.0, "epsilon": 1.0}),
+        (WordIAT, {"weight": 1.0, "epsilon": 1.0, "num_neighbors": 10}),
+        (WordVAT, {"weight": 1.0, "epsilon": 1.0, "xi": 0.1, "num_power_iterations": 1}),
+        (WordIVAT, {"weight": 1.0, "epsilon": 1.0, "xi": 0.1, "num_power_iterations": 1, "num_neighbors": 10}),
+    ],
+)
+def test_options_that_are_left_out_are_the_documented_ones(cls: Any, expected: dict[str, Any]) -> None:
+    assert defaults(cls) == expected
