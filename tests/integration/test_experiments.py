@@ -56,6 +56,22 @@ TINY_IMAGES = (
     "--model.backbone.classifier.width=2",
 )
 
+SIBLINGS = (
+    "at",
+    "iat",
+    "vat",
+    "word_rp",
+    "word_iat",
+    "word_vat",
+    "word_ivat",
+    "sparsemax",
+    "entmax",
+    "frozen",
+    "marginal",
+)
+"""Methods that are another option of one that trains here in every run of the tests; they train with the slow tests.
+Every class trains in `tests/contract` too, and what their files say is compared below."""
+
 ON_MOSAICS = ("hard", "hybrid", "marginal")
 """Methods that need data of segments."""
 
@@ -129,7 +145,13 @@ def test_every_part_has_a_line(kind):
         assert len(part.line) > 5, name
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if path.parent.name == "method"], ids=name_of)
+def method_files() -> Iterator[Any]:
+    for path in FILES:
+        if path.parent.name == "method":
+            yield pytest.param(path, id=name_of(path), marks=[pytest.mark.slow] if path.stem in SIBLINGS else [])
+
+
+@pytest.mark.parametrize("path", method_files())
 def test_a_method_trains_two_batches(cli, path, tmp_path, images):
     name = f"sdc_blobs_{path.stem}" if path.stem in ON_MOSAICS else f"{path.stem}_planted"
     train(cli, name, tmp_path, images)

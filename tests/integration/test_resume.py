@@ -11,7 +11,7 @@ from attn_lightning.checkpoint import write_checkpoint
 from support.results import record, weights
 
 
-@pytest.mark.parametrize("method", ["AttentionIVAT", "null"])
+@pytest.mark.parametrize("method", ["AttentionIVAT", pytest.param("null", marks=pytest.mark.slow)])
 def test_a_resumed_run_equals_an_uninterrupted_one(tiny_fit, tmp_path, interrupt, monkeypatch, method):
     options = ["--method", method, "--trainer.max_epochs=3", "--run.control=false", "--run.suite=none"]
     assert tiny_fit("--run.root", tmp_path / "whole", *options).code == 0
@@ -73,7 +73,7 @@ def test_the_newest_run_is_resumed(tiny_fit, tmp_path):
     assert len(record(tmp_path / "ivat_planted" / "version_0")["history"]) == 1
 
 
-@pytest.mark.parametrize("move", [shutil.move, shutil.copytree])
+@pytest.mark.parametrize("move", [pytest.param(shutil.move, marks=pytest.mark.slow), shutil.copytree])
 def test_a_moved_or_copied_run_goes_on_with_its_own_checkpoints(tiny_fit, cli, tmp_path, interrupt, monkeypatch, move):
     """The first epoch is the best, so that forgetting it would test another one."""
     options = ["--trainer.max_epochs=3", "--run.control=false", "--run.suite=none", "--run.monitor_mode=min"]
