@@ -67,7 +67,6 @@ SIBLINGS = (
     "sparsemax",
     "entmax",
     "frozen",
-    "marginal",
 )
 """Methods that are another option of one that trains here in every run of the tests; they train with the slow tests.
 Every class trains in `tests/contract` too, and what their files say is compared below."""
@@ -151,7 +150,7 @@ def method_files() -> Iterator[Any]:
             yield pytest.param(path, id=name_of(path), marks=[pytest.mark.slow] if path.stem in SIBLINGS else [])
 
 
-@pytest.mark.parametrize("path", method_files())
+@pytest.mark.parametrize("path", list(method_files()))
 def test_a_method_trains_two_batches(cli, path, tmp_path, images):
     name = f"sdc_blobs_{path.stem}" if path.stem in ON_MOSAICS else f"{path.stem}_planted"
     train(cli, name, tmp_path, images)
