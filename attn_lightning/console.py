@@ -29,6 +29,14 @@ def printable_lines(text: str) -> str:
     return "\n".join(map(printable, text.split("\n")))
 
 
+def duration(seconds: float) -> str:
+    """A time as coarse as a guess of it is: `45 s`, `12 min`, `3 h 20 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
 def say(text: str = "", error: bool = False) -> None:
     """Print what the package has to say, which may quote paths, arguments and texts; at once, also into a file.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from attn_lightning import run_folder
@@ -268,15 +268,3 @@ def numbers(metrics: dict[str, Any]) -> dict[str, float | None]:
 def _checkpoint_callback(trainer: Trainer) -> ModelCheckpoint | None:
     callback = getattr(trainer, "checkpoint_callback", None)
     return callback if isinstance(callback, ModelCheckpoint) else None
-
-
-class EpochSummary(Callback):
-    """Prints one line per epoch, which reads well in a terminal and in a log file."""
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the metrics of the epoch."""
-        if trainer.is_global_zero:
-            metrics = numbers(trainer.callback_metrics)
-            shown = ["train/loss", "val/accuracy", "val/log_loss", "val/gradient_kendall_mean"]
-            parts = [f"{key} {metrics[key]:.3f}" for key in shown if metrics.get(key) is not None]
-            print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  " + "  ".join(parts), flush=True)

@@ -14,7 +14,8 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 
 from attn_lightning import run_folder
 from attn_lightning.callbacks.epoch_seed import EpochSeed
-from attn_lightning.callbacks.run_record import EpochSummary, RunRecord
+from attn_lightning.callbacks.progress import EpochLines
+from attn_lightning.callbacks.run_record import RunRecord
 from attn_lightning.callbacks.stop_signals import StopSignals
 from attn_lightning.checkpoint import read_checkpoint
 from attn_lightning.checkpoint.plugin import RunCheckpointIO
@@ -64,10 +65,10 @@ def plugins(chosen: Any) -> list[Any]:
 
 
 def run_callbacks(record: RunRecord) -> list[Callback]:
-    """What every command has beside the method: seeds by epoch, the record, a line per epoch."""
+    """What every command has beside the method: seeds by epoch, the record, lines of progress."""
     seed = os.environ.get("PL_GLOBAL_SEED")
     seeds = [] if seed is None else [EpochSeed(int(seed))]
-    return [*seeds, record, EpochSummary(), StopSignals()]
+    return [*seeds, record, EpochLines(), StopSignals()]
 
 
 def checkpoints(folder: Path, monitor: str, mode: str, every_n_epochs: int | None) -> list[Callback]:

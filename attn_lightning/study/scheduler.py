@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from attn_lightning.console import duration
 from attn_lightning.study.cell_run import HELD, REASONS, Planned, base_wanting, holder
-from attn_lightning.study.display import Display, duration
+from attn_lightning.study.display import Display
 from attn_lightning.study.engines import Ended, Engine, Job
 from attn_lightning.study.expansion import Cell
 from attn_lightning.study.state import CellState, Parse, resumable

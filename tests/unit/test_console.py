@@ -5,7 +5,7 @@ import warnings
 
 import pytest
 
-from attn_lightning.console import harmless_messages, harmless_warnings, printable, say, spreadsheet_text
+from attn_lightning.console import duration, harmless_messages, harmless_warnings, printable, say, spreadsheet_text
 
 HOSTILE = "a\x1b[31mred\x07\u202e"
 
@@ -37,3 +37,8 @@ def test_warnings_and_messages_of_other_packages_are_harmless(caplog):
         logging.getLogger("lightning.pytorch").warning("saved in %s", HOSTILE)
     assert not set("\x1b\x07\u202e") & set(shown + caplog.text)
     assert "\x1b" in warnings.formatwarning(HOSTILE, UserWarning, "x.py", 1, "")
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(45.2, "45 s"), (600, "10 min"), (12_000, "3 h 20 min")])
+def test_durations(seconds, text):
+    assert duration(seconds) == text

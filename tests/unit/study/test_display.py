@@ -2,10 +2,9 @@
 
 import io
 
-import pytest
 from rich.console import Console
 
-from attn_lightning.study.display import Display, duration
+from attn_lightning.study.display import Display
 
 
 def test_time_left_is_that_of_the_cells_so_far(monkeypatch):
@@ -18,11 +17,6 @@ def test_time_left_is_that_of_the_cells_so_far(monkeypatch):
     display.finished("two")
     # Two in a minute, four to go; what was finished before cost nothing.
     assert display.left == "about 2 min left"
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(45.2, "45 s"), (600, "10 min"), (12_000, "3 h 20 min")])
-def test_durations(seconds, text):
-    assert duration(seconds) == text
 
 
 def test_plain_lines_where_there_is_no_terminal():

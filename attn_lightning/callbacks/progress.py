@@ -1,0 +1,57 @@
+"""What a person sees while a model trains: a line per epoch, and in a log file also lines within a long one."""
+
+import math
+import time
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from attn_lightning.console import duration, say
+
+SILENCE = 30.0
+"""Seconds after which a log file gets a line, so that whoever follows it knows that the run is alive."""
+
+SHOWN = ("train/loss", "val/accuracy", "val/log_loss", "val/gradient_kendall_mean")
+
+
+class EpochLines(Callback):
+    """Prints a line per epoch, and one every half minute within an epoch where no progress bar shows the steps."""
+
+    def __init__(self) -> None:
+        self._last_line = self._epoch_start = 0.0
+        self._first_batch = 0
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock of the epoch."""
+        self._last_line = self._epoch_start = time.monotonic()
+        # A resumed epoch does not start at its first batch: the pace is that of the batches of this process.
+        self._first_batch = trainer.fit_loop.epoch_loop.batch_progress.current.completed
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Say how far the epoch is, if nothing was said for a while."""
+        now = time.monotonic()
+        if not trainer.is_global_zero or trainer.progress_bar_callback is not None or now - self._last_line < SILENCE:
+            return
+        self._last_line = now
+        done, total = batch_idx + 1, trainer.num_training_batches
+        left = ""
+        if math.isfinite(total) and done > self._first_batch:
+            pace = (now - self._epoch_start) / (done - self._first_batch)
+            left = f" of {total}, about {duration(pace * (total - done))} left in this epoch"
+        say(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  step {done}{left}")
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print the metrics of the epoch; those of validation only where it took place."""
+        if not trainer.is_global_zero:
+            return
+        every = trainer.check_val_every_n_epoch or 1
+        validated = (trainer.current_epoch + 1) % every == 0
+        values = {name: float(trainer.callback_metrics.get(name, math.nan)) for name in SHOWN}
+        parts = [
+            f"{name} {value:.3f}"
+            for name, value in values.items()
+            if math.isfinite(value) and (validated or not name.startswith("val/"))
+        ]
+        say(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  " + "  ".join(parts))

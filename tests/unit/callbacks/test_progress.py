@@ -1,0 +1,34 @@
+"""Lines of progress: one per epoch, more within a long epoch where no bar is shown, none that is stale."""
+
+from lightning.pytorch.callbacks import TQDMProgressBar
+
+from attn_lightning.callbacks import progress
+from attn_lightning.callbacks.progress import EpochLines
+from attn_lightning.module import AttentionModule
+from support.training import fit, planted
+
+
+def lines(capsys, *callbacks, **options):
+    fit(AttentionModule(), planted(), EpochLines(), *callbacks, **options)
+    return [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch ")]
+
+
+def test_a_line_per_epoch_with_what_was_measured_in_it(capsys):
+    first, second = lines(capsys, max_epochs=2, check_val_every_n_epoch=2, limit_val_batches=1)
+    assert first.startswith("epoch 1/2  train/loss ")
+    assert "val/" not in first
+    assert second.startswith("epoch 2/2  train/loss ")
+    assert "val/accuracy" in second
+
+
+def test_a_long_epoch_says_how_far_it_is(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "SILENCE", 0.0)
+    found = lines(capsys, limit_val_batches=0)
+    assert [line.split("  ")[1].split(",")[0] for line in found[:3]] == ["step 1 of 3", "step 2 of 3", "step 3 of 3"]
+    assert "left in this epoch" in found[0]
+
+
+def test_a_bar_shows_the_steps_where_there_is_one(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "SILENCE", 0.0)
+    fit(AttentionModule(), planted(), EpochLines(), TQDMProgressBar(), enable_progress_bar=True)
+    assert "left in this epoch" not in capsys.readouterr().out
