@@ -67,6 +67,8 @@ class OneLineErrorParser(LightningArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Exit with code 2."""
         shown = _unknown_class(message) or message + _nearest_of_unrecognized(message, self)
+        # jsonargparse gives every type that was tried a line of its own.
+        shown = " ".join(shown.split())
         say(f"error: {shown}\nrun with --help for all options", error=True)
         raise SystemExit(2)
 

@@ -1,0 +1,99 @@
+"""Every option of every method, data set, source of word vectors and of the model, with values it cannot take."""
+
+import inspect
+import math
+from collections.abc import Iterator
+from typing import Any, get_args, get_type_hints
+
+import pytest
+from lightning.pytorch import LightningDataModule
+
+from attn_lightning.commands.run_options import RunOptions
+from attn_lightning.commands.validation import Validator
+from attn_lightning.data.embeddings import Embeddings
+from attn_lightning.errors import AttnLightningError, ConfigurationError
+from attn_lightning.methods import AttentionAT
+from attn_lightning.methods.base import Method
+from attn_lightning.module import AttentionModule
+
+REQUIRED: dict[str, dict[str, Any]] = {"TextFiles": {"train": "a.csv"}, "Scheduled": {"method": AttentionAT()}}
+"""What a class cannot be made without."""
+
+WRONG = ("{}", "[[]]", "{a: [1]}", "!!python/object:os.system", "1e400", "-.inf", ".nan")
+"""Structures where a number or a word is meant, and numbers that are not finite."""
+
+
+def subclasses(base: type) -> set[type]:
+    direct = set(base.__subclasses__())
+    found = direct.union(*map(subclasses, direct))
+    ours = {cls for cls in found if cls.__module__.startswith("attn_lightning.")}
+    return {cls for cls in ours if not cls.__name__.startswith("_") and not inspect.isabstract(cls)}
+
+
+BY_SLOT = {
+    "method": sorted(subclasses(Method), key=lambda cls: cls.__name__),
+    "data": sorted(subclasses(LightningDataModule), key=lambda cls: cls.__name__),
+    "data.embeddings": sorted(subclasses(Embeddings), key=lambda cls: cls.__name__),
+    "model": [AttentionModule],
+    "run": [RunOptions],
+}
+CLASSES = [cls for slot, classes in BY_SLOT.items() if slot != "run" for cls in classes]
+
+
+def options(cls: Any) -> list[str]:
+    return [name for name in inspect.signature(cls.__init__).parameters if name not in ("self", "args", "kwargs")]
+
+
+def numbers(cls: Any) -> Iterator[str]:
+    hints = get_type_hints(cls.__init__)
+    for name in options(cls):
+        if hints.get(name) is float or float in get_args(hints.get(name)):
+            yield name
+
+
+@pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
+def test_numbers_that_are_not_finite_are_refused(cls: Any) -> None:
+    for name in numbers(cls):
+        for value in (math.inf, -math.inf, math.nan):
+            with pytest.raises(AttnLightningError, match="Expected") as refused:
+                cls(**{**REQUIRED.get(cls.__name__, {}), name: value})
+            assert "\n" not in str(refused.value), name
+
+
+def test_there_is_something_to_refuse() -> None:
+    assert sum(len(list(numbers(cls))) for cls in CLASSES) > 40
+
+
+def command(slot: str, cls: Any) -> list[str]:
+    named = {"method": ["--data=Planted"], "data.embeddings": ["--data=Planted"]}.get(slot, [])
+    if slot in ("method", "data", "data.embeddings"):
+        return ["fit", *named, f"--{slot}={cls.__name__}"]
+    return ["fit", "--data=Planted"]
+
+
+def refusals(validator: Validator, slot: str, cls: Any) -> Iterator[str]:
+    """What is said of every wrong value of every option; an empty mapping may change nothing and pass."""
+    for name in options(cls):
+        for value in WRONG:
+            try:
+                validator.parse([*command(slot, cls), f"--{slot}.{name}={value}"])
+            except ConfigurationError as error:
+                yield str(error)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("slot", BY_SLOT)
+def test_a_value_of_the_wrong_kind_is_one_line(slot: str) -> None:
+    validator = Validator()
+    said = [text for cls in BY_SLOT[slot] for text in refusals(validator, slot, cls)]
+    assert len(said) > 20
+    assert not [text for text in said if "\n" in text]
+
+
+def test_what_was_tried_in_vain_is_one_line(cli: Any) -> None:
+    outcome = cli("fit", "--data=Planted", "--data.batch_size=[1]", "--data.unlabeled=[1]")
+    assert outcome.code == 2
+    first, second = outcome.err.splitlines()
+    assert first.startswith("error: ")
+    assert "batch_size" in first or "unlabeled" in first
+    assert second == "run with --help for all options"
