@@ -39,6 +39,7 @@ class Ties:
     @classmethod
     def of(cls, scores: FloatArray, mask: BoolArray) -> "Ties":
         """Ties among the real tokens of (R, T) finite scores."""
+        # Infinity puts padding last, where it is told from real scores, which are finite.
         ordered = np.sort(np.where(mask, scores, np.inf), axis=1)
         tied = np.flatnonzero(((ordered[:, 1:] == ordered[:, :-1]) & np.isfinite(ordered[:, 1:])).any(1))
         last, first = (stats.rankdata(ordered[tied], method=method, axis=1) for method in ("max", "min"))
@@ -88,6 +89,7 @@ class Concordance:
     def p_value(self) -> FloatArray:
         """(R,) two-sided probability of a surplus so far from 0 if all orders are equally likely, in [0, 1]."""
         tokens = self.tokens
+        # If all orders are equally likely, a surplus and its opposite are: two sides are twice one.
         p_values = 2 * special.ndtr(-np.abs(self.surplus) / np.sqrt(self._variance()))
         untied = (self.first.pairs == 0) & (self.second.pairs == 0)
         # Without ties: discordant pairs, or concordant ones if those are fewer.
@@ -103,6 +105,7 @@ class Concordance:
         """(R,) of the surplus if all orders are equally likely."""
         n, first, second = self.tokens, self.first, self.second
         ordered = n * (n - 1.0)
+        # Two tokens have no triples, and 0 / 0 would make the whole variance NaN.
         variance: FloatArray = (
             (ordered * (2 * n + 5) - first.spread - second.spread) / 18
             + 2 * first.pairs * second.pairs / ordered
@@ -126,6 +129,7 @@ def _surplus(first: FloatArray, second: FloatArray, mask: BoolArray, ties: tuple
     start = int((tokens > LONGEST_PAIRWISE).sum())
     for row in order[:start]:
         real = mask[row]
+        # It gives tau alone; the surplus is a whole number, so that rounding brings it back exactly.
         surplus[row] = np.rint(stats.kendalltau(first[row, real], second[row, real]).statistic * largest[row])
     while start < len(order):
         width = int(tokens[order[start]])
@@ -147,6 +151,7 @@ def _compared(first: FloatArray, second: FloatArray) -> NDArray[np.int64]:
 
 def _aligned(scores: FloatArray, mask: BoolArray, width: int) -> FloatArray:
     """(R, width) float64 with the real tokens on the left and NaN on the right."""
+    # Every comparison with NaN is false, so that padding is counted on neither side.
     aligned = np.full((len(scores), width), np.nan)
     aligned[np.arange(width) < mask.sum(1)[:, None]] = scores[mask]
     return aligned
