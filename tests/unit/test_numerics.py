@@ -52,6 +52,9 @@ def test_the_last_axis_is_that_of_tokens(scores, mask):
     stacked, masks = torch.stack([scores, 2 * scores]), torch.stack([mask, mask])
     for function in (masked_softmax, masked_log_softmax):
         assert torch.equal(function(stacked, masks)[1], function(2 * scores, mask))
+    logs = masked_log_softmax(stacked, masks)
+    one = kl_divergence(log_p=logs[0], log_q=logs[1], mask=mask)
+    torch.testing.assert_close(kl_divergence(log_p=logs, log_q=logs.flip(0), mask=masks)[0], one)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
