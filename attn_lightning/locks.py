@@ -114,6 +114,17 @@ def owner(path: Path) -> str:
     return f"process {found['pid']} on {found['host']} since {found['started']}{hint}"
 
 
+def is_held(path: Path) -> bool:
+    """Whether anybody holds a claim now; makes no file where there is none."""
+    if not path.exists():
+        return False
+    try:
+        Claim(path).release()
+    except BlockingIOError:
+        return True
+    return False
+
+
 def _marker(path: Path) -> Path:
     return path.with_name(f"{path.name}.held")
 

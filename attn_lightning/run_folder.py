@@ -22,6 +22,8 @@ from attn_lightning.errors import ConfigurationError
 CHECKPOINTS = "checkpoints"
 CONFIG = "config.yaml"
 METRICS = "metrics.json"
+LOCK = ".lock"
+"""Held by the process that trains in the folder."""
 _ASIDE = ".set_aside_"
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=,-]*")

@@ -14,8 +14,6 @@ from attn_lightning.console import say
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.locks import Claim, owner
 
-_LOCK = ".lock"
-
 
 @dataclass(frozen=True)
 class RunChoice:
@@ -173,7 +171,7 @@ def _new(options: Namespace, version: str | None) -> RunChoice:
 
 
 def _claim(folder: Path) -> Claim:
-    path = folder / _LOCK
+    path = folder / run_folder.LOCK
     try:
         return Claim(path)
     except BlockingIOError:

@@ -9,9 +9,13 @@ from attn_lightning.commands.sweep import OneLineArguments, check_metric
 from attn_lightning.console import say
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.experiments import named_file
+from attn_lightning.study.engines.choice import add_engine_options, make_engine
 from attn_lightning.study.sweeps import check_sweep, read_sweep
 
 FOLDER = Path("experiments/searches")
+
+_MOST_JOBS = 4
+"""Trials at a time: each learns from those that have ended, so that many at once are little better than drawing."""
 
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
@@ -23,12 +27,12 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("sweep", help="a YAML file in the format of W&B sweeps, or the name of one in the two folders")
     parser.add_argument("--trials", type=int, default=20, help="trials in all, earlier ones included (default: 20)")
-    parser.add_argument("--jobs", type=int, default=1, help="trials at a time (default: 1)")
     parser.add_argument("--root", type=Path, default=Path("runs"), help="folder of all runs (default: runs)")
     parser.add_argument("--seed", type=int, default=0, help="of the sampler (default: 0)")
+    add_engine_options(parser, "trials")
     options = parser.parse_args(arguments)
     for name in ("trials", "jobs"):
-        if getattr(options, name) < 1:
+        if getattr(options, name) is not None and getattr(options, name) < 1:
             raise ConfigurationError(f"Expected `--{name}` to be 1 or more, but got {getattr(options, name)}.")
     return options
 
@@ -44,15 +48,16 @@ def search_command(arguments: Sequence[str]) -> int:
     """
     options = _options(arguments)
     sweep = read_sweep(named_file(options.sweep, "a sweep", FOLDER, SWEEPS))
-    from attn_lightning.commands.validation import Validator
+    engine = make_engine(options, options.root / f"search_{sweep.path.stem}", options.trials)
+    from attn_lightning.commands.validation import shared_validator
     from attn_lightning.study.search import Search
 
-    parse = Validator().parse
+    parse = shared_validator().parse
     check_sweep(sweep, parse)
     check_metric(sweep, parse(next(sweep.commands())))
     search = Search(sweep, options.root, options.seed)
     try:
-        search.run(options.trials, options.jobs, lambda line: say(line))
+        search.run(options.trials, engine, options.jobs or _MOST_JOBS, say)
     except KeyboardInterrupt:
         say(f"{search.num_ended()} of {options.trials} trials have ended; the same command goes on from here")
         raise

@@ -49,9 +49,9 @@ def sweep_command(arguments: Sequence[str]) -> int:
     options = _options(arguments)
     sweep = read_sweep(named_file(options.sweep, "a sweep", FOLDER))
     # This loads torch, which a mistake in the file should not have to wait for.
-    from attn_lightning.commands.validation import Validator
+    from attn_lightning.commands.validation import shared_validator
 
-    parse = Validator().parse
+    parse = shared_validator().parse
     say(f"{check_sweep(sweep, parse)} commands, all accepted by `fit`")
     config = parse(next(sweep.commands()))
     check_metric(sweep, config)
@@ -73,11 +73,14 @@ def check_metric(sweep: Sweep, config: dict[str, Any]) -> None:
     Raises:
         ConfigurationError: naming what is logged under that prefix.
     """
+    from attn_lightning.study.logged import why_not_logged
+
     if sweep.metric is None:
         return
-    prefix = sweep.metric.split("/")[0]
-    best = f"best/{config['run']['monitor']}"
-    if prefix not in ("best", "val", "test", "train", "evaluation") or (prefix == "best" and sweep.metric != best):
+    # Costs are kept in the run folder alone.
+    why = "costs are not logged" if sweep.metric.startswith("cost/") else why_not_logged(sweep.metric, config)
+    if why is not None:
         raise ConfigurationError(
-            f"Expected a `metric` in {sweep.path} that runs log, such as {best}, but got {sweep.metric!r}; rename it."
+            f"Expected a `metric` in {sweep.path} that runs log, such as best/{config['run']['monitor']}, but got "
+            f"{sweep.metric!r}: {why}"
         )

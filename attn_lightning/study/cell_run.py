@@ -12,7 +12,7 @@ from pathlib import Path
 from attn_lightning import run_folder
 from attn_lightning.console import say
 from attn_lightning.errors import AttnLightningError, ConfigurationError
-from attn_lightning.locks import Claim, owner
+from attn_lightning.locks import Claim, is_held, owner
 from attn_lightning.study.expansion import Cell
 from attn_lightning.study.state import CellState, Parse, Wanted, cell_state, is_complete, resumable
 
@@ -60,11 +60,7 @@ def claim_path(root: Path, cell: Cell) -> Path:
 def holder(root: Path, cell: Cell) -> str | None:
     """Who is at work on a cell, for people; None if nobody is."""
     path = claim_path(root, cell)
-    try:
-        Claim(path).release()
-    except BlockingIOError:
-        return owner(path)
-    return None
+    return owner(path) if is_held(path) else None
 
 
 def base_wanting(root: Path, cell: Cell) -> Path | None:

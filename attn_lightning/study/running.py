@@ -31,12 +31,13 @@ class StudyRun:
         revisions: gives what the files of the data of a configuration are now.
 
     Raises:
-        ConfigurationError: `fit` would refuse a command.
+        ConfigurationError: `fit` would refuse a command, or no run will have a metric of the tables.
     """
 
     def __init__(self, study: Study, cells: Sequence[Cell], root: Path, parse: Parse, revisions: Revisions) -> None:
         self.study, self.root, self.parse = study, root, parse
-        self.cells = list(zip(cells, validate(cells, root, parse, revisions), strict=True))
+        metrics = (*study.metrics, *study.require)
+        self.cells = list(zip(cells, validate(cells, root, parse, revisions, metrics), strict=True))
         self.errors: dict[Cell, str] = {}
 
     def states(self) -> list[tuple[Cell, CellState]]:

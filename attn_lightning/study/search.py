@@ -9,13 +9,11 @@
 
 import csv
 import io
-import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+import uuid
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,9 @@ import yaml
 from attn_lightning import run_folder
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.files import write_json, write_text
-from attn_lightning.locks import Claim
+from attn_lightning.locks import Claim, is_held
+from attn_lightning.run_folder import LOCK
+from attn_lightning.study.engines import Ended, Engine, Job
 from attn_lightning.study.sweeps import Parameter, Sweep
 
 try:
@@ -38,7 +38,6 @@ REPEATS = "repeats"
 """Where a trial keeps the number of the one that it repeats after a kill."""
 
 _POLL_SECONDS = 0.5
-_STOP_SECONDS = 60.0
 
 
 def value_so_far(record: Mapping[str, Any], metric: str) -> float | None:
@@ -82,22 +81,29 @@ def learning_curve(record: Mapping[str, Any], metric: str, maximize: bool) -> li
     return curve
 
 
+@dataclass
+class _Open:
+    """A trial at work: its run folder, the last epoch that Optuna knows, and whether it was told to end."""
+
+    trial: "optuna.Trial"
+    folder: Path
+    reported: int = -1
+    pruned: bool = False
+
+
 class Search:
-    """Trials of a sweep on this machine.
+    """Trials of a sweep.
 
     Args:
         sweep: what is varied, and the metric.
         root: folder of all runs.
         seed: of the sampler.
-        program: what runs a command.
     """
 
-    def __init__(
-        self, sweep: Sweep, root: Path, seed: int = 0, program: Sequence[str] = (sys.executable, "-m", "attn_lightning")
-    ) -> None:
+    def __init__(self, sweep: Sweep, root: Path, seed: int = 0) -> None:
         if sweep.metric is None:
             raise ConfigurationError(f"Expected a `metric` in {sweep.path} to search for its best value, but got none.")
-        self.sweep, self.root, self.program = sweep, root, program
+        self.sweep, self.root = sweep, root
         self.metric: str = sweep.metric
         self.folder = root / f"search_{sweep.path.stem}"
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -110,26 +116,44 @@ class Search:
         )
         # The same seed after a restart would draw the points again that were tried already.
         self.study.sampler = _sampler(sweep, seed + len(self.study.trials))
+        self._open: dict[str, _Open] = {}
 
-    def run(self, trials: int, jobs: int, tell: Callable[[str], None]) -> None:
+    def run(self, trials: int, engine: Engine, jobs: int, tell: Callable[[str], None]) -> None:
         """Run until this many trials have ended, those of earlier calls included.
 
         Args:
             trials: number of complete, pruned and failed trials.
-            jobs: trials at a time.
+            engine: runs the commands of the trials; it is closed at the end.
+            jobs: trials at a time, as far as the engine has room.
             tell: shows a line.
         """
-        while (left := trials - self.num_ended()) > 0:
-            left -= self._repeat_killed()
-            if left <= 0:
-                # Another search, or a run that outlived its search, is at the rest; its end decides what is to do.
-                time.sleep(_POLL_SECONDS)
-                continue
-            self.study.optimize(
-                lambda trial: self._objective(trial, tell), n_trials=min(left, jobs), n_jobs=jobs, catch=(TrialFailed,)
-            )
-            if self.sweep.method == "grid" and self.num_ended() >= len(list(self.sweep.commands())):
-                return
+        if self.sweep.method == "grid":
+            trials = min(trials, self._queue_grid())
+        # Held while this search lives: that is how another one tells its trials from those of a killed one.
+        claim = Claim(self._claims / f"search_{uuid.uuid4().hex}.lock")
+        try:
+            while True:
+                elsewhere = self._repeat_killed()
+                while len(self._open) < jobs and engine.has_room() and self._missing(trials) > elsewhere:
+                    self._start(engine, claim.path.name, tell)
+                if not self._open and self._missing(trials) <= 0:
+                    return
+                for ended in engine.ended(_POLL_SECONDS):
+                    self._end(self._open.pop(ended.name), ended, tell)
+                self._prune(engine)
+        finally:
+            self._open.clear()
+            if said := engine.close():
+                tell(said)
+            claim.release(remove=True)
+
+    @property
+    def _claims(self) -> Path:
+        return self.folder / ".claims"
+
+    def _missing(self, trials: int) -> int:
+        """Trials that have neither ended nor are at work here."""
+        return trials - self.num_ended() - len(self._open)
 
     def num_ended(self) -> int:
         """Trials that need no more work."""
@@ -137,111 +161,89 @@ class Search:
         newest = {_original(trial): trial for trial in self.study.get_trials(deepcopy=False)}
         return sum(trial.state.is_finished() for trial in newest.values())
 
-    def _repeat_killed(self) -> int:
-        """Queue the trials of killed processes again, with the same values and in the same run folder.
+    def _queue_grid(self) -> int:
+        """Put every combination of a grid into the queue that is not there yet; the number of combinations."""
+        axes = [[(parameter.name, _label(value)) for value in parameter.values] for parameter in self.sweep.parameters]
+        combinations = [dict(chosen) for chosen in itertools.product(*axes)]
+        known = [_chosen(trial) for trial in self.study.get_trials(deepcopy=False)]
+        for values in combinations:
+            if values not in known:
+                self.study.enqueue_trial(values)
+        return len(combinations)
 
-        The lock of a trial tells at once whether anybody still works on it; a heartbeat would take its time to stop.
+    def _repeat_killed(self) -> int:
+        """Queue the trials of killed searches again, with the same values and in the same run folder.
+
+        Locks tell at once whether anybody still works on a trial: its search, or a run that outlived that. A heartbeat
+        would take its time to stop.
 
         Returns:
             Number of trials that somebody else works on.
         """
         elsewhere = 0
+        here = {each.trial.number for each in self._open.values()}
         for trial in self.study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
-            if "folder" not in trial.user_attrs:
+            if "folder" not in trial.user_attrs or trial.number in here:
                 continue  # another search has just drawn it, or was killed before it began
-            try:
-                claim = Claim(self._lock(trial.user_attrs["folder"]))
-            except BlockingIOError:
+            places = (self._claims / trial.user_attrs["search"], self.folder / trial.user_attrs["folder"] / LOCK)
+            if any(is_held(place) for place in places):
                 elsewhere += 1
                 continue
             self.study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
             self.study.enqueue_trial(trial.params, user_attrs={REPEATS: _original(trial)})
-            claim.release()
         return elsewhere
 
-    def _objective(self, trial: "optuna.Trial", tell: Callable[[str], None]) -> float:
+    def _start(self, engine: Engine, search: str, tell: Callable[[str], None]) -> None:
+        """Draw a trial, or take the next one of the queue, and hand its command to the engine."""
+        trial = self.study.ask()
         values = {parameter.name: _suggest(trial, parameter) for parameter in self.sweep.parameters}
-        number = _original(trial)
-        folder = self.folder / f"trial_{number}"
-        shown = " ".join(f"{name}={value}" for name, value in values.items())
-        tell(f"started  trial {number}: {shown}")
-        self._wait_for(trial, folder, values)
-        record = run_folder.read_metrics(folder)
-        value = value_so_far(record, self.metric)
-        if record.get("status") == "pruned":
-            tell(f"pruned   trial {number} after {len(record.get('history', []))} epochs")
-            raise optuna.TrialPruned
-        if record.get("status") != "complete" or value is None:
-            reason = record.get("error") or f"no {self.metric} in {folder}"
-            tell(f"FAILED   trial {number}: {reason} [{self._log(folder)}]")
-            raise TrialFailed(reason)
-        tell(f"done     trial {number}: {self.metric} {value:.4f}")
-        return value
-
-    def _wait_for(self, trial: "optuna.Trial", folder: Path, values: Mapping[str, Any]) -> None:
-        """Run the command of a trial to its end, and stop it where it is clearly worse than the others."""
-        claim = self._claim(folder)
+        folder = self.folder / f"trial_{_original(trial)}"
+        trial.set_user_attr("search", search)
         trial.set_user_attr("folder", folder.name)
-        try:
-            process = self._start(folder, values, claim)
-            reported = -1
-            try:
-                while process.poll() is None:
-                    time.sleep(_POLL_SECONDS)
-                    with suppress(ConfigurationError):
-                        reported = self._report(trial, folder, reported)
-                    if reported >= 0 and trial.should_prune():
-                        _stop(process)
-                        self._mark_pruned(folder)
-            except BaseException:
-                _stop(process)
-                raise
-        finally:
-            claim.release()
+        tell(f"started  {folder.name}: {' '.join(f'{name}={value}' for name, value in values.items())}")
+        self._open[folder.name] = _Open(trial, folder)
+        engine.submit(Job(folder.name, tuple(self._command(folder, values)), self._log(folder)))
 
-    def _claim(self, folder: Path) -> Claim:
-        """The right to write into the folder: a run that outlived a killed search may still be at work there."""
-        while True:
-            try:
-                return Claim(self._lock(folder.name))
-            except BlockingIOError:
-                time.sleep(_POLL_SECONDS)
-
-    def _lock(self, name: str) -> Path:
-        return self.folder / ".claims" / f"{name}.lock"
-
-    def _start(self, folder: Path, values: Mapping[str, Any], claim: Claim) -> "subprocess.Popen[bytes]":
+    def _command(self, folder: Path, values: Mapping[str, Any]) -> list[str]:
         own = {"run.root": self.root, "run.name": self.folder.name, "run.version": folder.name, "run.resume": "auto"}
         arguments = [*self.sweep.command(values), *(f"--{name}={value}" for name, value in own.items())]
-        if "--run.wandb=true" in arguments:
-            arguments.append("--run.wandb=false")
-        with self._log(folder).open("ab") as log:
-            return subprocess.Popen(
-                [*self.program, *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                pass_fds=(claim.descriptor,),
-                start_new_session=True,
-            )
+        return [*arguments, *(["--run.wandb=false"] if "--run.wandb=true" in arguments else [])]
 
     def _log(self, folder: Path) -> Path:
-        logs = self.folder / "logs"
-        logs.mkdir(exist_ok=True)
-        return logs / f"{folder.name}.log"
+        return self.folder / "logs" / f"{folder.name}.log"
 
-    def _report(self, trial: "optuna.Trial", folder: Path, reported: int) -> int:
-        for epoch, value in learning_curve(run_folder.read_metrics(folder), self.metric, self.sweep.maximize):
-            if epoch > reported:
-                trial.report(value, epoch)
-                reported = epoch
-        return reported
+    def _end(self, ended: "_Open", how: Ended, tell: Callable[[str], None]) -> None:
+        """Tell Optuna what came of a trial, which its run folder says."""
+        record = run_folder.read_metrics(ended.folder)
+        value = value_so_far(record, self.metric)
+        name = ended.folder.name
+        if ended.pruned and record.get("status") != "complete":
+            # Neither complete nor to be resumed.
+            write_json(ended.folder / run_folder.METRICS, {**record, "status": "pruned"})
+            self.study.tell(ended.trial, state=optuna.trial.TrialState.PRUNED)
+            tell(f"pruned   {name} after {len(record.get('history', []))} epochs")
+        elif record.get("status") == "complete" and value is not None:
+            self.study.tell(ended.trial, value)
+            tell(f"done     {name}: {self.metric} {value:.4f}")
+        else:
+            self.study.tell(ended.trial, state=optuna.trial.TrialState.FAIL)
+            reason = record.get("error") or how.reason or f"no {self.metric} in {ended.folder}"
+            tell(f"FAILED   {name}: {reason} [{self._log(ended.folder)}]")
 
-    def _mark_pruned(self, folder: Path) -> None:
-        """A pruned run is neither complete nor to be resumed."""
-        record = run_folder.read_metrics(folder)
-        if record.get("status") != "complete":
-            write_json(folder / run_folder.METRICS, {**record, "status": "pruned"})
+    def _prune(self, engine: Engine) -> None:
+        """Report what the validations of the trials have found so far, and stop those clearly worse than others."""
+        for name, each in self._open.items():
+            with suppress(ConfigurationError):  # a record that is just being replaced on a slow disk
+                self._report(each)
+            if each.reported >= 0 and not each.pruned and each.trial.should_prune():
+                each.pruned = True
+                engine.stop(name)
+
+    def _report(self, each: "_Open") -> None:
+        for epoch, value in learning_curve(run_folder.read_metrics(each.folder), self.metric, self.sweep.maximize):
+            if epoch > each.reported:
+                each.trial.report(value, epoch)
+                each.reported = epoch
 
     # --- results --------------------------------------------------------------------------------------------------
 
@@ -308,13 +310,8 @@ class Search:
         return files
 
 
-class TrialFailed(Exception):
-    """A run of the search ended without the value that is searched for; the search goes on."""
-
-
 def _sampler(sweep: Sweep, seed: int) -> "optuna.samplers.BaseSampler":
-    if sweep.method == "grid":
-        return optuna.samplers.GridSampler({p.name: [_label(v) for v in p.values] for p in sweep.parameters}, seed)
+    # The points of a grid wait in the queue; no sampler is asked for them.
     return optuna.samplers.TPESampler(seed=seed) if sweep.method == "bayes" else optuna.samplers.RandomSampler(seed)
 
 
@@ -346,12 +343,7 @@ def _original(trial: "optuna.Trial | optuna.trial.FrozenTrial") -> int:
     return int(trial.user_attrs.get(REPEATS, trial.number))
 
 
-def _stop(process: "subprocess.Popen[bytes]") -> None:
-    """End a run in order, and by force if it does not listen."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
-    try:
-        process.wait(_STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+def _chosen(trial: "optuna.trial.FrozenTrial") -> dict[str, Any]:
+    """The values of a trial, or those that wait in the queue for it."""
+    waiting: dict[str, Any] = trial.system_attrs.get("fixed_params", {})
+    return trial.params or waiting

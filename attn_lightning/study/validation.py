@@ -9,11 +9,14 @@ from attn_lightning import run_folder
 from attn_lightning.errors import ConfigurationError, did_you_mean
 from attn_lightning.study.configuration import Study
 from attn_lightning.study.expansion import Cell
+from attn_lightning.study.logged import why_not_logged
 from attn_lightning.study.state import Parse, Revisions, Wanted, comparable
 from attn_lightning.study.table import known_metrics, measure_of
 
 
-def validate(cells: Sequence[Cell], root: Path, parse: Parse, revisions: Revisions) -> list[Wanted]:
+def validate(
+    cells: Sequence[Cell], root: Path, parse: Parse, revisions: Revisions, metrics: Sequence[str] = ()
+) -> list[Wanted]:
     """Parse the command of every cell; cells that differ in the seed only are parsed once.
 
     A cell that begins from another run names a file of its seed, and is parsed for itself.
@@ -23,16 +26,19 @@ def validate(cells: Sequence[Cell], root: Path, parse: Parse, revisions: Revisio
         root: `run.root`.
         parse: the parser of `fit`.
         revisions: gives what the files of the data are now.
+        metrics: what the tables are to show; each has to be there in one cell at least.
 
     Returns:
         What is asked of every cell.
 
     Raises:
-        ConfigurationError: commands that `fit` would refuse, all of them in one message.
+        ConfigurationError: commands that `fit` would refuse, all of them in one message; or a metric that no cell will
+            have.
     """
     parsed: dict[str, Wanted] = {}
     runs: dict[str, dict[str, Any]] = {}
     errors: dict[str, str] = {}
+    wanting: dict[str, list[str | None]] = {metric: [] for metric in metrics}
     for cell in cells:
         name = _parsed_once(cell)
         if name in parsed or cell.name in errors:
@@ -40,11 +46,16 @@ def validate(cells: Sequence[Cell], root: Path, parse: Parse, revisions: Revisio
         try:
             config = parse(cell.arguments(root))
             parsed[name], runs[name] = Wanted(comparable(config), {}, revisions(config)), config["run"]
+            for metric in metrics:
+                wanting[metric].append(why_not_logged(metric, config))
         except ConfigurationError as error:
             errors[cell.name] = str(error)
     if errors:
         lines = "\n".join(f"  {name}: {message}" for name, message in errors.items())
         raise ConfigurationError(f"Expected commands that `fit` accepts, but got {len(errors)} it refuses:\n{lines}")
+    for metric, reasons in wanting.items():
+        if reasons and all(reasons):
+            raise ConfigurationError(f"Expected metrics that runs of the study have, but got {metric!r}: {reasons[0]}")
     return [_of_cell(parsed[_parsed_once(cell)], runs[_parsed_once(cell)], cell) for cell in cells]
 
 

@@ -63,9 +63,9 @@ class RayEngine:
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+            said = str(error).strip().splitlines()[-1]
             raise ConfigurationError(
-                f"Expected a Ray cluster at {address or 'this machine'}, but got: {str(error).splitlines()[0]}; look "
-                "at `ray status`."
+                f"Expected a Ray cluster at {address or 'this machine'}, but got: {said}; look at `ray status`."
             ) from error
         finally:
             signal.signal(signal.SIGTERM, handler)

@@ -1,11 +1,8 @@
 """The command `sweep`: every mistake in a file is one line before W&B is asked for anything."""
 
-from unittest import mock
-
 import pytest
 
-from attn_lightning.commands import sweep, validation
-from attn_lightning.commands.validation import Validator
+from attn_lightning.commands import sweep
 from attn_lightning.errors import ConfigurationError
 
 FILE = """
@@ -21,13 +18,6 @@ def written(folder, options="--run.wandb=true,", metric="best/val/accuracy"):
     path = folder / "mine.yaml"
     path.write_text(FILE % (options, metric))
     return str(path)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_parser():
-    """Making the parser takes seconds, so that all commands of this file share one."""
-    with mock.patch.object(validation, "Validator", return_value=Validator()):
-        yield
 
 
 @pytest.fixture

@@ -1,18 +1,20 @@
 """Search: trials as run folders, pruning, resumption; a script of a few lines stands for `fit`."""
 
+import contextlib
 import csv
 import os
-import signal
 import subprocess
 import sys
 import textwrap
 import time
 
+import psutil
 import pytest
 import yaml
 
 optuna = pytest.importorskip("optuna", reason="needs the extra `search`")
 
+from attn_lightning.study.engines.local import LocalEngine  # noqa: E402
 from attn_lightning.study.search import Search, learning_curve, value_so_far  # noqa: E402
 from attn_lightning.study.sweeps import read_sweep  # noqa: E402
 
@@ -43,10 +45,11 @@ pytestmark = pytest.mark.slow  # with `make test-slow`, which installs the extra
 
 
 @pytest.fixture
-def program(tmp_path):
-    script = tmp_path / "fit.py"
-    script.write_text(textwrap.dedent(FIT))
-    return (sys.executable, "-S", str(script))
+def engine(tmp_path, monkeypatch):
+    """Runs the script at its place of a `fit`; a search closes its engine."""
+    (tmp_path / "quick_fit.py").write_text(textwrap.dedent(FIT))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return lambda: LocalEngine(2, program="quick_fit", preload=())
 
 
 @pytest.fixture
@@ -68,10 +71,10 @@ def states(search):
     return [trial.state.name for trial in search.study.trials]
 
 
-def test_every_trial_leaves_a_run_folder_and_the_best_is_a_part_of_an_experiment(tmp_path, program, sweep):
+def test_every_trial_leaves_a_run_folder_and_the_best_is_a_part_of_an_experiment(tmp_path, engine, sweep):
     told = []
-    search = Search(sweep("{min: 0.0, max: 3.9}"), tmp_path / "runs", program=program)
-    search.run(6, 2, told.append)
+    search = Search(sweep("{min: 0.0, max: 3.9}"), tmp_path / "runs")
+    search.run(6, engine(), 2, told.append)
     folders = sorted(path.name for path in search.folder.glob("trial_*"))
     assert folders == [f"trial_{k}" for k in range(6)]
     files = {path.name: path for path in search.write_results()}
@@ -87,48 +90,54 @@ def test_every_trial_leaves_a_run_folder_and_the_best_is_a_part_of_an_experiment
     assert sum(line.startswith("done") for line in told) == len(values)
 
 
-def test_a_failed_trial_is_named_and_the_search_goes_on(tmp_path, program, sweep):
+def test_a_failed_trial_is_named_and_the_search_goes_on(tmp_path, engine, sweep):
     told = []
-    search = Search(sweep("{values: [4.0, 2.0]}", "grid"), tmp_path / "runs", program=program)
-    search.run(2, 1, told.append)
+    search = Search(sweep("{values: [4.0, 2.0]}", "grid"), tmp_path / "runs")
+    search.run(2, engine(), 1, told.append)
     assert sorted(states(search)) == ["COMPLETE", "FAIL"]
     assert any(line.startswith("FAILED") for line in told)
 
 
-def test_a_second_call_runs_only_what_is_missing(tmp_path, program, sweep):
+def test_a_second_call_runs_only_what_is_missing(tmp_path, engine, sweep):
     for trials in (2, 2, 3):
-        search = Search(sweep("{min: 0.0, max: 3.0}"), tmp_path / "runs", program=program)
-        search.run(trials, 1, lambda line: None)
+        search = Search(sweep("{min: 0.0, max: 3.0}"), tmp_path / "runs")
+        search.run(trials, engine(), 1, lambda line: None)
     assert states(search) == ["COMPLETE"] * 3
     drawn = [trial.params["method.epsilon"] for trial in search.study.trials]
     assert len(set(drawn)) == 3, "a restart must not draw the same points again"
 
 
-def test_a_hopeless_trial_is_stopped_and_recorded_as_pruned(tmp_path, program, sweep, monkeypatch):
-    search = Search(sweep("{min: 0.0, max: 3.0}", options="--pause=0.7,"), tmp_path / "runs", program=program)
+def test_a_hopeless_trial_is_stopped_and_recorded_as_pruned(tmp_path, engine, sweep, monkeypatch):
+    search = Search(sweep("{min: 0.0, max: 3.0}", options="--pause=0.7,"), tmp_path / "runs")
     monkeypatch.setattr(optuna.Trial, "should_prune", lambda trial: trial.number == 1)
-    search.run(2, 1, lambda line: None)
+    search.run(2, engine(), 1, lambda line: None)
     assert states(search) == ["COMPLETE", "PRUNED"]
     assert '"pruned"' in (search.folder / "trial_1" / "metrics.json").read_text()
 
 
-def test_a_killed_search_goes_on_in_the_folder_of_its_trial(tmp_path, program, sweep):
+def test_a_killed_search_goes_on_in_the_folder_of_its_trial(tmp_path, engine, sweep):
     sweep("{min: 0.0, max: 3.0}", options="--pause=1.5,")
     code = (
-        "from pathlib import Path; from attn_lightning.study.search import Search;"
-        "from attn_lightning.study.sweeps import read_sweep;"
-        f"Search(read_sweep(Path({str(tmp_path / 'quick.yaml')!r})), Path({str(tmp_path / 'runs')!r}),"
-        f"program={program!r}).run(1, 1, print)"
+        "from pathlib import Path; from attn_lightning.study.engines.local import LocalEngine;"
+        "from attn_lightning.study.search import Search; from attn_lightning.study.sweeps import read_sweep;"
+        f"Search(read_sweep(Path({str(tmp_path / 'quick.yaml')!r})), Path({str(tmp_path / 'runs')!r}))"
+        ".run(1, LocalEngine(1, program='quick_fit', preload=()), 1, print)"
     )
-    process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+    engine()
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    process = subprocess.Popen([sys.executable, "-c", code], env=environment)
     record = tmp_path / "runs" / "search_quick" / "trial_0" / "metrics.json"
     while not record.exists():
         assert process.poll() is None
         time.sleep(0.1)
-    os.killpg(process.pid, signal.SIGKILL)
+    killed = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    for child in killed:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
     process.wait()
-    search = Search(read_sweep(tmp_path / "quick.yaml"), tmp_path / "runs", program=program)
-    search.run(1, 1, lambda line: None)
+    search = Search(read_sweep(tmp_path / "quick.yaml"), tmp_path / "runs")
+    search.run(1, engine(), 1, lambda line: None)
     assert search.study.trials[-1].state.name == "COMPLETE"
     assert [path.name for path in search.folder.glob("trial_*")] == ["trial_0"]
 

@@ -1,0 +1,70 @@
+"""Whether a run will have a metric, told from its configuration before anything runs."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from attn_lightning.callbacks.cost import COSTS
+from attn_lightning.errors import did_you_mean
+from attn_lightning.evaluation.catalog import FAMILIES, chosen_families
+from attn_lightning.evaluation.naming import declared, split_measures
+
+_OURS = ("attn_lightning", "lightning", "torch")
+
+
+def why_not_logged(metric: str, config: Mapping[str, Any]) -> str | None:
+    """Why runs of a configuration cannot have a metric; None if they may.
+
+    The declarations of the metrics decide. Names under `train/` pass, since methods choose theirs, and every name does
+    where a class of the user's own takes part, because it may log under any.
+
+    Args:
+        metric: `val/...`, `best/...`, `test/...`, `train/...`, `cost/...` or `evaluation/...`.
+        config: the parsed configuration of a `fit`.
+    """
+    split, _, name = metric.partition("/")
+    run = config["run"]
+    if any(path.partition(".")[0] not in _OURS for path in _classes(config)):
+        return None
+    if split == "best":
+        wanted = f"best/{run['monitor']}"
+        return None if metric == wanted else f"the best epoch is chosen by {run['monitor']}: use {wanted}"
+    if split == "train":
+        return None
+    if split == "cost":
+        return None if name in COSTS else f"there is no such cost.{did_you_mean(name, COSTS)}"
+    if split in ("test", "evaluation") and not run["test"]:
+        return "the runs have `run.test: false`"
+    if not _is_declared(metric):
+        return f"nothing logs it.{did_you_mean(metric, _names(split))}"
+    if split == "evaluation":
+        family = name.partition("/")[0]
+        measured = [] if run["suite"] == "none" else [found.name for found in chosen_families(run["suite"])]
+        return None if family in measured else f"`run.suite: {run['suite']}` does not measure {family}"
+    return None
+
+
+def _is_declared(metric: str) -> bool:
+    split, _, name = metric.partition("/")
+    # What a suite measures is called by its family first.
+    complete = "/" in name if split == "evaluation" else split in ("val", "test")
+    return complete and declared(metric) is not None
+
+
+def _names(split: str) -> list[str]:
+    """What could have been meant."""
+    if split == "evaluation":
+        return [f"evaluation/{family}/attention/{name}" for family in FAMILIES for name in FAMILIES[family].measures]
+    splits = (split,) if split in ("val", "test") else ("val", "test")
+    return [f"{one}/{measure}" for one in splits for measure in split_measures()]
+
+
+def _classes(contents: Any) -> Iterator[str]:
+    """The paths of all classes that a configuration names."""
+    if isinstance(contents, Mapping):
+        if isinstance(path := contents.get("class_path"), str):
+            yield path
+        for value in contents.values():
+            yield from _classes(value)
+    elif isinstance(contents, list):
+        for value in contents:
+            yield from _classes(value)
