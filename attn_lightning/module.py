@@ -13,6 +13,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from attn_lightning.backbone.classifier import AttentionClassifier
+from attn_lightning.backbone.encoders import Encoder
 from attn_lightning.backbone.freezing import constant, kept_in_graph
 from attn_lightning.backbone.importance import importances
 from attn_lightning.backbone.joint import joint_passes
@@ -28,16 +29,21 @@ from attn_lightning.checkpoint import (
 from attn_lightning.checkpoint.trust import check_checkpoint
 from attn_lightning.checks import check_choice, check_numbers
 from attn_lightning.data.datamodule import TextDataModule
+from attn_lightning.data.reading import prepare_encoder
 from attn_lightning.errors import ConfigurationError, NumericalError
 from attn_lightning.measurements import MARKS, EpochMeans, Measurements, Probe, check_monitors
 from attn_lightning.methods.base import Method
 from attn_lightning.methods.combined import flatten
 from attn_lightning.methods.requirements import answer, check_methods, extra_term, ignored_pool, learns_from_pool
+from attn_lightning.optimization import parameter_groups, with_schedule
 from attn_lightning.step import TrainStep
 from attn_lightning.task_loss import class_counts, class_weights_from_counts, cross_entropy, not_finite
 from attn_lightning.types import AttentionOutput, Batch, DataSpec
 
 logger = logging.getLogger(__name__)
+
+_SAME = ("num_classes", "vocabulary_size", "embedding_size", "segment_shape", "num_default_tokens", "has_question")
+"""What data must have in common with that of a checkpoint."""
 
 
 class AttentionModule(LightningModule):
@@ -109,7 +115,8 @@ class AttentionModule(LightningModule):
         self.spec = spec
         self.backbone = self._make_backbone(spec)
         # The weights live in the backbone now; the spec is kept only for its numbers.
-        self.spec = replace(spec, embedding_weights=None)
+        resources: Mapping[str, str] = getattr(self.backbone, "resources", dict)()
+        self.spec = replace(spec, embedding_weights=None, resources=resources)
         self.validation_measurements = Measurements(spec.num_classes, agreement=self.num_probe_examples > 0)
         self.test_measurements = Measurements(spec.num_classes)
 
@@ -141,7 +148,14 @@ class AttentionModule(LightningModule):
 
     def _check_same_data(self, spec: DataSpec) -> None:
         assert self.spec is not None
-        for name in ("num_classes", "vocabulary_size", "embedding_size", "segment_shape", "num_default_tokens"):
+        for name in (
+            "num_classes",
+            "vocabulary_size",
+            "embedding_size",
+            "segment_shape",
+            "num_default_tokens",
+            "has_question",
+        ):
             ours, theirs = getattr(self.spec, name), getattr(spec, name)
             if ours != theirs:
                 raise ConfigurationError(
@@ -155,6 +169,7 @@ class AttentionModule(LightningModule):
         pool = getattr(getattr(self.trainer, "datamodule", None), "unlabeled", None)
         if pool is not None and not learns_from_pool(self.methods) and self.trainer.is_global_zero:
             logger.warning(ignored_pool(self.methods))
+        prepare_encoder(self._model, self.trainer)
         if type(self) is AttentionModule:  # a subclass may log more
             check_monitors(self.trainer.callbacks, self.validation_names)  # type: ignore[attr-defined]
 
@@ -170,18 +185,15 @@ class AttentionModule(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer over two groups of parameters: with weight decay, and without (word vectors, scorer)."""
-        # A model of the user's own may name these groups, or leave everything to weight decay.
-        names = ("attention_parameters", "embedding_parameters")
-        excluded: set[int] = {id(parameter) for name in names for parameter in getattr(self._model, name, list)()}
-        trainable = [p for p in self.parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for p in trainable if id(p) not in excluded], "weight_decay": self.weight_decay},
-            {"params": [p for p in trainable if id(p) in excluded], "weight_decay": 0.0},
-        ]
-        groups = [group for group in groups if group["params"]]
+        make: Any = partial(torch.optim.Adam, amsgrad=self.amsgrad)
         if self.optimizer == "sgd":
-            return torch.optim.SGD(groups, lr=self.learning_rate, momentum=self.momentum, fused=True)
-        return torch.optim.Adam(groups, lr=self.learning_rate, amsgrad=self.amsgrad, fused=True)
+            make = partial(torch.optim.SGD, momentum=self.momentum)
+        groups = parameter_groups(self, self._model, self.weight_decay)
+        # Adam and SGD write their own options into the groups that they are given.
+        optimizer = make([dict(group) for group in groups], lr=self.learning_rate, fused=True)
+        encoder = getattr(self._model, "encoder", None)
+        warmup = encoder.warmup if isinstance(encoder, Encoder) else 0.0
+        return with_schedule(optimizer, groups, warmup, lambda: int(self.trainer.estimated_stepping_batches))
 
     # --- training -------------------------------------------------------------------------------------------------
 

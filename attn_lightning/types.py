@@ -13,6 +13,7 @@ Shape legend, used in every docstring of the package:
 `mask` is True at real tokens. Text is padded on the right, so row `i` has its `lengths[i]` real tokens first.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -28,7 +29,8 @@ class Batch(NamedTuple):
     A NamedTuple because Lightning moves it to the device as it is (a frozen dataclass is refused there).
 
     Attributes:
-        tokens: (B, T) int64 token ids, 0 at padding; (B, T, ...) float32 for segments that are not words.
+        tokens: (B, T) int64 token ids, 0 at padding; (B, T, ...) float32 for segments that are not words. In data of
+            pairs the second text stands behind the longest first one, where the mask is False.
         mask: (B, T) bool, True at real tokens. Every row has at least one.
         labels: (B,) int64 class, `UNLABELED` (-1) where there is none.
         rows: (B,) int64 row of the example in its split, so that results can be put back in order.
@@ -63,6 +65,9 @@ class DataSpec:
             backbone then draws its own (and does so when a checkpoint will fill them anyway).
         segment_shape: shape of one segment for data that is not text, () for text.
         num_default_tokens: K, tokens without content that the data puts before every text; 0 for none.
+        vocabulary: the words by id where the data keeps every word, for an encoder that reads their letters; else ().
+        has_question: whether a second text stands behind every text, where the mask is False.
+        resources: what a checkpoint kept of the parts of the model, see `Encoder.resources`; {} before one is read.
     """
 
     num_classes: int
@@ -72,6 +77,9 @@ class DataSpec:
     embedding_weights: Tensor | None = None
     segment_shape: tuple[int, ...] = ()
     num_default_tokens: int = 0
+    vocabulary: tuple[str, ...] = ()
+    has_question: bool = False
+    resources: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

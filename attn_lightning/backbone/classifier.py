@@ -1,7 +1,7 @@
 """The attention classifier that every experiment trains: embeddings, encoder, scorer, normalizer, classifier."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, get_args
 
 import torch
@@ -11,6 +11,7 @@ from attn_lightning.backbone.encoders import BiLSTM, Encoder
 from attn_lightning.backbone.normalizers import Normalizer, Softmax
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.backbone.scorers import AdditiveScorer, Scorer
+from attn_lightning.backbone.second_text import PairClassifier, PairReader, Reading, query_of
 from attn_lightning.backbone.segments import FocusNetwork, SegmentClassifier
 from attn_lightning.checks import check_choice, check_numbers
 from attn_lightning.errors import ConfigurationError
@@ -43,7 +44,8 @@ class AttentionClassifier(Backbone):
 
     Args:
         spec: what the data is like; the data module gives it.
-        encoder: class of the encoder (`BiLSTM`, `CNN`, `Average`, `Transformer` or your own) and its options.
+        encoder: class of the encoder (`BiLSTM`, `CNN`, `Average`, `Transformer`, `Pretrained` or your own) and its
+            options.
         scorer: class of the scorer (`AdditiveScorer`, `ScaledDotScorer` or your own) and its options.
         normalizer: class of the normalizer (`Softmax`, `Sparsemax`, `Entmax15`, `EntmaxAlpha`, `Spherical`, `TopK`,
             `GumbelTopK`, `Uniform` or your own) and its options.
@@ -52,6 +54,8 @@ class AttentionClassifier(Backbone):
         classifier: class of the classifier g (`FullyConnectedClassifier`, `ConvolutionalClassifier` or your own) and
             its options; null for one linear layer.
         prediction: averaged_input, argmax_segment or averaged_output, in validation, test and prediction.
+        reading: of the second text in data of pairs: by the `shared` encoder, by one of its `own`, or `joint` with the
+            first text in one pass of a pretrained encoder.
         freeze_embeddings: keep the word vectors as they start.
         freeze_scorer: keep the scorer at its random start: attention that cannot learn what to look at, a control
             beside `Uniform` (Wiegreffe and Pinter 2019). The encoder is still trained, also through the scores. With a
@@ -77,20 +81,31 @@ class AttentionClassifier(Backbone):
         focus: Callable[[tuple[int, ...]], FocusNetwork] | None = None,
         classifier: Callable[[tuple[int, ...], int], SegmentClassifier] | None = None,
         prediction: Prediction = "averaged_input",
+        reading: Reading = "shared",
     ) -> None:
         super().__init__()
         _check_spec(spec)
         dropout = {"embedding_dropout": embedding_dropout, "encoder_dropout": encoder_dropout}
         check_numbers(at_least=0, below=1, advice="0 drops nothing", **dropout)
         check_choice(choices=get_args(Prediction), prediction=prediction)
+        check_choice(choices=get_args(Reading), reading=reading)
         if spec.segment_shape and freeze_embeddings:
             raise ConfigurationError(
                 "Expected `freeze_embeddings` to be false for segments, which have no word vectors, but got true; "
                 "leave it out."
             )
-        self.embedding = _embedding(spec).requires_grad_(not freeze_embeddings)
+        # Word vectors are drawn before the encoder's weights. Words that are kept by their letters have none.
+        self.embedding = nn.Identity() if spec.vocabulary else _embedding(spec).requires_grad_(not freeze_embeddings)
         network = None if focus is None else focus(spec.segment_shape or (spec.embedding_size,))
         self.encoder: Encoder = encoder(spec.embedding_size) if network is None else network.encoder
+        own_input = self.encoder.bind(spec)
+        if own_input is not None:
+            self.embedding = own_input.requires_grad_(not freeze_embeddings)
+        elif spec.vocabulary:
+            raise ConfigurationError(
+                "Expected an encoder that reads the letters of words (Pretrained) for data that keeps every word, but "
+                f"got {type(self.encoder).__name__}; use `--data.unknown=token`."
+            )
         self.normalizer = normalizer()
         # A parameter that never gets a gradient would make DDP wait for it.
         trained = self.normalizer.uses_scores and not freeze_scorer
@@ -101,9 +116,25 @@ class AttentionClassifier(Backbone):
             if classifier is None
             else classifier(self.encoder.output_shape, spec.num_classes)
         )
+        self.pair: PairReader | None = None
+        if spec.has_question:
+            self._read_pairs(spec, None if reading != "own" else encoder(spec.embedding_size), reading == "joint")
         self.prediction: Prediction = prediction
         self.embedding_dropout = nn.Dropout(embedding_dropout)
         self.encoder_dropout = nn.Dropout(encoder_dropout)
+
+    def _read_pairs(self, spec: DataSpec, own: Encoder | None, joint: bool) -> None:
+        """Make encoder, scorer and classifier take a second text."""
+        special = type(self.classifier) is not nn.Linear or type(self).attend is not AttentionClassifier.attend
+        if special or (own is not None and own.bind(spec) is not None):
+            raise ConfigurationError(
+                "Expected the stock classifier, and an encoder of words or one that is shared, for data of pairs, but "
+                f"got {type(self).__name__} with {type(self.classifier).__name__} and {type(own).__name__}; use "
+                "AttentionClassifier, and `--model.backbone.reading=shared`."
+            )
+        self.pair = PairReader(self.encoder, own, joint)
+        self.scorer.condition()
+        self.classifier = PairClassifier(self.encoder.output_size, spec.num_classes)
 
     def embed(self, tokens: Tensor) -> Tensor:
         """(B, T) int64 word ids, or (B, T, ...) segments, to (B, T, E) vectors, with dropout while training."""
@@ -115,7 +146,8 @@ class AttentionClassifier(Backbone):
 
         Half-precision states become float32 here, once, so that each later `attend` finds them ready.
         """
-        hidden: Tensor = self.encoder_dropout(at_least_float32(self.encoder(embeddings, mask)))
+        read: Callable[[Tensor, Tensor], Tensor] = self.encoder if self.pair is None else self.pair
+        hidden: Tensor = self.encoder_dropout(at_least_float32(read(embeddings, mask)))
         return hidden
 
     def token_attention(self, embeddings: Tensor, mask: Tensor) -> Tensor | None:
@@ -124,7 +156,7 @@ class AttentionClassifier(Backbone):
 
     def score(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """(B, T, D) to (B, T) raw attention scores."""
-        scores: Tensor = self.scorer(hidden, mask)
+        scores: Tensor = self.scorer(hidden, mask) if self.pair is None else self.scorer(hidden, mask, query_of(hidden))
         return scores
 
     def attend(self, hidden: Tensor, scores: Tensor, mask: Tensor, attention: Tensor | None = None) -> AttentionOutput:
@@ -143,9 +175,11 @@ class AttentionClassifier(Backbone):
             context = values[torch.arange(len(values), device=values.device), weights.argmax(1)]
         else:
             context = torch.bmm(weights.unsqueeze(1), values).squeeze(1)
+        second = () if self.pair is None else (query_of(hidden),)
         if rule != "averaged_output":
-            return context, self.classifier(context)
-        of_each: Tensor = self.classifier(values.flatten(0, 1)).unflatten(0, weights.shape)
+            return context, self.classifier(context, *second)
+        repeated = (query.unsqueeze(1).expand_as(values).flatten(0, 1) for query in second)
+        of_each: Tensor = self.classifier(values.flatten(0, 1), *repeated).unflatten(0, weights.shape)
         return context, log_mixture(weights, of_each.log_softmax(-1))
 
     @property
@@ -155,7 +189,20 @@ class AttentionClassifier(Backbone):
         A subclass with an `attend` of its own may average something else than the hidden states.
         """
         averages_states = type(self.encoder).values is Encoder.values and self.prediction == "averaged_input"
-        return averages_states and type(self.classifier) is nn.Linear
+        return averages_states and type(self.classifier) is nn.Linear and self.pair is None
+
+    def resources(self) -> Mapping[str, str]:
+        """See `Encoder.resources`."""
+        return self.encoder.resources()
+
+    def scaled(self, embeddings: Tensor, factors: Tensor) -> Tensor:
+        """See `Encoder.scaled`."""
+        return self.encoder.scaled(embeddings, factors)
+
+    def know(self, vocabulary: Sequence[str]) -> None:
+        """Learn the words of a text that training never saw; only an encoder that reads letters can."""
+        if (learn := getattr(self.embedding, "know", None)) is not None:
+            learn(vocabulary)
 
     def embedding_parameters(self) -> list[nn.Parameter]:
         """The word vectors, for an optimizer that treats them apart; none for segments."""

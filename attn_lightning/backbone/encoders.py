@@ -4,7 +4,8 @@ Every encoder keeps one promise that all measurements rest on: the state of a re
 neither on how much of it there is nor on what it holds, and the states at padding are exactly 0.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from attn_lightning.backbone.lstm import packed_lstm, padded_lstm
 from attn_lightning.checks import check_numbers
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.numerics import full_precision
+from attn_lightning.types import DataSpec
 
 
 class Encoder(nn.Module):
@@ -29,11 +31,48 @@ class Encoder(nn.Module):
     """
 
     output_size: int
+    warmup: float = 0.0
+    """Share of the training in which the rates of `learning_rates` rise from 0; they fall to 0 in the rest."""
+    reads_pairs: bool = False
+    """Whether it finds words anywhere in a row, and can read two texts in one pass (`read_pair`)."""
 
     def __init__(self, input_size: int) -> None:
         super().__init__()
         self.input_size = input_size
         self.double_backward = False
+
+    def bind(self, spec: DataSpec) -> nn.Module | None:
+        """Take what the encoder must know of the data, before anything asks for `output_size`.
+
+        Returns:
+            What turns (B, T) word ids into its input, for an encoder that brings its own; None takes word vectors.
+        """
+        return None
+
+    def resources(self) -> Mapping[str, str]:
+        """What a checkpoint must keep beside the weights to build the encoder again, by name."""
+        return {}
+
+    def learning_rates(self) -> list[tuple[list[nn.Parameter], float]]:
+        """Groups of parameters with a learning rate of their own; all others have that of the model."""
+        return []
+
+    def prepare(self, batches: Iterable[tuple[Tensor, Tensor]], folder: Path, texts: str) -> None:
+        """Do once what every epoch would repeat, before training.
+
+        Args:
+            batches: (B, T) ids and (B, T) masks of all texts that will be read.
+            folder: where results may be kept for later runs.
+            texts: a name that no other texts have.
+        """
+
+    def scaled(self, embeddings: Tensor, factors: Tensor) -> Tensor:
+        """(..., E) embeddings of which each is a share of itself, by (..., 1) factors; 0 takes the word away."""
+        return embeddings * factors
+
+    def read_pair(self, embeddings: Tensor, mask: Tensor, second: Tensor) -> Tensor:
+        """(B, T, D) states of two texts that read each other; only where `reads_pairs`."""
+        raise NotImplementedError
 
     @property
     def output_shape(self) -> tuple[int, ...]:

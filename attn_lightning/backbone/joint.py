@@ -30,7 +30,9 @@ def joint_passes(model: Backbone, first: Batch, second: Batch) -> tuple[Attentio
     """
     batches = (first, second)
     lengths = sorted(batch.mask.shape[1] for batch in batches)
-    if type(model).forward is not Backbone.forward or lengths[1] > MAX_STRETCH * lengths[0]:
+    # The second text of a pair stands at the end of its row, which stretching would move.
+    apart = type(model).forward is not Backbone.forward or getattr(model, "pair", None) is not None
+    if apart or lengths[1] > MAX_STRETCH * lengths[0]:
         return model(first.tokens, first.mask), model(second.tokens, second.mask)
     embeddings = [model.embed(batch.tokens) for batch in batches]
     stretched = [F.pad(e, (0, 0, 0, lengths[1] - e.shape[1])) for e in embeddings]

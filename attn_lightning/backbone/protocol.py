@@ -1,5 +1,6 @@
 """What a model must offer so that every method and every measurement works on it: four functions."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from torch import Tensor, nn
@@ -60,6 +61,13 @@ class Backbone(nn.Module):
         with full_precision(hidden.device.type):
             output = self.attend(hidden, self.checked_scores(hidden, mask), mask, attention)
         return replace(output, embeddings=embeddings)
+
+    def know(self, vocabulary: Sequence[str]) -> None:
+        """Learn the words of texts that training never saw, by id; only an encoder that reads letters can."""
+
+    def scaled(self, embeddings: Tensor, factors: Tensor) -> Tensor:
+        """(..., E) embeddings, each a share of itself by (..., 1) factors; 0 takes the word away."""
+        return embeddings * factors
 
     def token_attention(self, embeddings: Tensor, mask: Tensor) -> Tensor | None:
         """(L, B, T, T) attention inside the encoder, see `Encoder.token_attention`; None where it has none."""

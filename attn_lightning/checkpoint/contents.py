@@ -1,5 +1,6 @@
 """What a checkpoint carries beside the weights."""
 
+import json
 import math
 import re
 from collections.abc import Callable
@@ -34,6 +35,9 @@ def add_checkpoint_contents(
         "label_names": list(spec.label_names),
         "segment_shape": list(spec.segment_shape),
         "num_default_tokens": spec.num_default_tokens,
+        "has_question": spec.has_question,
+        "open_vocabulary": bool(spec.vocabulary),
+        "resources": dict(spec.resources),
         "tokenizer": tokenizer,
         "class_weights": class_weights,
     }
@@ -175,5 +179,9 @@ def checkpoint_spec(checkpoint: dict[str, Any]) -> DataSpec:
         embedding_size=stored["embedding_size"],
         label_names=tuple(stored["label_names"]),
         segment_shape=tuple(stored["segment_shape"]),
-        num_default_tokens=stored.get("num_default_tokens", 0),  # older checkpoints know none
+        # Older checkpoints know none of the following.
+        num_default_tokens=stored.get("num_default_tokens", 0),
+        vocabulary=tuple(json.loads(stored["tokenizer"])["vocabulary"]) if stored.get("open_vocabulary") else (),
+        has_question=stored.get("has_question", False),
+        resources=stored.get("resources", {}),
     )

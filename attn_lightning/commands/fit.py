@@ -25,6 +25,7 @@ from attn_lightning.commands.arguments import (
     split_trusted,
     with_checkpoint_config,
 )
+from attn_lightning.commands.letters import keep_words_for_letters
 from attn_lightning.commands.lost_process import Watch, watched
 from attn_lightning.commands.parsing import OneLineErrorParser, class_change_resets_arguments, print_cards
 from attn_lightning.commands.processes import Agreement, Decision, is_first, place
@@ -178,6 +179,7 @@ class AttentionCLI(LightningCLI):
             # Written down, so that the configuration of a run says how its best epoch was chosen.
             self.options.run.monitor_mode = monitor_mode(self.options.run.monitor, self.options.run.monitor_mode)
         check_trainer_options(self.options.trainer)
+        keep_words_for_letters(self.options)
         self._choose()
         assert self.choice is not None
         if self.choice.complete:

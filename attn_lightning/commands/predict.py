@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import psutil
 from rich.console import Console
@@ -27,6 +28,9 @@ from attn_lightning.evaluation.prediction import CHUNK, Prediction, Predictor, p
 from attn_lightning.locks import patient_claim
 from attn_lightning.report.prediction_page import MOST_DOCUMENTS, AnsweringModel, write_prediction_page
 
+Given = tuple[str | list[str], str | None]
+"""A text, or its words, and its second text where the model is one of pairs."""
+
 
 def _parser() -> ArgumentParser:
     """Plain argparse: a text may be anything, so nothing may try to read it as YAML."""
@@ -40,6 +44,10 @@ def _parser() -> ArgumentParser:
         "given several times, the models answer one after the other, and stand side by side in --html",
     )
     parser.add_argument("--text", action="append", default=[], help="a text to predict; may be given several times")
+    parser.add_argument(
+        "--question", action="append", default=[], help="the second text of each --text, for a model of pairs"
+    )
+    parser.add_argument("--question_column", help="the column of --input with the second text of each row")
     parser.add_argument("--input", type=Path, help="a CSV, JSON, Parquet or text file (.gz too) with a text per row")
     parser.add_argument("--text_column", default="text", help="the column of --input with the text (default: text)")
     parser.add_argument(
@@ -134,6 +142,13 @@ def _predict(options: Namespace) -> int:
 def _check(options: Namespace) -> None:
     if bool(options.text) == (options.input is not None):
         raise ConfigurationError("Expected either `--text` or `--input`, but got both or none; give one of them.")
+    if len(options.question) not in (0, len(options.text)):
+        raise ConfigurationError(
+            f"Expected a `--question` for each `--text`, but got {len(options.question)} for {len(options.text)}; give "
+            "one for each."
+        )
+    if options.question_column is not None and options.input is None:
+        raise ConfigurationError("Expected `--input` with `--question_column`, but got none; name the file.")
     if options.batch_size < 1:
         raise ConfigurationError(f"Expected `--batch_size` to be 1 or more, but got {options.batch_size}.")
     if options.tokens_column is not None and options.input is None:
@@ -180,7 +195,7 @@ def _write_page(checkpoints: Sequence[Path], options: Namespace, trusted: set[st
     # Read once: what comes through a pipe cannot be read again by the next model.
     texts = list(islice(_texts(options), MOST_DOCUMENTS + 1))
     notes = [f"the first {MOST_DOCUMENTS:,} texts"] if len(texts) > MOST_DOCUMENTS else []
-    clean = [_valid(text) for text in texts[:MOST_DOCUMENTS]]
+    clean = [_both_valid(pair) for pair in texts[:MOST_DOCUMENTS]]
     replaced["texts"] += sum(map(operator.ne, clean, texts))
     models = []
     for checkpoint in checkpoints:
@@ -188,7 +203,7 @@ def _write_page(checkpoints: Sequence[Path], options: Namespace, trusted: set[st
         answers = [
             answer
             for start in range(0, len(clean), CHUNK)
-            for answer in predictor.predict(clean[start : start + CHUNK], options.batch_size)
+            for answer in _predicted(predictor, clean[start : start + CHUNK], options.batch_size)
         ]
         models.append(AnsweringModel(_label(checkpoint), str(checkpoint), predictor.spec.label_names, answers))
     write_prediction_page(models, options.html, notes)
@@ -202,16 +217,29 @@ def _label(checkpoint: Path) -> str:
     return f"{run.parent.name}/{run.name}" if folder.name == run_folder.CHECKPOINTS else checkpoint.stem
 
 
-def _texts(options: Namespace) -> Iterator[str | list[str]]:
-    return iter(options.text) if options.input is None else read_texts(options.input, options)
+def _texts(options: Namespace) -> Iterator[Given]:
+    """The texts, each with its second text or None."""
+    questions = options.question or [None] * len(options.text)
+    return zip(options.text, questions, strict=True) if options.input is None else read_texts(options.input, options)
+
+
+def _both_valid(given: Given) -> Given:
+    text, second = given
+    return _valid(text), None if second is None else valid_unicode(second)
+
+
+def _predicted(predictor: Predictor, given: Sequence[Given], batch_size: int) -> list[Prediction]:
+    seconds = [second for _, second in given if second is not None]
+    texts: Any = [text for text, _ in given]
+    return predictor.predict(texts, batch_size, seconds or None)
 
 
 def _answers(predictor: Predictor, options: Namespace, replaced: Counter[str]) -> Iterator[Prediction]:
-    texts = _texts(options)
-    while chunk := list(islice(texts, CHUNK)):
-        clean = [_valid(text) for text in chunk]
+    rows = _texts(options)
+    while chunk := list(islice(rows, CHUNK)):
+        clean = [_both_valid(pair) for pair in chunk]
         replaced["texts"] += sum(map(operator.ne, clean, chunk))
-        yield from predictor.predict(clean, options.batch_size)
+        yield from _predicted(predictor, clean, options.batch_size)
 
 
 def _valid(text: str | list[str]) -> str | list[str]:
@@ -219,8 +247,8 @@ def _valid(text: str | list[str]) -> str | list[str]:
     return valid_unicode(text) if isinstance(text, str) else [valid_unicode(word) for word in text]
 
 
-def read_texts(path: Path, options: Namespace) -> Iterator[str | list[str]]:
-    """The texts of a file, or their words where there is a column of words, one row at a time.
+def read_texts(path: Path, options: Namespace) -> Iterator[tuple[str | list[str], str | None]]:
+    """The texts of a file, or their words where there is a column of words, each with its second text or None.
 
     Raises:
         ConfigurationError: the file is missing or of another format.
@@ -233,6 +261,8 @@ def read_texts(path: Path, options: Namespace) -> Iterator[str | list[str]]:
     wanted, number = Columns(text=options.text_column, tokens=options.tokens_column), 0
     for number, row in split.rows():
         words = words_of(row, wanted, split, number)
-        yield text_of(row, options.text_column, split, number) if words is None else words
+        question = options.question_column
+        second = None if question is None else text_of(row, question, split, number)
+        yield (text_of(row, options.text_column, split, number) if words is None else words), second
     if number == 0:
         raise DataFormatError(f"Expected texts in {path}, but it has no rows.")

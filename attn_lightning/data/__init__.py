@@ -10,22 +10,29 @@ from lightning.pytorch import LightningDataModule
 from attn_lightning.data.cifar import CifarMosaics
 from attn_lightning.data.corpora import AG, IMDB, SST, HateXplain, Movies, News, TextFiles
 from attn_lightning.data.datamodule import TextDataModule
-from attn_lightning.data.embeddings import FastTextEmbeddings, PretrainedEmbeddings, RandomEmbeddings
+from attn_lightning.data.embeddings import FastText, FastTextEmbeddings, Glove, PretrainedEmbeddings, RandomEmbeddings
+from attn_lightning.data.pairs import FEVER, SNLI, BAbI, MultiRC
 from attn_lightning.data.planted import Planted
 from attn_lightning.data.sdc import Blobs, Ellipses, ErrorMode
 from attn_lightning.discovery import public_classes
 
 __all__ = [
     "AG",
+    "FEVER",
     "IMDB",
+    "SNLI",
     "SST",
+    "BAbI",
     "Blobs",
     "CifarMosaics",
     "Ellipses",
     "ErrorMode",
+    "FastText",
     "FastTextEmbeddings",
+    "Glove",
     "HateXplain",
     "Movies",
+    "MultiRC",
     "News",
     "Planted",
     "PretrainedEmbeddings",

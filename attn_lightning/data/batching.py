@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from lightning.pytorch import Trainer
 from numpy.typing import ArrayLike, NDArray
+from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from attn_lightning.errors import ConfigurationError
@@ -83,6 +84,10 @@ class EncodedTexts(Dataset[Batch]):
         return {name: RaggedColumn(self.dataset, name) for name in marked}
 
     @cached_property
+    def _questions(self) -> RaggedColumn | None:
+        return RaggedColumn(self.dataset, "question_ids") if "question_ids" in self.dataset.column_names else None
+
+    @cached_property
     def _labels(self) -> Rows:
         return self._column("label").astype(np.int64)
 
@@ -121,13 +126,28 @@ class EncodedTexts(Dataset[Batch]):
             marks["shortcut_class"] = torch.from_numpy(classes)
         if "rationale" in marks:
             marks["has_rationale"] = torch.from_numpy(self._has_rationale[index])
-        return Batch(
+        batch = Batch(
             tokens=torch.from_numpy(self._ids.pad(index, np.int64)),
             mask=torch.from_numpy(np.arange(lengths.max()) < lengths[:, None]),
             labels=torch.from_numpy(self._labels[index]),
             rows=torch.from_numpy(index),
             **marks,
         )
+        return batch if self._questions is None else with_second(batch, self._questions.pad(index, np.int64))
+
+
+def with_second(batch: Batch, second: NDArray[np.int64]) -> Batch:
+    """The batch with a second text behind every first one, outside the mask: padding for all but the model.
+
+    Args:
+        batch: padded to its longest text.
+        second: (B, S) ids, 0 at padding.
+    """
+    columns = second.shape[1]
+    tokens = torch.cat([batch.tokens, torch.from_numpy(second)], 1)
+    marks = {name: getattr(batch, name) for name in ("mask", "rationale", "shortcut")}
+    longer = {name: F.pad(mark, (0, columns)) for name, mark in marks.items() if mark is not None}
+    return batch._replace(tokens=tokens, **longer)
 
 
 def length_batches(

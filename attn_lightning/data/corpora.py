@@ -238,6 +238,9 @@ class TextFiles(TextDataModule):
         label_column: name of the label column: class numbers or names.
         tokens_column: name of a column with the text cut into words (a list, or in CSV words with spaces between
             them); replaces `text_column`, and the words stay as they are.
+        question_column: name of a column with a second text, which conditions where the model looks in the first one.
+        pair: names of the columns of the first and of the second text, instead of `text_column` and `question_column`:
+            `[premise, hypothesis]`.
         rationale_column: name of a column with a number from 0 to 1 for each of these words; empty (null) where there
             is none.
         rationale_threshold: a word belongs to the rationale if its number is this or more, above 0 and at most 1. With
@@ -267,6 +270,8 @@ class TextFiles(TextDataModule):
         delimiter: str | None = None,
         encoding: str | None = None,
         columns: list[str] | None = None,
+        question_column: str | None = None,
+        pair: list[str] | None = None,
         **kwargs: Any,
     ) -> None:
         check_numbers(above=0, at_most=1, rationale_threshold=rationale_threshold)
@@ -275,11 +280,18 @@ class TextFiles(TextDataModule):
                 "Expected `tokens_column` beside `rationale_column`, but got None; a rationale marks words, so the "
                 "data must say what the words are."
             )
+        if pair is not None:
+            text_column, question_column = _pair(pair, text_column, question_column)
         paths = {"train": train, "validation": validation, "test": test}
         self.paths = {split: Path(path) for split, path in paths.items() if path is not None}
         annotations = (("rationale", rationale_column),) if rationale_column else ()
         self._columns = Columns(
-            text_column, label_column, tokens_column, annotations, rationale_threshold=rationale_threshold
+            text_column,
+            label_column,
+            tokens_column,
+            annotations,
+            rationale_threshold=rationale_threshold,
+            question=question_column,
         )
         self._label_names = tuple(name.strip() for name in label_names) if label_names else None
         self._read_as = FileOptions(delimiter, encoding, tuple(columns) if columns else None)
@@ -296,3 +308,13 @@ class TextFiles(TextDataModule):
     def declared_labels(self) -> tuple[str, ...] | None:
         """As configured."""
         return self._label_names
+
+
+def _pair(pair: list[str], text_column: str, question_column: str | None) -> tuple[str, str]:
+    """The two columns of `pair`; whoever names one of them twice may have meant something else."""
+    if len(pair) != 2 or text_column != "text" or question_column is not None:
+        raise ConfigurationError(
+            "Expected `pair` to be two columns, in the place of `text_column` and `question_column`, but got "
+            f"{pair} with {text_column!r} and {question_column!r}; use for example `[premise, hypothesis]`."
+        )
+    return pair[0], pair[1]

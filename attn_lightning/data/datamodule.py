@@ -13,7 +13,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from attn_lightning.checks import check_choice, check_numbers
-from attn_lightning.data.batching import EVALUATION_TOKENS, TRAINING_TOKENS, EncodedTexts, batch_loader
+from attn_lightning.data.batching import (
+    EVALUATION_TOKENS,
+    TRAINING_TOKENS,
+    EncodedTexts,
+    Rows,
+    batch_loader,
+)
 from attn_lightning.data.cache import build_aside, default_cache, is_whole
 from attn_lightning.data.embeddings import Embeddings, RandomEmbeddings
 from attn_lightning.data.encoding import ANNOTATIONS
@@ -56,7 +62,8 @@ class TextDataModule(LightningDataModule):
         digits: `merge` reads all words with digits as one word; None: as the protocol says.
         tokenizer: how raw text is cut, `words`, `treebank`, `alphanumeric` or `unicode`, which makes every character of
             Han, Kana and Thai a word; None: as the protocol says. Texts that came as words stay as they are.
-        unknown: `drop` leaves unknown words out, `token` keeps them as `<unk>`.
+        unknown: `drop` leaves unknown words out, `token` keeps them as `<unk>`, `keep` gives every word of every split
+            an id of its own, for the encoder `Pretrained`, with which the command line sets it.
         embeddings: the initial word vectors; None draws 300 random numbers per word.
         validation_fraction: share of train for a missing validation split; None: as the protocol says.
         split_seed: seed of the splits that are made here; None: as the protocol says.
@@ -198,7 +205,8 @@ class TextDataModule(LightningDataModule):
         self._open()
         logger.info(data_line(self.manifest))
         if self.makes_word_vectors:
-            self._word_vectors()
+            if self.recipe.unknown != "keep":
+                self._word_vectors()
             if isinstance(self.unlabeled, TextDataModule) and not is_whole(folder := self._pool_folder(self.unlabeled)):
                 pool = self.unlabeled
                 build_aside(folder, partial(prepare_pool, pool.describe(), pool.recipe.max_examples, self.tokenizer))
@@ -270,7 +278,8 @@ class TextDataModule(LightningDataModule):
     @property
     def spec(self) -> DataSpec:
         """What a backbone must know; word vectors only if `makes_word_vectors`."""
-        weights = self._word_vectors() if self.makes_word_vectors else None
+        by_letters = self.recipe.unknown == "keep"
+        weights = self._word_vectors() if self.makes_word_vectors and not by_letters else None
         return DataSpec(
             num_classes=len(self.label_names),
             vocabulary_size=len(self.tokenizer),
@@ -278,7 +287,19 @@ class TextDataModule(LightningDataModule):
             label_names=self.label_names,
             embedding_weights=weights,
             num_default_tokens=self.recipe.default_tokens,
+            vocabulary=tuple(self.tokenizer.vocabulary) if by_letters else (),
+            has_question=self.has_question,
         )
+
+    @property
+    def has_question(self) -> bool:
+        """Whether the data is pairs of texts."""
+        return "question_ids" in self.dataset("train").column_names
+
+    @property
+    def digest(self) -> str:
+        """A name that no other texts or other preparation of these have."""
+        return self._folder.name
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -312,6 +333,17 @@ class TextDataModule(LightningDataModule):
         texts: list[str] = self.dataset(split).data.column("text").to_pylist()
         return texts
 
+    def questions(self, split: str) -> list[str] | None:
+        """The second texts of a split in the order of their rows; None where there are none."""
+        found: list[str] | None = self.dataset(split).data.column("question").to_pylist() if self.has_question else None
+        return found
+
+    def whole_texts(self, split: str, rows: Rows | None = None) -> list[str]:
+        """Both texts of every row, one after the other: what a model without attention reads."""
+        chosen = self.dataset(split) if rows is None else self.dataset(split).select(rows)
+        texts: list[str] = chosen["text"][:]
+        return [f"{a} {b}" for a, b in zip(texts, chosen["question"][:], strict=True)] if self.has_question else texts
+
     def text(self, split: str, row: int) -> str:
         """The original text of a row."""
         text: str = self.dataset(split).data.column("text")[int(row)].as_py()
@@ -328,9 +360,9 @@ class TextDataModule(LightningDataModule):
         return list(zip(starts, ends, strict=True))
 
     def training_examples(self) -> tuple[list[str], list[int]]:
-        """The training texts whose labels are shown, and these labels; reads them into memory."""
+        """The training texts (both of a pair) whose labels are shown, and these labels; reads them into memory."""
         rows = self.dataset("train").select(self.labeled_rows)
-        return rows["text"][:], rows["label"][:]
+        return self.whole_texts("train", self.labeled_rows), rows["label"][:]
 
     def train_dataloader(self) -> DataLoader[Batch] | CombinedLoader:
         """Batches of similar length in an order that changes every epoch; pairs of them with an unlabelled pool."""

@@ -33,7 +33,7 @@ def write_rows(rows: Iterator[Row], path: Path) -> datasets.Dataset:
     if not chunk:
         raise DataFormatError(f"Expected examples in the {path.stem} split, but got none; check its file and classes.")
     types = {"line": pa.int64(), "label": pa.int64(), "text": pa.string(), "tokens": pa.list_(pa.string())}
-    types |= dict.fromkeys(ANNOTATIONS, pa.list_(pa.int8()))
+    types |= dict.fromkeys(ANNOTATIONS, pa.list_(pa.int8())) | {"question": pa.string()}
     schema = pa.schema({name: kind for name, kind in types.items() if name in chunk[0]})
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, schema) as writer:
         while chunk:
@@ -57,6 +57,9 @@ def encode_rows(rows: datasets.Dataset, tokenizer: TextTokenizer, path: Path) ->
         features["has_rationale"] = "bool"
     if "tokens" in rows.column_names:
         lists["words"] = "int32"
+    if "question" in rows.column_names:
+        features |= {"question": "string", "empty_question": "bool"}
+        lists["question_ids"] = "int32"
     schema = {name: datasets.Value(kind) for name, kind in features.items()}
     schema |= {name: datasets.Sequence(datasets.Value(kind)) for name, kind in lists.items()}
     schema = datasets.Features(schema)
@@ -75,6 +78,10 @@ def encode_rows(rows: datasets.Dataset, tokenizer: TextTokenizer, path: Path) ->
         if words is not None:
             # Where each word of the text ends, those included that were cut off or dropped: others may read them all.
             columns["words"] = _lists([np.cumsum([len(word) + 1 for word in row], dtype=int) - 1 for row in words])
+        if "question" in table.column_names:
+            second = tokenizer.encode_batch(table.column("question").to_pylist(), whole=True)
+            columns |= {"question": table.column("question"), "question_ids": _lists(second.ids)}
+            columns["empty_question"] = [bool(places[0] < 0) for places in second.positions]
         for name in annotations:
             marks = table.column(name).to_pylist()
             columns[name] = _lists(

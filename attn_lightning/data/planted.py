@@ -20,6 +20,7 @@ from attn_lightning.data.planted_documents import (
 )
 from attn_lightning.data.records import Columns
 from attn_lightning.data.sources import SPLITS, Source, Split, SplitName
+from attn_lightning.data.text import Unknown
 from attn_lightning.data.unlabeled import EpochOf
 
 _VERSION = 1
@@ -71,6 +72,7 @@ class Planted(TextDataModule):
             again as often as needed, or over the `shorter`, which leaves a part of the other out, a new one each time.
         default_tokens: the number of tokens without content that are put before every text, the same for all texts
             and on top of `max_length`; for the backbone `DefaultTokens`. 0 for none.
+        unknown: see `TextDataModule`.
 
     Raises:
         ConfigurationError: an option is out of its range.
@@ -109,6 +111,7 @@ class Planted(TextDataModule):
         unlabeled_batch_size: int | None = None,
         epoch_of: EpochOf = "longer",
         default_tokens: int = 0,
+        unknown: Unknown = "token",
     ) -> None:
         # What is an option of the generator, and what is passed on, follows from the two signatures.
         given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}

@@ -134,6 +134,8 @@ class Description:
         """Name for what `prepare` makes of this data with this recipe: other content or options, another key."""
         protocol, user, columns = {}, asdict(recipe), asdict(self.columns)
         threshold = columns.pop("rationale_threshold")
+        if columns["question"] is None:
+            del columns["question"]  # as before there were pairs
         for name in list(user)[: list(user).index("lowercase")]:
             protocol[name] = user.pop(name)
         content = {
@@ -181,7 +183,7 @@ def prepare(data: Description, recipe: Recipe, folder: Path) -> None:
             seen = seen or set(np.unique(splits[name].data.column("label").to_numpy()).tolist())
         splits, filtered = _select(data.arrange(splits), recipe)
         notes = data.notes + ([] if data.columns.gives_words else _warn_of_uncut_words(splits["train"], recipe))
-        texts = _training_texts(splits["train"])
+        texts = _training_texts(splits["train"], recipe)
         tokenizer = TextTokenizer.train(texts, recipe.min_count, recipe.text_options)
         for name, rows in splits.items():
             encode_rows(rows, tokenizer, folder / f"{name}.arrow")
@@ -283,9 +285,16 @@ def _describe(name: str, splits: Splits, filtered: dict[str, int], classes: tupl
     return contents
 
 
-def _training_texts(rows: datasets.Dataset) -> Iterator[Any]:
-    column = "tokens" if "tokens" in rows.column_names else "text"
-    return chain.from_iterable(column_batches(rows, column))
+def _training_texts(rows: datasets.Dataset, recipe: Recipe) -> Iterator[Any]:
+    """The texts that make the vocabulary, those of questions too; all as words where the source gives words."""
+    given = "tokens" in rows.column_names
+    yield from chain.from_iterable(column_batches(rows, "tokens" if given else "text"))
+    if "question" not in rows.column_names:
+        return
+    cutter = TextTokenizer([PADDING, UNKNOWN], replace(recipe.text_options, default_tokens=0, unknown="token"))
+    for texts in column_batches(rows, "question"):
+        pieces = cutter.encode_batch(texts, whole=True).offsets
+        yield from (map(cutter.words, texts, pieces) if given else texts)
 
 
 def _warn_of_uncut_words(rows: datasets.Dataset, recipe: Recipe) -> list[str]:
@@ -326,7 +335,8 @@ def _statistics(rows: datasets.Dataset, names: tuple[str, ...]) -> dict[str, Any
     """Counts per class, and of what happened to the texts."""
     lengths = RaggedColumn(rows, "ids").lengths
     counts = np.bincount(rows.data.column("label").to_numpy(), minlength=len(names))
-    flags = {name: int(rows.data.column(name).to_numpy().sum()) for name in ("truncated", "unknown")}
+    counted = [name for name in ("truncated", "unknown", "empty_question") if name in rows.column_names]
+    flags = {name: int(rows.data.column(name).to_numpy().sum()) for name in counted}
     classes = dict(zip(names, counts.tolist(), strict=True))
     return {"rows": len(rows), "classes": classes, "tokens": int(lengths.sum()), "longest": int(lengths.max()), **flags}
 
@@ -343,7 +353,7 @@ def data_line(manifest: dict[str, Any]) -> str:
     """What a run prints of its data: sizes, the longest text, and what was done to the texts."""
 
     def of_splits(key: str) -> str:
-        return " / ".join(f"{content[key]:,}" for content in splits.values())
+        return " / ".join(f"{content.get(key, 0):,}" for content in splits.values())
 
     splits = manifest["splits"]
     longest = max(content["longest"] for content in splits.values())
@@ -353,7 +363,8 @@ def data_line(manifest: dict[str, Any]) -> str:
         f"the longest text has {longest:,} words (`--data.max_length` cuts longer ones off)",
     ]
     done = {"truncated": "cut off", "filtered": "left out by length", "unknown": "without a known word"}
-    changed = [key for key in done if any(content[key] for content in splits.values())]
+    done["empty_question"] = "with an empty second text, which is read as one unknown word"
+    changed = [key for key in done if any(content.get(key) for content in splits.values())]
     return "; ".join([*parts, *(f"{of_splits(key)} {done[key]}" for key in changed), *manifest["notes"]])
 
 
@@ -361,7 +372,11 @@ def _digests(rows: datasets.Dataset) -> tuple[str, NDArray[np.uint64]]:
     """SHA-256 of labels and texts in their order, and a short digest of each text."""
     whole, texts = hashlib.sha256(), np.empty(len(rows), np.uint64)
     labels = rows.data.column("label").to_numpy()
-    for row, text in enumerate(chain.from_iterable(column_batches(rows, "text"))):
+    texts_of_rows: Iterator[str] = chain.from_iterable(column_batches(rows, "text"))
+    if "question" in rows.column_names:
+        questions = chain.from_iterable(column_batches(rows, "question"))
+        texts_of_rows = map("\x1f".join, zip(texts_of_rows, questions, strict=True))
+    for row, text in enumerate(texts_of_rows):
         digest = hashlib.sha256(text.encode()).digest()
         whole.update(b"%d" % labels[row] + digest)
         texts[row] = int.from_bytes(digest[:8], "little")

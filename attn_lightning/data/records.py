@@ -26,6 +26,7 @@ class Columns:
         tokens: the text cut into words, or None.
         annotations: columns with one number per word, read where they exist; `rationale` may be null in a row.
         split_at_spaces: the text is words joined by spaces (already tokenised).
+        question: the second text of a pair, or None.
         rationale_threshold: the least share, of annotators for example, at which a word belongs to the rationale.
     """
 
@@ -34,6 +35,7 @@ class Columns:
     tokens: str | None = None
     annotations: tuple[tuple[str, str], ...] = ()
     split_at_spaces: bool = False
+    question: str | None = None
     rationale_threshold: float = 0.5
 
     @property
@@ -75,6 +77,10 @@ def records(split: Split, columns: Columns, labels: Labels, seen: Collection[int
         record |= {"text": " ".join(clean), "replaced": clean != read}
         if words is not None:
             record["tokens"] = clean
+        if columns.question is not None:
+            question = text_of(row, columns.question, split, number)
+            record["question"] = valid_unicode(question)
+            record["replaced"] |= record["question"] != question
         for name, column in columns.annotations:
             if column in row or name == RATIONALE:  # a JSON object may lack it, which is the same as null
                 record[name] = _marks(row.get(column), name, column, words, columns.rationale_threshold, split, number)

@@ -21,7 +21,7 @@ from attn_lightning.errors import ConfigurationError, DataFormatError
 
 Splitting = Literal["words", "treebank", "alphanumeric", "unicode"]
 Digits = Literal["keep", "merge"]
-Unknown = Literal["token", "drop"]
+Unknown = Literal["token", "drop", "keep"]
 IntArray = NDArray[np.int32]
 
 PADDING, UNKNOWN, NUMBER = "<pad>", "<unk>", "0"
@@ -65,7 +65,8 @@ class TextOptions:
     Attributes:
         lowercase: fold case before a word is looked up.
         digits: `merge` looks every word with a digit in it up as one and the same word, "0".
-        unknown: `token` gives words outside the vocabulary the id 1; `drop` leaves them out.
+        unknown: `token` gives words outside the vocabulary the id 1; `drop` leaves them out; `keep` gives every new
+            word an id of its own, for an encoder that reads the letters of words.
         splitting: how raw text is cut: `words` (runs of letters and digits, single punctuation marks, "n't" and "'s"
             on their own), `treebank` (the same, but words with inner hyphens or points stay whole, as in the Penn
             Treebank), `alphanumeric` (runs of letters and digits only; punctuation disappears), `unicode` (as `words`,
@@ -137,6 +138,8 @@ class TextTokenizer:
             )
         self._lookup |= dict.fromkeys(names, UNKNOWN_ID)
         self._default_ids = np.array([self._ids[name] for name in names], np.int32)
+        # Whether new words are learned (`unknown: keep`): by who prepares data or predicts, not by who only reads.
+        self.growing = False
 
     @classmethod
     def train(
@@ -162,7 +165,9 @@ class TextTokenizer:
         else:
             options = replace(options, words_given=True)
             words = _train_words(chain([first], stream), min_count, options)
-        return cls([PADDING, UNKNOWN, *words, *default_token_names(options.default_tokens)], options)
+        trained = cls([PADDING, UNKNOWN, *words, *default_token_names(options.default_tokens)], options)
+        trained.growing = options.unknown == "keep"
+        return trained
 
     @property
     def vocabulary(self) -> list[str]:
@@ -172,8 +177,13 @@ class TextTokenizer:
     def __len__(self) -> int:
         return len(self._vocabulary)
 
-    def encode_batch(self, texts: Sequence[str]) -> Encoding:
-        """Raw texts to ids; all cores, a text without words becomes one `<unk>`."""
+    def encode_batch(self, texts: Sequence[str], whole: bool = False) -> Encoding:
+        """Raw texts to ids; all cores, a text without words becomes one `<unk>`.
+
+        Args:
+            texts: raw texts.
+            whole: neither cut them off nor put default tokens before them, as for the second text of a pair.
+        """
         pieces = []
         for text, encoded in zip(
             texts, self._tokenizer.encode_batch(list(texts), add_special_tokens=False), strict=True
@@ -184,8 +194,10 @@ class TextTokenizer:
                 _widen_numbers(text, offsets, _number(self.options))
             if self.options.words_given:
                 ids, offsets = self._as_given(text, ids, offsets)
+            if self.growing:
+                self._learn(text, ids, offsets)
             pieces.append((ids, offsets, len(text)))
-        return self._finish(pieces)
+        return self._finish(pieces, whole)
 
     def encode_tokens(self, tokens: Sequence[Sequence[str]]) -> Encoding:
         """Texts that are cut into words already; every word stays one token and offsets refer to `" ".join(words)`."""
@@ -229,9 +241,19 @@ class TextTokenizer:
 
     def _look_up(self, word: str) -> int:
         known = self._lookup.get(word)
-        if known is None:
-            known = self._lookup[word] = self._ids.get(_normalize(word, self.options), UNKNOWN_ID)
+        if known is None or (known == UNKNOWN_ID and self.growing):
+            normal = _normalize(word, self.options)
+            if self.growing and normal not in self._ids and normal.strip():
+                self._ids[normal] = len(self._vocabulary)
+                self._vocabulary.append(normal)
+            known = self._lookup[word] = self._ids.get(normal, UNKNOWN_ID)
         return known
+
+    def _learn(self, text: str, ids: IntArray, offsets: IntArray) -> None:
+        """Ids for words that the vocabulary did not have when the Rust part was made, in place."""
+        for place in np.flatnonzero(ids == UNKNOWN_ID).tolist():
+            start, end = offsets[place].tolist()
+            ids[place] = self._look_up(text[start:end])
 
     def _as_given(self, text: str, ids: IntArray, offsets: IntArray) -> tuple[IntArray, IntArray]:
         """Join the parts of a piece between spaces that training read as one word."""
@@ -250,8 +272,8 @@ class TextTokenizer:
                 spans.extend(map(tuple, offsets[first:last].tolist()))
         return np.array(found, np.int32), np.array(spans, np.int32).reshape(-1, 2)
 
-    def _finish(self, pieces: Sequence[tuple[IntArray, IntArray, int]]) -> Encoding:
-        limit = self.options.max_length
+    def _finish(self, pieces: Sequence[tuple[IntArray, IntArray, int]], whole: bool = False) -> Encoding:
+        limit = 0 if whole else self.options.max_length
         result = Encoding([], [], [], [], [])
         for ids, offsets, length in pieces:
             positions = np.arange(len(ids), dtype=np.int32)
@@ -263,7 +285,7 @@ class TextTokenizer:
             if not len(positions):
                 ids, offsets, positions = (np.array(x, np.int32) for x in ([UNKNOWN_ID], [[0, length]], [-1]))
             ids, offsets = ids[positions], offsets[positions]
-            if before := len(self._default_ids):
+            if before := 0 if whole else len(self._default_ids):
                 ids = np.concatenate([self._default_ids, ids])
                 offsets = np.concatenate([np.zeros((before, 2), np.int32), offsets])
                 positions = np.concatenate([np.full(before, -1, np.int32), positions])

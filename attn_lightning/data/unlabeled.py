@@ -152,7 +152,8 @@ def texts_only(split: Split, columns: Columns, limit: int | None) -> Iterator[Ro
 
 def pool_folder(cache: Path, task_key: str, pool: Description, limit: int | None) -> Path:
     """Where a pool of other texts is kept: it depends on the task, which reads it with its own vocabulary."""
-    columns = {name: value for name, value in asdict(pool.columns).items() if name != "rationale_threshold"}
+    columns = asdict(pool.columns)
+    del columns["rationale_threshold"], columns["question"]
     content = [FORMAT, task_key, pool.source.revision, columns, limit, *pool.source.read_as.given().items()]
     return cache / f"pool-{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:20]}"
 

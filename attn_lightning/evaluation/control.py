@@ -32,7 +32,7 @@ def control_metrics(data: TextDataModule) -> dict[str, float | None]:
     path = data.cache / "controls" / f"{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]}.json"
     if not path.exists():
         logger.info("control: TF-IDF logistic regression on %s texts", len(data.labeled_rows))
-        train, test = data.training_examples(), (data.texts("test"), list(data.dataset("test")["label"]))
+        train, test = data.training_examples(), (data.whole_texts("test"), list(data.dataset("test")["label"]))
         path.parent.mkdir(parents=True, exist_ok=True)
         found = tfidf_logistic_regression(train, test, len(data.label_names))
         write_json(path, {name: value if math.isfinite(value) else None for name, value in found.items()})

@@ -219,8 +219,9 @@ def _fit(
 
 def _guided_batch(subject: Subject, split: Split, rows: Rows, guide: str | None) -> tuple[Batch, Tensor | None]:
     batch = on_device(split.examples[rows.tolist()], subject.device)
-    weights = None if guide is None else torch.from_numpy(split.weights[guide].pad(rows)).to(subject.device)
-    return batch, weights
+    if guide is None:
+        return batch, None
+    return batch, torch.from_numpy(split.weights[guide].pad(rows, batch.mask.shape[1])).to(subject.device)
 
 
 def _pieces(lengths: Rows, rows: Rows, subject: Subject) -> Iterator[Rows]:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from attn_lightning.backbone.bottleneck import BottleneckClassifier
 from attn_lightning.backbone.classifier import AttentionClassifier
@@ -127,8 +128,10 @@ def scaled_probabilities(
             width = int(lengths[places].max())
             which = torch.from_numpy(owners[places]).to(device)
             factors = torch.from_numpy(scales[places, :width]).to(embeddings.dtype).to(device)
-            mask = batch.mask[which, :width]
-            scaled = embeddings[which, :width] * factors.unsqueeze(-1)
+            mask, behind = _cut(batch.mask, which, width), _second(batch.mask)
+            scaled = model.scaled(embeddings[which, :width], factors.unsqueeze(-1))
+            if embeddings[:, behind].shape[1]:
+                scaled = torch.cat([scaled, embeddings[:, behind][which]], 1)
             hidden = model.encode(scaled, mask)
             probabilities[places] = _probabilities(model.attend(hidden, model.score(hidden, mask), mask))
     return probabilities
@@ -208,7 +211,7 @@ def _runner(
         tokens = torch.cat([tokens, _erased_token(subject, tokens).unsqueeze(0)])
     lstm = _shareable_lstm(model) if tokens.device.type == "cpu" else None
     if lstm is None:
-        return partial(_shortened, model, tokens, end)
+        return partial(_shortened, model, tokens, end, batch.tokens[:, _second(batch.mask)])
     inputs = model.embed(tokens.unsqueeze(0)).squeeze(0).to(next(lstm.parameters()).dtype)
     return partial(_shared, model, SharedLSTM(lstm, inputs), end)
 
@@ -218,7 +221,7 @@ def _shareable_lstm(model: Backbone) -> nn.LSTM | None:
 
     A second layer would read states that differ from text to text, so there is nothing to share.
     """
-    if not isinstance(model, AttentionClassifier) or type(model.encoder) is not BiLSTM:
+    if not isinstance(model, AttentionClassifier) or type(model.encoder) is not BiLSTM or model.pair is not None:
         return None
     own, lstm = type(model), model.encoder.lstm
     stock = own.embed is AttentionClassifier.embed and own.encode is AttentionClassifier.encode
@@ -237,13 +240,16 @@ def _shared(
 
 
 def _shortened(
-    model: Backbone, tokens: Tensor, end: int, owners: NDArray[np.int64], kept: NDArray[np.bool_]
+    model: Backbone, tokens: Tensor, end: int, second: Tensor, owners: NDArray[np.int64], kept: NDArray[np.bool_]
 ) -> AttentionOutput:
-    """Shortened texts, read one by one (in a batch)."""
+    """Shortened texts, read one by one (in a batch), with the second texts of pairs behind them."""
     source, lengths = _kept_places(owners, kept, end)
     mask = torch.from_numpy(np.arange(source.shape[1]) < lengths[:, None]).to(tokens.device)
     texts = tokens[torch.from_numpy(source).to(tokens.device)]
     texts[~mask] = 0
+    if second.shape[1]:
+        texts = torch.cat([texts, second[torch.from_numpy(owners).to(tokens.device)]], 1)
+        mask = F.pad(mask, (0, second.shape[1]))
     output: AttentionOutput = model(texts, mask)
     return output
 
@@ -270,10 +276,9 @@ def _replaced(
     """Whole texts in which erased tokens are replaced."""
     device = batch.tokens.device
     which, keep = torch.from_numpy(owners).to(device), torch.from_numpy(kept).to(device)
-    mask = batch.mask[which]
-    width = int(mask.sum(1).max())
-    tokens, mask = batch.tokens[which, :width], mask[:, :width]
-    tokens[mask & ~keep[:, :width]] = erased
+    width = int(batch.mask[which].sum(1).max())
+    tokens, mask = _cut(batch.tokens, which, width, batch.mask), _cut(batch.mask, which, width)
+    tokens[mask & ~F.pad(keep[:, :width], (0, mask.shape[1] - width))] = erased
     output: AttentionOutput = model(tokens, mask)
     return output
 
@@ -285,8 +290,9 @@ def _attended(
     device = output.mask.device
     which = torch.from_numpy(owners).to(device)
     width = int(output.mask[which].sum(1).max())
-    hidden, scores = output.hidden[which, :width], output.scores[which, :width]
+    hidden, scores = (_cut(part, which, width, output.mask) for part in (output.hidden, output.scores))
     some = torch.from_numpy(kept[:, :width]).to(device)
+    some = F.pad(some, (0, scores.shape[1] - width))
     empty = ~some.any(1)
     if not bool(empty.any()):
         return model.attend(hidden, scores, some)
@@ -294,6 +300,18 @@ def _attended(
     some[:, 0] |= empty
     attention = model.attend(hidden, scores, some).attention.masked_fill(empty.unsqueeze(1), 0.0)
     return model.attend(hidden, scores, some, attention)
+
+
+def _second(mask: Tensor) -> slice:
+    """The columns behind the longest text of a chunk: there stand the second texts of pairs; none without pairs."""
+    return slice(int(mask.sum(1).max()), None)
+
+
+def _cut(values: Tensor, which: Tensor, width: int, mask: Tensor | None = None) -> Tensor:
+    """Some rows of (B, T, ...) values, cut to their longest text; what belongs to a second text stays behind it."""
+    behind = values[:, _second(values if mask is None else mask)]
+    cut = values[which, :width]
+    return torch.cat([cut, behind[which]], 1) if behind.shape[1] else cut
 
 
 def _tokens_at_once(subject: Subject, device: torch.device) -> int:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from attn_lightning.data.batching import Rows
+from attn_lightning.data.batching import Rows, with_second
 from attn_lightning.data.datamodule import TextDataModule
 from attn_lightning.data.text import TextTokenizer
 from attn_lightning.errors import ConfigurationError, DataFormatError
@@ -74,7 +74,11 @@ class Reencoded:
     def __init__(self, data: TextDataModule, split: str, tokenizer: TextTokenizer, classes: NDArray[np.int64]) -> None:
         self._data, self._split = data, split
         words = data.words(split) if tokenizer.options.words_given else None
+        self.tokenizer = tokenizer
+        tokenizer.growing = tokenizer.options.unknown == "keep"
         encoding = tokenizer.encode_batch(data.texts(split)) if words is None else tokenizer.encode_tokens(words)
+        questions = data.questions(split)
+        self._second = None if questions is None else tokenizer.encode_batch(questions, whole=True).ids
         self._ids, self._offsets = encoding.ids, encoding.offsets
         labels = np.asarray(data.dataset(split)["label"], np.int64)
         self._labels = np.where(labels == UNLABELED, UNLABELED, classes[labels.clip(0)])
@@ -92,7 +96,7 @@ class Reencoded:
         tokens[mask] = np.concatenate([self._ids[row] for row in rows])
         original = self._data.examples(self._split)[list(rows)]
         marks = {name: torch.from_numpy(self._moved(getattr(original, name), rows, mask)) for name in self._marks}
-        return Batch(
+        batch = Batch(
             tokens=torch.from_numpy(tokens),
             mask=torch.from_numpy(mask),
             labels=torch.from_numpy(self._labels[np.asarray(rows, np.int64)]),
@@ -100,6 +104,13 @@ class Reencoded:
             has_rationale=original.has_rationale,
             **marks,
         )
+        if self._second is None:
+            return batch
+        chosen = [self._second[row] for row in rows]
+        second = np.zeros((len(chosen), max(map(len, chosen))), np.int64)
+        for line, ids in zip(second, chosen, strict=True):
+            line[: len(ids)] = ids
+        return with_second(batch, second)
 
     def _moved(self, marked: torch.Tensor, rows: Sequence[int], mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
         moved = np.zeros(mask.shape, np.bool_)

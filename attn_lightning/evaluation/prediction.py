@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from html import escape
 from itertools import islice
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,9 +14,10 @@ import torch
 from numpy.typing import NDArray
 from rich.table import Table
 from rich.text import Text
+from torch import Tensor
 
 from attn_lightning.console import printable
-from attn_lightning.data.batching import length_batches
+from attn_lightning.data.batching import length_batches, with_second
 from attn_lightning.data.text import TextTokenizer
 from attn_lightning.errors import ConfigurationError, NumericalError
 from attn_lightning.evaluation.heat_map import heat_map
@@ -97,16 +98,23 @@ class Predictor:
                 f"Expected to be able to use device {device!r}, but got: {error}; use `--device cpu`."
             ) from error
 
-    def predict(self, texts: Sequence[str] | Sequence[Sequence[str]], batch_size: int = 128) -> list[Prediction]:
+    def predict(
+        self,
+        texts: Sequence[str] | Sequence[Sequence[str]],
+        batch_size: int = 128,
+        questions: Sequence[str] | None = None,
+    ) -> list[Prediction]:
         """Predict texts, in batches of similar length; the answers come in the order of the texts.
 
         Args:
             texts: raw texts, which are cut as the training texts were; or texts as lists of words, which stay as they
                 are, for a model that was trained on such.
             batch_size: the most texts of a pass; `TOKEN_BUDGET` holds beside it.
+            questions: the second text of each, for a model that was trained on pairs.
 
         Raises:
-            ConfigurationError: words for a model that was trained on raw text.
+            ConfigurationError: words for a model that was trained on raw text; second texts for a model of single
+                texts, or none for a model of pairs.
             NumericalError: the model predicts NaN.
         """
         words = [text for text in texts if not isinstance(text, str)]
@@ -115,11 +123,17 @@ class Predictor:
                 "Expected raw texts, but got texts that are cut into words already: this model was trained on raw text "
                 "and cuts it itself; name a column of text with `--text_column`."
             )
+        self._check_pairs(texts, questions)
         encoding = self.tokenizer.encode_tokens(words) if words else self.tokenizer.encode_batch(texts)  # type: ignore[arg-type]
+        second = None if questions is None else self.tokenizer.encode_batch(questions, whole=True).ids
+        assert self.module.backbone is not None
+        if self.tokenizer.growing:
+            self.module.backbone.know(self.tokenizer.vocabulary)
         texts = [text if isinstance(text, str) else " ".join(text) for text in texts]
         answers: dict[int, Prediction] = {}
         for rows in length_batches([len(ids) for ids in encoding.ids], batch_size, TOKEN_BUDGET):
-            output = self._run([encoding.ids[row] for row in rows])
+            behind = None if second is None else [second[row] for row in rows]
+            output = self._run([encoding.ids[row] for row in rows], behind)
             for position, row in enumerate(rows.tolist()):
                 length = len(encoding.ids[row])
                 answers[row] = self._answer(
@@ -132,13 +146,25 @@ class Predictor:
                 )
         return [answers[row] for row in range(len(texts))]
 
-    def _run(self, ids: Sequence[NDArray[np.int32]]) -> dict[str, NDArray[np.float32]]:
-        lengths = torch.tensor([len(row) for row in ids])
-        mask = torch.arange(int(lengths.max())) < lengths[:, None]
-        tokens = torch.zeros(mask.shape, dtype=torch.int64)
-        tokens[mask] = torch.from_numpy(np.concatenate(ids).astype(np.int64))
+    def _check_pairs(self, texts: Sequence[Any], questions: Sequence[str] | None) -> None:
+        wanted, given = self.spec.has_question, questions is not None
+        if wanted != given:
+            expected, got = ("a second text with every text", "none") if wanted else ("single texts", "second ones too")
+            advice = "give it with `--question` or `--question_column`" if wanted else "leave them out"
+            raise ConfigurationError(f"Expected {expected} for this model, but got {got}; {advice}.")
+        if questions is not None and len(questions) != len(texts):
+            raise ConfigurationError(
+                f"Expected as many second texts as texts, but got {len(questions)} and {len(texts)}; give one for each."
+            )
+
+    def _run(
+        self, ids: Sequence[NDArray[np.int32]], second: Sequence[NDArray[np.int32]] | None = None
+    ) -> dict[str, NDArray[np.float32]]:
+        tokens, mask = _padded(ids)
         unlabeled = torch.full((len(ids),), UNLABELED)
         batch = Batch(tokens, mask, labels=unlabeled, rows=torch.arange(len(ids)))
+        if second is not None:
+            batch = with_second(batch, _padded(second)[0].numpy())
         device = self.module.device
         with torch.inference_mode():
             output = self.module(batch.tokens.to(device), batch.mask.to(device))
@@ -173,6 +199,15 @@ class Predictor:
             unknown=(ids == 1).tolist(),
             truncated=truncated,
         )
+
+
+def _padded(ids: Sequence[NDArray[np.int32]]) -> tuple[Tensor, Tensor]:
+    """(B, T) int64 ids, zeros on the right, and the (B, T) bool mask."""
+    lengths = torch.tensor([len(row) for row in ids])
+    mask = torch.arange(int(lengths.max())) < lengths[:, None]
+    tokens = torch.zeros(mask.shape, dtype=torch.int64)
+    tokens[mask] = torch.from_numpy(np.concatenate(ids).astype(np.int64))
+    return tokens, mask
 
 
 def write(answers: Iterable[Prediction], path: Path) -> int:

@@ -14,7 +14,7 @@ from attn_lightning.data.text import UNKNOWN_ID
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.evaluation.control import control_metrics, tfidf_logistic_regression
 from attn_lightning.evaluation.folder import EvaluationFolder
-from attn_lightning.evaluation.out_of_domain import Subset, check_rationales, examples_for, subset
+from attn_lightning.evaluation.out_of_domain import Reencoded, Subset, check_rationales, examples_for, subset
 from attn_lightning.evaluation.progress import Progress
 from attn_lightning.evaluation.subject import Examples, Subject
 from attn_lightning.evaluation.suite import Findings, Plan, measure
@@ -152,6 +152,11 @@ def subject_of(evaluated: EvaluatedModel, options: EvaluationOptions) -> tuple[S
         )
     names = module.spec.label_names
     every, notes = examples_for(data, options.split, module.tokenizer_state, names)
+    if module.spec.has_question != getattr(data, "has_question", False):
+        wanted = "pairs of texts" if module.spec.has_question else "single texts"
+        raise ConfigurationError(f"Expected {wanted} for this checkpoint, but got others; use another `--data`.")
+    if isinstance(every, Reencoded):
+        module.backbone.know(every.tokenizer.vocabulary)  # words that training never saw
     examples = subset(every, options.max_examples, options.seed)
     check_rationales(examples)
     training: Examples | None = None
@@ -192,7 +197,7 @@ def _linear(
     if path.exists():
         stored: dict[str, float | None] = json.loads(path.read_text("utf-8"))
         return stored
-    texts, labels = data.texts(options.split), list(data.dataset(options.split)["label"])
+    texts, labels = data.whole_texts(options.split), list(data.dataset(options.split)["label"])
     chosen = range(len(texts)) if rows is None else rows.tolist()
     measured = [texts[row] for row in chosen], [labels[row] for row in chosen]
     found = tfidf_logistic_regression(data.training_examples(), measured, subject.num_classes)

@@ -138,10 +138,10 @@ class Ragged:
         for row, values, real in zip(rows.tolist(), padded, mask, strict=True):
             self.values[self.starts[row] : self.starts[row] + self.lengths[row]] = values[real]
 
-    def pad(self, rows: Rows) -> NDArray[Any]:
-        """(B, T) of the rows in float32, zeros on the right."""
+    def pad(self, rows: Rows, width: int = 0) -> NDArray[Any]:
+        """(B, T) of the rows in float32, zeros on the right, at least `width` columns: a batch of pairs has more."""
         rows = np.asarray(rows, np.int64)
-        padded = np.zeros((len(rows), int(self.lengths[rows].max())), np.float32)
+        padded = np.zeros((len(rows), max(int(self.lengths[rows].max()), width)), np.float32)
         for line, row in zip(padded, rows.tolist(), strict=True):
             line[: self.lengths[row]] = self[row]
         return padded

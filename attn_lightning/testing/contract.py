@@ -176,6 +176,8 @@ def check_padding_and_order(make: Make, model: Backbone) -> None:
     method, batch = make(), small_batch()
     clean = model(batch.tokens, batch.mask)
     junk = torch.full_like(clean.scores, 40.0).masked_fill(batch.mask, 0.0)
+    if getattr(model, "pair", None) is not None:
+        junk[:, -1] = 0.0  # there is the second text, which is no padding to the model
     dirty = model.attend(clean.hidden + junk.unsqueeze(-1), clean.scores + junk, batch.mask)
     order = torch.tensor([2, 0, 3, 1])
     with mock.patch.object(torch, "randn_like", noise_of_places):

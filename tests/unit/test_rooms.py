@@ -32,7 +32,7 @@ ROOMS = (
     ("measurements",),
     ("methods",),
     ("perturbation",),
-    ("step",),
+    ("step", "optimization"),
     ("data",),
     ("backbone",),
     ("metrics",),

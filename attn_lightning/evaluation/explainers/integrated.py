@@ -69,10 +69,12 @@ def integrated_gradients(model: Backbone, batch: Batch, steps: int = 50, token_b
         tokens, mask, predicted = batch.tokens.clone(), batch.mask.clone(), predicted.clone()
         embeddings = model.embed(tokens).detach()
         average = torch.zeros_like(embeddings)
-        alphas, shares = (embeddings.new_tensor(values) for values in ((1 + points) / 2, weights / 2))
+        alphas, quadrature = (embeddings.new_tensor(values) for values in ((1 + points) / 2, weights / 2))
         together = max(1, token_budget // mask.numel())
-        for alpha, share in zip(alphas.split(together), shares.split(together), strict=True):
-            slopes = _slopes(model, torch.einsum("a,bte->abte", alpha, embeddings), mask, predicted)
+        for alpha, share in zip(alphas.split(together), quadrature.split(together), strict=True):
+            # The second text of a pair stays what it is: the line leads from no words of the first one.
+            shares = torch.where(mask.unsqueeze(-1), alpha.view(-1, 1, 1, 1), 1.0)
+            slopes = _slopes(model, model.scaled(embeddings, shares), mask, predicted)
             average += torch.einsum("a,abte->bte", share, slopes)
         return (embeddings * average).sum(-1).float().masked_fill(~mask, 0.0)
 

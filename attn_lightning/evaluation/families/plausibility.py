@@ -90,7 +90,7 @@ class Plausibility(Family):
         for batch in small_batches(subject):
             rows, marked, mask = to_array(batch.rows), marked_tokens(batch), to_array(batch.mask)
             for name, scores in explained.explanations.items():
-                found[name][:, rows] = self._measured(scores.pad(rows), marked, mask, k)
+                found[name][:, rows] = self._measured(scores.pad(rows, mask.shape[1]), marked, mask, k)
             advance(len(rows))
         return [row for name, values in found.items() for row in _rows(name, values, k)]
 

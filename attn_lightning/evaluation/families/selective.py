@@ -50,7 +50,7 @@ class Selective(Family):
         for batch in small_batches(subject):
             rows, marked, mask = to_array(batch.rows), marked_tokens(batch), to_array(batch.mask)
             for name, explanation in explained.explanations.items():
-                scores = explanation.pad(rows)
+                scores = explanation.pad(rows, mask.shape[1])
                 each = outcomes(scores, marked, mask, explained.predicted[rows], explained.labels[rows])
                 others = np.stack([rationale_mass(scores, marked, mask), is_dominant(scores, mask)], axis=1)
                 found[name][rows] = np.concatenate([each, others + 0 * each[:, :1]], axis=1)

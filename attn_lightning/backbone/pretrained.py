@@ -1,0 +1,323 @@
+"""Any published encoder that `transformers.AutoModel` loads, as an encoder of words."""
+
+import hashlib
+import logging
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from attn_lightning.backbone import published, states
+from attn_lightning.backbone.encoders import Encoder
+from attn_lightning.backbone.layout import Layout, layout
+from attn_lightning.backbone.pieces import PieceEmbedding, WordPieces, scaled_pieces, unpacked
+from attn_lightning.checks import check_choice, check_numbers
+from attn_lightning.errors import ConfigurationError
+from attn_lightning.numerics import at_least_float32
+from attn_lightning.types import DataSpec
+
+logger = logging.getLogger(__name__)
+
+Pooling = Literal["first", "mean"]
+LongTexts = Literal["truncate", "window"]
+
+CONFIG, PIECES = "pretrained_config", "pretrained_pieces"
+"""Names of what a checkpoint keeps beside the weights, so that prediction needs the checkpoint alone."""
+
+
+class Pretrained(Encoder):
+    """A pretrained transformer encoder (BERT and its family), one state per word.
+
+    Words are the units of the data, and this encoder cuts each of them into its own pieces (`is_pretokenized`), runs on
+    the pieces and gives every word one state again. So attention, rationales, erasing and explanations are per word as
+    with any other encoder, and nothing else knows of pieces. The data must keep every word
+    (`--data.unknown=keep`, which the command line sets by itself): an encoder that reads letters needs no `<unk>`.
+
+    The input embeddings are those of the pieces; methods that perturb words perturb them. Nothing that comes with the
+    files is ever run: weights are read as safetensors only, and repository code is refused.
+
+    Frozen and cached (`frozen: true`): states of every text are computed once, stored in Arrow and mapped into memory;
+    every epoch, method and seed on the same data reuses them. A text that is not among them, or whose embeddings were
+    perturbed, runs through the encoder, so results are those of running it always (up to the rounding of
+    `half_states`).
+
+    Cost: one pass of the published model over the pieces; the square of the length per layer.
+
+    Source: Devlin et al. 2019, https://aclanthology.org/N19-1423; learning rates by layer: Howard and Ruder 2018,
+    https://aclanthology.org/P18-1031.
+
+    Args:
+        input_size: E of word vectors, which it does not use.
+        name: a folder, an installed package with a folder `model`, or a name on the hub together with `revision`.
+        revision: the commit on the hub.
+        layer: take the states of this layer, from 1 (or -1 for the last one); those above are not built.
+        frozen: train the head alone; dropout is off then.
+        cached: with `frozen`, keep the states on disk.
+        half_states: keep them as float16.
+        pooling: the state of a word is that of its `first` piece, or the `mean` over its pieces.
+        learning_rate: of the encoder's own parameters; the head has that of the model.
+        warmup: share of the training in which that rate rises from 0; it falls to 0 in the rest, both linearly.
+        layer_decay: factor on the rate from each layer to the one below, in (0, 1]; 1 gives all layers the same.
+        dropout: inside the encoder while it is trained, in [0, 1). It is drawn once per step, for `attend` never runs
+            the encoder; a method that does run it again sees another draw, so the default drops nothing.
+        gradient_checkpointing: compute activations again in the backward pass; less memory, a third more time.
+        long_texts: `truncate` gives words beyond the encoder's maximum a state of zeros, and counts them in the log;
+            `window` reads them in further passes.
+        max_word_pieces: pieces beyond this number of a word are left out.
+
+    Raises:
+        ConfigurationError: an argument is out of its range, the encoder cannot be had (see
+            `attn_lightning.backbone.published`), or the data does not keep every word.
+    """
+
+    reads_pairs = True
+
+    def __init__(
+        self,
+        input_size: int,
+        name: str,
+        revision: str | None = None,
+        layer: int = -1,
+        frozen: bool = False,
+        cached: bool = True,
+        half_states: bool = False,
+        pooling: Pooling = "first",
+        learning_rate: float = 2e-5,
+        warmup: float = 0.1,
+        layer_decay: float = 1.0,
+        dropout: float = 0.0,
+        gradient_checkpointing: bool = False,
+        long_texts: LongTexts = "truncate",
+        max_word_pieces: int = 8,
+    ) -> None:
+        super().__init__(input_size)
+        check_numbers(self, above=0, learning_rate=learning_rate)
+        check_numbers(self, above=0, at_most=1, layer_decay=layer_decay, advice="1 gives all layers the same rate")
+        check_numbers(self, at_least=0, below=1, dropout=dropout, warmup=warmup)
+        check_numbers(self, at_least=1, at_most=64, max_word_pieces=max_word_pieces)
+        check_choice(self, choices=get_args(Pooling), pooling=pooling)
+        check_choice(self, choices=get_args(LongTexts), long_texts=long_texts)
+        self.name, self.revision, self.layer = name, revision, layer
+        self.frozen, self.cached, self.half_states = frozen, cached, half_states
+        self.pooling, self.long_texts, self.max_word_pieces = pooling, long_texts, max_word_pieces
+        self.learning_rate, self.warmup, self.layer_decay = learning_rate, warmup, layer_decay
+        self.dropout, self.gradient_checkpointing = dropout, gradient_checkpointing
+        self._store: states.StateStore | None = None
+        self._truncated = 0
+
+    def bind(self, spec: DataSpec) -> nn.Module:
+        """Load the encoder, or build it for the weights of a checkpoint; see `Encoder.bind`."""
+        if not spec.vocabulary:
+            raise ConfigurationError(
+                "Expected data that keeps every word for the encoder Pretrained, which reads their letters, but got a "
+                "vocabulary with unknown words; use `--data.unknown=keep`."
+            )
+        changes = {"dropout": 0.0 if self.frozen else self.dropout}
+        if CONFIG in spec.resources:
+            self.cutting = WordPieces.from_str(spec.resources[PIECES])
+            self.model = published.rebuild(spec.resources[CONFIG], changes, None)
+        else:
+            self.model, self.cutting = published.load(self.name, self.revision, changes, None)
+            if (count := self._num_layers()) < self.model.config.num_hidden_layers:
+                self.model, self.cutting = published.load(self.name, self.revision, changes, count)
+        if self.frozen:
+            self.model.requires_grad_(False)
+        elif self.gradient_checkpointing:
+            self.model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+            self.model.config.use_cache = False
+        self.output_size = int(self.model.config.hidden_size)
+        if self.max_word_pieces > self.cutting.max_length // 2 - 4:
+            raise ConfigurationError(
+                f"Expected an encoder that reads {2 * self.max_word_pieces + 8} pieces at once, but {self.name} reads "
+                f"{self.cutting.max_length}; lower `max_word_pieces`."
+            )
+        self._special = {part: torch.tensor(getattr(self.cutting, part)) for part in ("prefix", "separator", "suffix")}
+        table = self.model.get_input_embeddings()
+        self.input = PieceEmbedding(table, self.cutting, spec.vocabulary, self.max_word_pieces)
+        self.train(self.training)
+        return self.input
+
+    def _num_layers(self) -> int:
+        most = int(self.model.config.num_hidden_layers)
+        count = self.layer if self.layer > 0 else most + 1 + self.layer
+        check_numbers(self, at_least=1, at_most=most, layer=count, advice=f"{self.name} has {most} layers")
+        return count
+
+    def resources(self) -> Mapping[str, str]:
+        """What a checkpoint needs to build the encoder again without its folder."""
+        return {CONFIG: self.model.config.to_json_string(use_diff=False), PIECES: self.cutting.to_str()}
+
+    def train(self, mode: bool = True) -> "Pretrained":
+        """A frozen encoder stays in eval mode: its states are the same in training."""
+        super().train(mode)
+        if self.frozen and hasattr(self, "model"):
+            self.model.eval()
+        return self
+
+    # --- states ---------------------------------------------------------------------------------------------------
+
+    def forward(self, embeddings: Tensor, mask: Tensor) -> Tensor:
+        """See `Encoder.forward`; stored states stand in for the encoder where they are known to be the same."""
+        tokens = self.input.tokens_of(embeddings) if self._store is not None else None
+        if tokens is None or tokens.shape != mask.shape:
+            return self._run(embeddings, mask, None)
+        assert self._store is not None
+        keys = states.keys_of(tokens, mask)
+        missing = [row for row, key in enumerate(keys) if key not in self._store]
+        if not missing:
+            return self._store.fetch(keys, mask).to(embeddings.device)
+        return self._run(embeddings, mask, None)
+
+    def read_pair(self, embeddings: Tensor, mask: Tensor, second: Tensor) -> Tensor:
+        """Two texts through one pass, each reading the other.
+
+        Args:
+            embeddings: (B, T, P * E + 1) of both.
+            mask: (B, T) bool, the words of the first text.
+            second: (B, T) bool, the words of the second text, behind them.
+
+        Returns:
+            (B, T, D) states of the words of both, 0 elsewhere.
+        """
+        return self._run(embeddings, mask | second, second)
+
+    def token_attention(self, embeddings: Tensor, mask: Tensor) -> Tensor:
+        """See `Encoder.token_attention`: a word looks as its pieces do together, and is looked at as much as they are.
+
+        Attention that goes to special pieces is left out, and what remains is scaled to 1.
+        """
+        placed, inputs = self._placed(embeddings, mask, None)
+        # The fused kernels do not say where they look.
+        self.model.set_attn_implementation("eager")
+        try:
+            layers = self._model(placed, inputs, output_attentions=True).attentions
+        finally:
+            self.model.set_attn_implementation("sdpa")
+        count, width = mask.shape
+        member = inputs.new_zeros(len(placed.rows), inputs.shape[1], width)
+        member[placed.passes, placed.places, placed.words % width] = 1.0
+        found = []
+        for layer in layers:
+            between = member.mT @ layer.mean(1).to(member.dtype) @ member
+            words = between.new_zeros(count, width, width).index_add(0, placed.rows, between)
+            total = words.sum(-1, keepdim=True)
+            found.append(torch.where(total > 0, words / total.where(total > 0, 1.0), 0.0))
+        return torch.stack(found)
+
+    def scaled(self, embeddings: Tensor, factors: Tensor) -> Tensor:
+        """See `Encoder.scaled`."""
+        return scaled_pieces(embeddings, factors)
+
+    def _run(self, embeddings: Tensor, mask: Tensor, second: Tensor | None) -> Tensor:
+        placed, inputs = self._placed(embeddings, mask, second)
+        if placed.cut:
+            if self._truncated == 0:
+                logger.warning(
+                    "texts longer than the %d pieces that %s reads are cut off, %d words in the first such batch; cut "
+                    "them with `--data.max_length`, or read all with `--model.backbone.encoder.long_texts=window`",
+                    self.cutting.max_length,
+                    self.name,
+                    placed.cut,
+                )
+            self._truncated += placed.cut
+        hidden = at_least_float32(self._model(placed, inputs).last_hidden_state)
+        return self._pooled(hidden, placed, mask)
+
+    def _placed(self, embeddings: Tensor, mask: Tensor, second: Tensor | None) -> tuple[Layout, Tensor]:
+        """Where the pieces go, and the (N, L, E) input of the passes."""
+        size = self.input.size
+        vectors, counts = unpacked(embeddings, size)
+        counts = torch.where(mask, counts.clamp_max(vectors.shape[2]), 0)
+        special = {part: ids.to(embeddings.device) for part, ids in self._special.items()}
+        sizes = {part: len(ids) for part, ids in special.items()}
+        windows = self.long_texts == "window"
+        placed = layout(counts, second, **sizes, max_length=self.cutting.max_length, windows=windows)
+        number = self._number(placed.words)
+        kept = vectors.flatten(0, 1)[placed.words, number]
+        width = int(placed.lengths.max())
+        flat, values = [placed.passes * width + placed.places], [kept]
+        each = torch.arange(len(placed.rows), device=embeddings.device)
+        begins = {"prefix": torch.zeros_like(placed.lengths), "suffix": placed.lengths - sizes["suffix"]}
+        if second is not None:
+            begins["separator"] = placed.first_length + sizes["prefix"]
+        for part, begin in begins.items():
+            vector = self.input.table(special[part]).to(embeddings.dtype)
+            for place in range(sizes[part]):
+                flat.append(each * width + begin + place)
+                values.append(vector[place].expand(len(each), -1))
+        inputs = embeddings.new_zeros(len(each) * width, size).index_copy(0, torch.cat(flat), torch.cat(values))
+        return placed, inputs.unflatten(0, (len(each), width))
+
+    @staticmethod
+    def _number(words: Tensor) -> Tensor:
+        """(n,) which piece of its word each piece is; pieces of a word stand together."""
+        new = torch.ones_like(words, dtype=torch.bool)
+        new[1:] = words[1:] != words[:-1]
+        each = torch.arange(len(words), device=words.device)
+        return each - torch.where(new, each, 0).cummax(0).values
+
+    def _model(self, placed: Layout, inputs: Tensor, **options: Any) -> Any:
+        width = torch.arange(inputs.shape[1], device=inputs.device)
+        options["attention_mask"] = (width < placed.lengths.unsqueeze(1)).long()
+        if placed.second.any() and (getattr(self.model.config, "type_vocab_size", None) or 0) > 1:
+            options["token_type_ids"] = placed.is_second.long()
+        if self.double_backward and self.model.config._attn_implementation != "eager":
+            self.model.set_attn_implementation("eager")  # the fused kernels have no second derivative
+        if self.gradient_checkpointing:
+            # A pass under constant parameters would be computed again when they no longer are: another graph.
+            learns = any(parameter.requires_grad for parameter in self.model.parameters())
+            for module in self.model.modules():
+                if hasattr(module, "gradient_checkpointing"):
+                    module.gradient_checkpointing = learns
+        return self.model(inputs_embeds=inputs, **options)
+
+    def _pooled(self, hidden: Tensor, placed: Layout, mask: Tensor) -> Tensor:
+        """(N, L, D) states of places to (B, T, D) states of words."""
+        of_pieces = hidden[placed.passes, placed.places]
+        flat = of_pieces.new_zeros(mask.numel(), hidden.shape[-1])
+        if self.pooling == "first":
+            found = flat.index_copy(0, placed.words[placed.first], of_pieces[placed.first])
+        else:
+            sums = flat.index_add(0, placed.words, of_pieces)
+            found = sums / torch.bincount(placed.words, minlength=len(flat)).clamp_min(1).unsqueeze(-1)
+        return found.view(*mask.shape, -1)
+
+    # --- training -------------------------------------------------------------------------------------------------
+
+    def learning_rates(self) -> list[tuple[list[nn.Parameter], float]]:
+        """See `Encoder.learning_rates`: one group per layer, the embeddings below the first."""
+        most = int(self.model.config.num_hidden_layers)
+        groups: dict[int, list[nn.Parameter]] = {}
+        for name, parameter in self.model.named_parameters():
+            number = re.search(r"\.(\d+)\.", name)
+            depth = int(number[1]) + 1 if number else (0 if "embed" in name else most)
+            groups.setdefault(min(depth, most), []).append(parameter)
+        return [(group, self.learning_rate * self.layer_decay ** (most - depth)) for depth, group in groups.items()]
+
+    def prepare(self, batches: Iterable[tuple[Tensor, Tensor]], folder: Path, texts: str) -> None:
+        """Store the states of texts on disk, unless they are there; see `Encoder.prepare`."""
+        if not (self.frozen and self.cached):
+            return
+        path = folder / f"{self._fingerprint(texts)}.arrow"
+        if not path.is_file():
+            logger.info("states of the frozen encoder %s are computed once, into %s", self.name, path)
+            device = next(self.model.parameters()).device
+
+            def encode(tokens: Tensor, mask: Tensor) -> Tensor:
+                with torch.inference_mode():
+                    return self._run(self.input(tokens.to(device)), mask.to(device), None)
+
+            states.write(path, batches, encode, self.half_states)
+        self._store = states.StateStore(path, self.output_size)
+
+    def _fingerprint(self, texts: str) -> str:
+        """What decides the states: weights, configuration, options and the texts."""
+        content = hashlib.sha256(self.model.config.to_json_string(use_diff=False).encode())
+        for parameter in self.model.parameters():
+            content.update(parameter.detach().cpu().float().numpy().tobytes())
+        options = (self.pooling, self.long_texts, self.max_word_pieces, self.half_states, texts)
+        content.update(repr(options).encode() + self.cutting.to_str().encode())
+        return content.hexdigest()[:32]

@@ -1,0 +1,132 @@
+"""Pairs of texts: the second one conditions where the model looks in the first, and what it says of it.
+
+The second text stands behind the first in a row of tokens, where the mask is False. For everything that perturbs,
+erases, averages or measures it is padding, so all of that concerns the first text only, and no method knows of pairs.
+`encode` reads it and leaves its summary q in the last column of the hidden states, which is outside the mask as well.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from attn_lightning.backbone.encoders import Encoder
+from attn_lightning.errors import ConfigurationError
+from attn_lightning.numerics import at_least_float32
+
+Reading = Literal["shared", "own", "joint"]
+
+
+def second_text(embeddings: Tensor, mask: Tensor) -> Tensor:
+    """Where the words of the second text are: outside the mask, and no padding, whose embedding is exactly zero.
+
+    Args:
+        embeddings: (B, T, E).
+        mask: (B, T) bool, the words of the first text.
+
+    Returns:
+        (B, T) bool.
+    """
+    return ~mask & (embeddings != 0).any(-1)
+
+
+def moved_left(embeddings: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """The second text as a batch of its own.
+
+    Args:
+        embeddings: (B, T, E).
+        second: (B, T) bool.
+
+    Returns:
+        (B, S, E), and the (B, S) bool mask; a row without any word has one of zeros.
+    """
+    lengths = second.sum(1)
+    width = max(1, int(lengths.max()))
+    order = torch.argsort((~second).to(torch.uint8), dim=1, stable=True)[:, :width]
+    moved = embeddings.gather(1, order.unsqueeze(-1).expand(-1, -1, embeddings.shape[-1]))
+    return moved, torch.arange(width, device=second.device) < lengths.clamp_min(1).unsqueeze(1)
+
+
+def masked_mean(states: Tensor, mask: Tensor) -> Tensor:
+    """(B, D) mean of (B, T, D) states over the words of a (B, T) mask; 0 where there is none."""
+    weights = mask.unsqueeze(-1).to(states.dtype)
+    return (states * weights).sum(1) / weights.sum(1).clamp_min(1)
+
+
+class PairReader(nn.Module):
+    """Reads both texts: states of the first, and the mean state q of the second in the last column.
+
+    Args:
+        encoder: of the first text; it stays the model's.
+        own: the encoder of the second text; None shares the first one.
+        joint: both texts go through one pass of a pretrained encoder, each reading the other.
+
+    Raises:
+        ConfigurationError: `joint` with an encoder that reads one text.
+    """
+
+    def __init__(self, encoder: Encoder, own: Encoder | None = None, joint: bool = False) -> None:
+        super().__init__()
+        if joint and not encoder.reads_pairs:
+            raise ConfigurationError(
+                f"Expected an encoder that reads two texts together for `reading: joint`, such as Pretrained, but got "
+                f"{type(encoder).__name__}; use `--model.backbone.reading=shared` or `own`."
+            )
+        self._first = (encoder,)  # in a tuple, or it would be a part of both
+        self.own, self.joint = own, joint
+
+    def forward(self, embeddings: Tensor, mask: Tensor) -> Tensor:
+        """(B, T, E) of both texts to (B, T, D) states of the first, 0 elsewhere but for q in the last column.
+
+        Raises:
+            ConfigurationError: there is no room for a second text.
+        """
+        if mask.device.type == "cpu" and bool(mask[:, -1].any()):
+            raise ConfigurationError(
+                "Expected rows with a second text behind the first, but got texts alone: this model was trained on "
+                "pairs; give the second text, with `--data.question_column` for example."
+            )
+        encoder, second = self._first[0], second_text(embeddings, mask)
+        if self.joint:
+            both = at_least_float32(encoder.read_pair(embeddings, mask, second))
+            states, query = both.masked_fill(~mask.unsqueeze(-1), 0.0), masked_mean(both, second)
+        else:
+            states = at_least_float32(encoder(embeddings, mask))
+            reader = encoder if self.own is None else self.own
+            query = self._read(reader, embeddings, second)
+        return torch.cat([states[:, :-1], query.unsqueeze(1)], 1)
+
+    @staticmethod
+    def _read(encoder: Encoder, embeddings: Tensor, second: Tensor) -> Tensor:
+        if encoder.reads_pairs:  # it finds words wherever they are, and knows the very tensor that `embed` made
+            return masked_mean(at_least_float32(encoder(embeddings, second)), second)
+        moved, real = moved_left(embeddings, second)
+        return masked_mean(at_least_float32(encoder(moved, real)), real)
+
+
+def query_of(hidden: Tensor) -> Tensor:
+    """(B, D) the summary of the second text that `PairReader` left in (B, T, D) states."""
+    return hidden[:, -1]
+
+
+class PairClassifier(nn.Module):
+    """`logits = W_o tanh(W_1 c + W_2 q + b)`, as the published models of questions and answers have it.
+
+    Source: Jain and Wallace 2019, https://aclanthology.org/N19-1357.
+
+    Args:
+        hidden_size: D of context and query.
+        num_classes: C.
+        width: rows of W_1 and W_2.
+    """
+
+    def __init__(self, hidden_size: int, num_classes: int, width: int = 128) -> None:
+        super().__init__()
+        self.context = nn.Linear(hidden_size, width)
+        self.query = nn.Linear(hidden_size, width, bias=False)
+        self.output = nn.Linear(width, num_classes)
+
+    def forward(self, context: Tensor, query: Tensor) -> Tensor:
+        """(..., D) contexts and (..., D) queries to (..., C) logits."""
+        logits: Tensor = self.output(torch.tanh(self.context(context) + self.query(query)))
+        return logits

@@ -1,0 +1,40 @@
+"""What a frozen encoder reads once, before a training."""
+
+from collections.abc import Iterator
+
+from lightning.pytorch import Trainer
+from torch import Tensor, nn
+
+from attn_lightning.backbone.encoders import Encoder
+from attn_lightning.data.batching import length_batches
+from attn_lightning.data.datamodule import TextDataModule
+
+_TOKENS = 2**14
+"""The most tokens of a pass: the attention of a transformer grows with the square of the length."""
+
+
+def all_texts(data: TextDataModule) -> Iterator[tuple[Tensor, Tensor]]:
+    """Ids and masks of every text of every split, each second text with a mask of its own."""
+    for split in data.manifest["splits"]:
+        examples = data.examples(split)
+        for rows in length_batches(examples.lengths, data.eval_batch_size, _TOKENS):
+            batch = examples[rows.tolist()]
+            yield batch.tokens, batch.mask
+            if data.has_question:
+                yield batch.tokens, ~batch.mask & (batch.tokens != 0)
+
+
+def prepare_encoder(model: nn.Module, trainer: Trainer) -> None:
+    """Let the encoder of a model read every text once (`Encoder.prepare`); the other processes then find the result.
+
+    Args:
+        model: the backbone.
+        trainer: whose data module has the texts; nothing is done without one.
+    """
+    encoder, data = getattr(model, "encoder", None), getattr(trainer, "datamodule", None)
+    if not isinstance(encoder, Encoder) or not isinstance(data, TextDataModule):
+        return
+    for is_turn in (trainer.is_global_zero, not trainer.is_global_zero):
+        if is_turn:
+            encoder.prepare(all_texts(data), data.cache / "states", data.digest)
+        trainer.strategy.barrier()

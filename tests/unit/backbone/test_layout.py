@@ -1,0 +1,56 @@
+"""Where pieces stand in the passes of an encoder, against a plain loop over words."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from attn_lightning.backbone.layout import layout, windows_of
+
+COUNTS = torch.tensor([[1, 3, 2, 0, 0], [2, 2, 2, 2, 1]])
+
+
+def by_hand(counts: Tensor, room: int, windows: bool) -> list[list[tuple[int, int]]]:
+    """Per pass the (word, piece) that stand in it."""
+    passes: list[list[tuple[int, int]]] = []
+    for row, sizes in enumerate(counts.tolist()):
+        passes.append([])
+        begins = len(passes)
+        for word, size in enumerate(sizes):
+            if len(passes[-1]) + size > room:
+                passes.append([])
+            passes[-1] += [(row * counts.shape[1] + word, piece) for piece in range(size)]
+        if not windows:
+            del passes[begins:]
+    return passes
+
+
+@pytest.mark.parametrize("windows", [True, False])
+@pytest.mark.parametrize("max_length", [20, 6])
+def test_one_text_in_a_plain_loop(windows: bool, max_length: int) -> None:
+    placed = layout(COUNTS, None, prefix=1, separator=1, suffix=1, max_length=max_length, windows=windows)
+    expected = by_hand(COUNTS, max_length - 2, windows)
+    found: list[list[int]] = [[] for _ in expected]
+    for number, place, word in zip(placed.passes.tolist(), placed.places.tolist(), placed.words.tolist(), strict=True):
+        assert place == len(found[number]) + 1
+        found[number].append(word)
+    assert found == [[word for word, _ in each] for each in expected]
+    assert placed.lengths.tolist() == [len(each) + 2 for each in expected]
+    assert placed.cut == (
+        0 if windows or max_length == 20 else int((COUNTS > 0).sum()) - len({w for e in expected for w, _ in e})
+    )
+    assert not placed.is_second.any()
+
+
+def test_the_second_text_stands_behind_the_separator_of_every_pass() -> None:
+    counts = torch.tensor([[2, 2, 2, 1, 1]])
+    second = torch.tensor([[False, False, False, True, True]])
+    placed = layout(counts, second, prefix=1, separator=1, suffix=1, max_length=8, windows=True)
+    assert placed.rows.tolist() == [0, 0, 0]
+    assert placed.lengths.tolist() == [7, 7, 7]
+    assert placed.words.tolist() == [0, 0, 1, 1, 2, 2, 3, 4, 3, 4, 3, 4]
+    assert placed.places[6:].tolist() == [4, 5] * 3
+    assert placed.is_second[0].tolist() == [False] * 4 + [True] * 3
+
+
+def test_windows_hold_whole_words() -> None:
+    assert windows_of(COUNTS, torch.tensor([4, 4])).tolist() == [[0, 0, 1, 1, 1], [0, 0, 1, 1, 2]]
