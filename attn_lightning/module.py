@@ -13,7 +13,6 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from attn_lightning.backbone.classifier import AttentionClassifier
-from attn_lightning.backbone.encoders import Encoder
 from attn_lightning.backbone.freezing import constant, kept_in_graph
 from attn_lightning.backbone.importance import importances
 from attn_lightning.backbone.joint import joint_passes
@@ -41,9 +40,6 @@ from attn_lightning.task_loss import class_counts, class_weights_from_counts, cr
 from attn_lightning.types import AttentionOutput, Batch, DataSpec
 
 logger = logging.getLogger(__name__)
-
-_SAME = ("num_classes", "vocabulary_size", "embedding_size", "segment_shape", "num_default_tokens", "has_question")
-"""What data must have in common with that of a checkpoint."""
 
 
 class AttentionModule(LightningModule):
@@ -185,14 +181,12 @@ class AttentionModule(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer over two groups of parameters: with weight decay, and without (word vectors, scorer)."""
-        make: Any = partial(torch.optim.Adam, amsgrad=self.amsgrad)
-        if self.optimizer == "sgd":
-            make = partial(torch.optim.SGD, momentum=self.momentum)
+        adam, sgd = partial(torch.optim.Adam, amsgrad=self.amsgrad), partial(torch.optim.SGD, momentum=self.momentum)
         groups = parameter_groups(self, self._model, self.weight_decay)
-        # Adam and SGD write their own options into the groups that they are given.
-        optimizer = make([dict(group) for group in groups], lr=self.learning_rate, fused=True)
-        encoder = getattr(self._model, "encoder", None)
-        warmup = encoder.warmup if isinstance(encoder, Encoder) else 0.0
+        optimizer = (sgd if self.optimizer == "sgd" else adam)(
+            [dict(group) for group in groups], lr=self.learning_rate, fused=True
+        )
+        warmup = getattr(getattr(self._model, "encoder", None), "warmup", 0.0)
         return with_schedule(optimizer, groups, warmup, lambda: int(self.trainer.estimated_stepping_batches))
 
     # --- training -------------------------------------------------------------------------------------------------

@@ -52,6 +52,10 @@ class Batch(NamedTuple):
     shortcut_class: Tensor | None = None
 
 
+SAME_DATA = ("num_classes", "vocabulary_size", "embedding_size", "segment_shape", "num_default_tokens", "has_question")
+"""What data must have in common with that of a checkpoint, of the attributes of `DataSpec`."""
+
+
 @dataclass(frozen=True)
 class DataSpec:
     """What a backbone must know about the data to be built; made by the data module or read from a checkpoint.
