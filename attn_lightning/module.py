@@ -144,14 +144,8 @@ class AttentionModule(LightningModule):
 
     def _check_same_data(self, spec: DataSpec) -> None:
         assert self.spec is not None
-        for name in (
-            "num_classes",
-            "vocabulary_size",
-            "embedding_size",
-            "segment_shape",
-            "num_default_tokens",
-            "has_question",
-        ):
+        sizes = ("num_classes", "vocabulary_size", "embedding_size", "segment_shape", "num_default_tokens")
+        for name in (*sizes, "has_question"):
             ours, theirs = getattr(self.spec, name), getattr(spec, name)
             if ours != theirs:
                 raise ConfigurationError(
