@@ -60,7 +60,7 @@ $(VENV)/.search: $(READY)
 	@touch $@
 
 $(VENV)/.slow: $(READY)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[browser,search,ray,slurm,notebooks]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[browser,search,ray,slurm,notebooks,transformers]'
 	@touch $@
 
 # One thread per process: two workers that start two threads each would wait for one another.

@@ -28,6 +28,9 @@ from attn_lightning.testing.small import SPEC, small_batch
 from attn_lightning.types import Batch, DataSpec
 from support.tiny_bert import make_tiny_bert
 
+# They need the extra `transformers`, which makes every import of Lightning slower: not for the fast suite.
+pytestmark = pytest.mark.slow
+
 WORDS = ("<pad>", "<unk>", *(f"{letter}{end}" for letter in "abcdefghijklmn" for end in ("", "x")))
 LETTERS = replace(SPEC, vocabulary=WORDS)
 

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 import torch
 
 SIZE, LAYERS = 12, 2
@@ -13,6 +14,7 @@ WORDS = ("good", "bad", "film", "the", "was")
 
 def make_tiny_bert(folder: Path, max_length: int = 64, seed: int = 0) -> Path:
     """Write configuration, tokenizer and weights; words that are not in the list fall into letters."""
+    pytest.importorskip("transformers", reason="needs the extra `transformers`")
     from transformers import BertConfig, BertModel, BertTokenizerFast
 
     folder.mkdir(parents=True, exist_ok=True)

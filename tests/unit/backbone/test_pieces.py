@@ -10,6 +10,9 @@ from attn_lightning.backbone.pieces import COUNT, PieceEmbedding, WordPieces, sc
 from attn_lightning.backbone.published import load
 from support.tiny_bert import SIZE, make_tiny_bert
 
+# They need the extra `transformers`, which makes every import of Lightning slower: not for the fast suite.
+pytestmark = pytest.mark.slow
+
 VOCABULARY = ("<pad>", "<unk>", "good", "zebra", "[SEP]", "\u200b")
 
 

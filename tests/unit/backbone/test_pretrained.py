@@ -17,6 +17,9 @@ from attn_lightning.errors import ConfigurationError
 from attn_lightning.types import DataSpec
 from support.tiny_bert import SIZE, make_tiny_bert
 
+# They need the extra `transformers`, which makes every import of Lightning slower: not for the fast suite.
+pytestmark = pytest.mark.slow
+
 VOCABULARY = ("<pad>", "<unk>", "good", "bad", "film", "the", "was", "zebra", "[SEP]", "yak")
 SPEC = DataSpec(2, len(VOCABULARY), 5, ("no", "yes"), vocabulary=VOCABULARY)
 TOKENS = torch.tensor([[2, 7, 4, 0, 0], [5, 4, 6, 3, 9]])

@@ -9,6 +9,9 @@ from attn_lightning.backbone.published import folder_of, load, rebuild, transfor
 from attn_lightning.errors import ConfigurationError
 from support.tiny_bert import make_tiny_bert
 
+# They need the extra `transformers`, which makes every import of Lightning slower: not for the fast suite.
+pytestmark = pytest.mark.slow
+
 
 def load_from(folder: Path) -> None:
     load(str(folder), None, {"dropout": 0.0}, None)
