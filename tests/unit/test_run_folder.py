@@ -1,6 +1,5 @@
 """Naming, making and finding run folders."""
 
-import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 
@@ -86,11 +85,9 @@ def test_metrics_are_read_back(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [run_folder.METRICS]
 
 
-def test_numbers_that_are_not_json_never_replace_the_file(tmp_path):
-    write_json(tmp_path / run_folder.METRICS, {"a": 1})
-    with pytest.raises(ValueError, match="JSON"):
-        write_json(tmp_path / run_folder.METRICS, {"a": float("nan")})
-    assert json.loads((tmp_path / run_folder.METRICS).read_text()) == {"a": 1}
+def test_numbers_that_json_has_no_word_for_become_null(tmp_path):
+    write_json(tmp_path / run_folder.METRICS, {"a": float("nan"), "b": [float("inf"), 1.0]})
+    assert run_folder.read_metrics(tmp_path) == {"a": None, "b": [None, 1.0]}
 
 
 def test_a_damaged_record(tmp_path):

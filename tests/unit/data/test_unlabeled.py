@@ -181,9 +181,14 @@ def test_training_uses_the_pool_and_counts_its_tokens(tmp_path: Path, monkeypatc
 
 
 @pytest.mark.parametrize("method", [None, AttentionAT(), AttentionIVAT(weight=0.0)])
-def test_a_pool_that_no_method_uses_is_refused(method: Method | None, tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="unlabelled texts, but got"):
-        fit(tmp_path, method, unlabeled="train")
+def test_a_pool_that_no_method_uses_costs_nothing_and_is_named(
+    method: Method | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    meter, data = fit(tmp_path, method, labels_per_class=2, unlabeled="train")
+    assert "the texts of `data.unlabeled` are ignored" in caplog.text
+    # The four labelled texts come around in each of the fifteen steps of a pass over the pool.
+    longest = 4 * 15 * max(data.examples("train").lengths)
+    assert 0 < meter.cost(torch.device("cpu"))["train_tokens"] <= longest
 
 
 def test_the_linear_control_sees_the_shown_labels_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
