@@ -14,7 +14,6 @@ from attn_lightning.study.engines.choice import add_engine_options, make_engine
 from attn_lightning.study.expansion import Cell, expand, find_cell
 from attn_lightning.study.own import Asked, study_contents, write_study
 from attn_lightning.study.publishing import read
-from attn_lightning.study.validation import check_metrics
 
 if TYPE_CHECKING:
     from attn_lightning.study.cell_run import Planned
@@ -107,8 +106,6 @@ def study_command(arguments: Sequence[str]) -> int:
     from attn_lightning.study.running import StudyRun
 
     run = StudyRun(study, cells, root, *shared_validator().both)
-    if not options.table:
-        check_metrics(study, [wanted.config for _, wanted in run.cells])
     if options.dry_run:
         _print_commands(cells, run.root)
         return 0

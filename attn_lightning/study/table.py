@@ -9,8 +9,7 @@ import numpy as np
 
 from attn_lightning.callbacks.cost import COSTS
 from attn_lightning.errors import did_you_mean
-from attn_lightning.evaluation.catalog import FAMILIES
-from attn_lightning.evaluation.naming import declared, split_measures
+from attn_lightning.evaluation.naming import declared
 from attn_lightning.metrics.intervals import UNBOUNDED
 from attn_lightning.metrics.measure import Measure
 from attn_lightning.metrics.statistics import Comparison, Summary, compare, holm, summarize
@@ -94,13 +93,6 @@ def measure_of(metric: str) -> Measure | None:
     """What is declared of a metric of a study; None for one that only a callback of the user's own knows."""
     split, _, name = metric.partition("/")
     return COSTS.get(name) if split == "cost" else declared(metric)
-
-
-def known_metrics() -> list[str]:
-    """Names of metrics that runs can have; those of a suite with `attention` in the place of the explainer."""
-    splits = [f"{split}/{name}" for split in ("test", "val") for name in split_measures()]
-    suites = [f"evaluation/{of.name}/attention/{name}" for of in FAMILIES.values() for name in of.measures]
-    return [*splits, *(f"cost/{name}" for name in COSTS), *suites]
 
 
 def direction(metric: str) -> tuple[str, str]:

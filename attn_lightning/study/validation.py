@@ -6,12 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from attn_lightning import run_folder
-from attn_lightning.errors import ConfigurationError, did_you_mean
-from attn_lightning.study.configuration import Study
+from attn_lightning.errors import ConfigurationError
 from attn_lightning.study.expansion import Cell
 from attn_lightning.study.logged import why_not_logged
 from attn_lightning.study.state import Parse, Revisions, Wanted, comparable
-from attn_lightning.study.table import known_metrics, measure_of
 
 
 def validate(
@@ -67,33 +65,3 @@ def _of_cell(wanted: Wanted, run: Mapping[str, Any], cell: Cell) -> Wanted:
 
 def _parsed_once(cell: Cell) -> str:
     return str(cell) if cell.bases else cell.name
-
-
-def check_metrics(study: Study, configs: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse a metric that no run can have, before all of them have run.
-
-    Args:
-        study: the study.
-        configs: what its cells would run. Where one has a callback from outside of the package, which may log
-            anything, undeclared metrics of `val` and `test` are let through.
-
-    Raises:
-        ConfigurationError: a metric is not declared anywhere; names the nearest.
-    """
-    foreign = any(not name.startswith(_KNOWN) for config in configs for name in _callbacks(config))
-    for metric in dict.fromkeys([*study.metrics, *study.require]):
-        if measure_of(metric) is None and not (foreign and metric.startswith(("val/", "test/"))):
-            known = known_metrics()
-            hint = did_you_mean(metric.partition("[")[0], known)
-            raise ConfigurationError(
-                f"Expected metrics that runs have in {study.name}, but got {metric!r}; rename it."
-                + (hint or f" Known: {', '.join(known)}.")
-            )
-
-
-_KNOWN = ("attn_lightning.", "lightning.pytorch.")
-
-
-def _callbacks(config: Mapping[str, Any]) -> list[str]:
-    callbacks = (config.get("trainer") or {}).get("callbacks") or []
-    return [str(found.get("class_path")) for found in callbacks if isinstance(found, Mapping)]
