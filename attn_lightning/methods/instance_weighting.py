@@ -146,7 +146,10 @@ class InstanceWeighting(Method):
         if self._seen and trainer.is_last_batch:
             logs = self.refit()
             for name, value in logs.items():
-                pl_module.log(f"train/weighting_{name}", value, on_step=False, on_epoch=True, batch_size=1)
+                # All processes have the same value, but Lightning warns where it is not told to compare them.
+                pl_module.log(
+                    f"train/weighting_{name}", value, on_step=False, on_epoch=True, sync_dist=True, batch_size=1
+                )
 
     def refit(self) -> dict[str, float]:
         """New weights from the masks seen since the last call, which are then forgotten.
