@@ -35,6 +35,7 @@ def assert_valid(path: Path) -> None:
         assert ElementTree.parse(path).getroot().tag.endswith("svg")
 
 
+@pytest.mark.slow
 def test_a_checkpoint_becomes_files_that_are_never_overwritten(cli, blobs):
     arguments = ("figures", "--ckpt_path", blobs / "checkpoints" / "best.ckpt")
     outcome = cli(*arguments)

@@ -54,6 +54,7 @@ def test_a_failed_run_says_so_and_can_be_resumed_from_its_checkpoint_alone(
     assert [row["epoch"] for row in record(folder)["history"]] == [0, 1]
 
 
+@pytest.mark.slow
 def test_a_complete_run_can_be_trained_longer(tiny_fit, tmp_path):
     options = ["--run.root", tmp_path, "--run.control=false", "--run.suite=none"]
     assert tiny_fit(*options).code == 0
@@ -63,6 +64,7 @@ def test_a_complete_run_can_be_trained_longer(tiny_fit, tmp_path):
     assert contents["best"]["val/accuracy"] == max(row["val/accuracy"] for row in contents["history"])
 
 
+@pytest.mark.slow
 def test_the_newest_run_is_resumed(tiny_fit, tmp_path):
     options = ["--run.root", tmp_path, "--run.control=false", "--run.test=false"]
     for _ in range(2):
@@ -103,6 +105,7 @@ def test_a_run_without_its_best_checkpoint_is_not_resumed(tiny_fit, cli, tmp_pat
     assert "copy the whole run folder" in outcome.err
 
 
+@pytest.mark.slow
 def test_validation_within_epochs_resumes_exactly_from_a_whole_epoch(tiny_fit, cli, tmp_path, interrupt, monkeypatch):
     options = ["--trainer.max_epochs=3", "--trainer.val_check_interval=2", "--run.test=false"]
     assert tiny_fit("--run.root", tmp_path / "whole", *options).code == 0

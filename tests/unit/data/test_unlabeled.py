@@ -208,6 +208,7 @@ def anonymous_memory() -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc to tell mapped from own memory")
 def test_memory_does_not_grow_with_the_pool(tmp_path: Path) -> None:
     words = [planted(tmp_path).tokenizer.vocabulary[2 + index] for index in range(50)]

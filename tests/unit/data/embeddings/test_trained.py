@@ -117,6 +117,7 @@ class TestFastText:
         with pytest.raises(ConfigurationError, match="Expected"):
             small_fasttext(**options)
 
+    @pytest.mark.slow
     @pytest.mark.skipif(not hasattr(os, "killpg"), reason="needs POSIX signals")
     def test_ctrl_c_stops_the_training_at_once_and_leaves_nothing(self, tmp_path: Path) -> None:
         script = tmp_path / "script.py"
