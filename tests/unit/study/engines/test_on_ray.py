@@ -10,6 +10,9 @@ pytest.importorskip("ray", reason="needs the extra `ray`")
 
 from attn_lightning.study.engines.on_ray import RayEngine
 
+# The extra is installed for the slow suite.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def unused_port():

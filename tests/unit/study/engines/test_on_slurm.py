@@ -12,6 +12,9 @@ pytest.importorskip("submitit", reason="needs the extra `slurm`")
 
 from attn_lightning.study.engines.on_slurm import SlurmEngine, Task
 
+# The extra is installed for the slow suite.
+pytestmark = pytest.mark.slow
+
 SBATCH = """#!/bin/sh
 number=$(ls {folder} | wc -l)
 cp "$1" {folder}/$number
