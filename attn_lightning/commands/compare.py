@@ -3,11 +3,11 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from rich.table import Table
 from rich.text import Text
 
+from attn_lightning.commands.one_line import OneLineArguments
 from attn_lightning.console import printable, say, stdout_console
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.report.comparison import Comparison, compare_runs, lines
@@ -16,13 +16,8 @@ from attn_lightning.report.run_data import read_run
 _LONGEST_TEXT = 60
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigurationError(f"{message}; run `compare --help` for the options.")
-
-
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = _Parser(
+    parser = OneLineArguments(
         prog="python -m attn_lightning compare",
         allow_abbrev=False,
         description="Compare two runs that were tested on the same documents: McNemar's test and permutation tests "

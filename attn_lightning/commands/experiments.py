@@ -1,19 +1,12 @@
 """`experiments`: what can be run by name, with a line on each."""
 
-import argparse
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
 
+from attn_lightning.commands.one_line import OneLineArguments
 from attn_lightning.console import say
-from attn_lightning.errors import ConfigurationError
 from attn_lightning.experiments import FOLDER, Experiment, Experiments
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigurationError(f"{message}; run `experiments --help` for the options.")
 
 
 def experiments_command(arguments: Sequence[str]) -> int:
@@ -25,7 +18,7 @@ def experiments_command(arguments: Sequence[str]) -> int:
     Returns:
         0; errors are exceptions.
     """
-    parser = _Parser(
+    parser = OneLineArguments(
         prog="python -m attn_lightning experiments",
         allow_abbrev=False,
         description="List the names that `fit --config` takes: METHOD_DATA, such as ivat_imdb, and special ones. "

@@ -16,8 +16,8 @@ from rich.console import Console
 from attn_lightning import run_folder
 from attn_lightning.checkpoint.trust import trusted_classes
 from attn_lightning.commands.arguments import add_trust
+from attn_lightning.commands.one_line import OneLineArguments
 from attn_lightning.commands.processes import is_first, is_one_of_several
-from attn_lightning.commands.sweep import OneLineArguments
 from attn_lightning.console import say
 from attn_lightning.data.formats import FileOptions
 from attn_lightning.data.records import Columns, text_of, words_of

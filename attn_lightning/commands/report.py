@@ -3,21 +3,16 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
+from attn_lightning.commands.one_line import OneLineArguments
 from attn_lightning.console import say
-from attn_lightning.errors import AttnLightningError, ConfigurationError
+from attn_lightning.errors import AttnLightningError
 
 FOLDER = "report"
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigurationError(f"{message}; run `report --help` for the options.")
-
-
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = _Parser(
+    parser = OneLineArguments(
         prog="python -m attn_lightning report",
         allow_abbrev=False,
         description="Make one self-contained page of runs and studies: key numbers beside controls, the documents with "

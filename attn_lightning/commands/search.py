@@ -4,8 +4,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from attn_lightning.commands.one_line import OneLineArguments
 from attn_lightning.commands.sweep import FOLDER as SWEEPS
-from attn_lightning.commands.sweep import OneLineArguments, check_metric
+from attn_lightning.commands.sweep import check_metric
 from attn_lightning.console import say
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.experiments import named_file

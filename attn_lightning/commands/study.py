@@ -4,8 +4,9 @@ import argparse
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
+from attn_lightning.commands.one_line import OneLineArguments
 from attn_lightning.commands.report import report_in_place
 from attn_lightning.console import say
 from attn_lightning.errors import ConfigurationError
@@ -19,13 +20,8 @@ if TYPE_CHECKING:
     from attn_lightning.study.cell_run import Planned
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigurationError(f"{message}; run `study --help` for the options.")
-
-
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = _Parser(
+    parser = OneLineArguments(
         prog="python -m attn_lightning study",
         allow_abbrev=False,
         description="Run every cell of a study that is not finished, and show its tables. Safe to stop and to repeat: "

@@ -5,22 +5,15 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from attn_lightning.commands.one_line import OneLineArguments
 from attn_lightning.console import say
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.experiments import named_file
 from attn_lightning.study.sweeps import Sweep, check_sweep, read_sweep
 
 FOLDER = Path("experiments/sweeps")
-
-
-class OneLineArguments(argparse.ArgumentParser):
-    """Reports a mistake in the options as one line, as all commands do."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise instead of printing pages of usage."""
-        raise ConfigurationError(f"{message}; run it with `--help` for the options.")
 
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:

@@ -18,6 +18,7 @@ from attn_lightning.errors import NumericalError
 from attn_lightning.methods import InformationBottleneck, Method, ModelConsistentAdversary
 from attn_lightning.module import AttentionModule
 from attn_lightning.testing.small import settings_of
+from support.training import QUIET
 
 MADE_OF_OTHERS = ("Combined", "Scheduled", "Method")
 
@@ -80,13 +81,8 @@ def fit(
         callbacks=list(callbacks),
         max_epochs=max_epochs,
         limit_val_batches=1,
-        accelerator="cpu",
         default_root_dir=folder,
-        logger=False,
-        num_sanity_val_steps=0,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
+        **QUIET,
     )
     trainer.fit(module, data)
     logged = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("train/")}
