@@ -19,13 +19,17 @@ class EpochLines(Callback):
 
     def __init__(self) -> None:
         self._last_line = self._epoch_start = 0.0
-        self._first_batch = 0
+        self._first_batch: int | None = None
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock of the epoch."""
         self._last_line = self._epoch_start = time.monotonic()
-        # A resumed epoch does not start at its first batch: the pace is that of the batches of this process.
-        self._first_batch = trainer.fit_loop.epoch_loop.batch_progress.current.completed
+        self._first_batch = None
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Note where the epoch starts: a resumed one need not at its first batch, and the pace is that of this process."""
+        if self._first_batch is None:
+            self._first_batch = batch_idx
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -37,8 +41,8 @@ class EpochLines(Callback):
         self._last_line = now
         done, total = batch_idx + 1, trainer.num_training_batches
         left = ""
-        if math.isfinite(total) and done > self._first_batch:
-            pace = (now - self._epoch_start) / (done - self._first_batch)
+        if math.isfinite(total):
+            pace = (now - self._epoch_start) / (done - (self._first_batch or 0))
             left = f" of {total}, about {duration(pace * (total - done))} left in this epoch"
         say(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  step {done}{left}")
 
