@@ -27,7 +27,7 @@ class EpochLines(Callback):
         self._first_batch = None
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Note where the epoch starts: a resumed one need not at its first batch, and the pace is that of this process."""
+        """Note where the epoch starts in this process: a resumed one need not start at its first batch."""
         if self._first_batch is None:
             self._first_batch = batch_idx
 
