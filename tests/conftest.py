@@ -3,6 +3,7 @@
 import io
 import logging
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
@@ -103,6 +104,12 @@ def finished(tiny_fit: Command, tmp_path_factory: pytest.TempPathFactory) -> Pat
     outcome = tiny_fit("--run.root", root)
     assert outcome.code == 0, outcome.err
     return root / "ivat_planted" / "version_0"
+
+
+@pytest.fixture
+def finished_copy(finished: Path, tmp_path: Path) -> Path:
+    """A copy of a complete run folder that a test may write into."""
+    return Path(shutil.copytree(finished, tmp_path / "run" / "version_0"))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -19,9 +19,9 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def run(finished: Path, tmp_path: Path) -> Path:
-    """A copy of a finished run that a test may write into."""
-    return Path(shutil.copytree(finished, tmp_path / "run" / "version_0"))
+def run(finished_copy: Path) -> Path:
+    """A run that the test may write into."""
+    return finished_copy
 
 
 def checkpoint(run: Path) -> Path:

@@ -269,31 +269,31 @@ def test_make_help_answers_without_an_environment():
 # --- a checkpoint alone -----------------------------------------------------------------------------------------------
 
 
-def test_test_from_the_checkpoint_gives_the_metrics_of_the_run(finished, cli, tmp_path):
-    outcome = cli("test", "--ckpt_path", finished / "checkpoints" / "best.ckpt")
+def test_test_from_the_checkpoint_gives_the_metrics_of_the_run(finished_copy, cli, tmp_path):
+    outcome = cli("test", "--ckpt_path", finished_copy / "checkpoints" / "best.ckpt")
     assert outcome.code == 0, outcome.err
     folder = Path(outcome.out.strip().rsplit("run folder: ", 1)[1])
-    assert folder.parent == finished / "evaluations"
-    assert metrics(folder)["test"] == metrics(finished)["test"]
-    ours, theirs = (pq.read_table(path / "predictions.parquet") for path in (folder, finished))
+    assert folder.parent == finished_copy / "evaluations"
+    assert metrics(folder)["test"] == metrics(finished_copy)["test"]
+    ours, theirs = (pq.read_table(path / "predictions.parquet") for path in (folder, finished_copy))
     assert ours.equals(theirs)
 
 
-def test_validate_from_the_checkpoint_gives_the_metrics_of_the_best_epoch(finished, cli):
-    outcome = cli("validate", "--ckpt_path", finished / "checkpoints" / "best.ckpt")
+def test_validate_from_the_checkpoint_gives_the_metrics_of_the_best_epoch(finished_copy, cli):
+    outcome = cli("validate", "--ckpt_path", finished_copy / "checkpoints" / "best.ckpt")
     assert outcome.code == 0, outcome.err
     folder = Path(outcome.out.strip().rsplit("run folder: ", 1)[1])
-    best = metrics(finished)["best"]
+    best = metrics(finished_copy)["best"]
     assert metrics(folder)["validation"] == {key: value for key, value in best.items() if key.startswith("val/")}
 
 
-def test_every_evaluation_gets_a_folder_of_its_own(finished, cli):
+def test_every_evaluation_gets_a_folder_of_its_own(finished_copy, cli):
     folders = set()
     for _ in range(2):
-        outcome = cli("validate", "--ckpt_path", finished / "checkpoints" / "last.ckpt")
+        outcome = cli("validate", "--ckpt_path", finished_copy / "checkpoints" / "last.ckpt")
         folders.add(outcome.out.strip().rsplit("run folder: ", 1)[1])
     assert len(folders) == 2
-    assert metrics(finished)["status"] == "complete"
+    assert metrics(finished_copy)["status"] == "complete"
 
 
 # --- Weights & Biases -------------------------------------------------------------------------------------------------
