@@ -118,7 +118,7 @@ def _loss(
         step = replace(step, output=replace(output, embeddings=clean.embeddings))
     task = method.task_loss(step)
     task = per_example(step.output.logits, batch.labels) if task is None else task
-    weights = method.weights(step)
+    weights = method.example_weights(step)
     total = (task if weights is None else weights * task).mean()
     term = method.loss(step)
     return total if term is None else total + term.weight * term.value
