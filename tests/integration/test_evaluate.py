@@ -101,6 +101,7 @@ def test_the_end_of_a_training_measures_the_fast_suite(finished):
     assert (finished / "evaluation" / "best-planted-test-40" / "summary.json").exists()
 
 
+@pytest.mark.slow
 def test_results_are_the_same_twice(cli, run):
     options = ("--ckpt_path", checkpoint(run), *CHEAP, "--suite=attention_tests,faithfulness,robustness")
     options += ("--max_examples=13", "--untrained=false", "--explainers=gradient")

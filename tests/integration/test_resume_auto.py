@@ -43,6 +43,7 @@ def test_it_starts_goes_on_and_finds_nothing_to_do(tiny_fit, tmp_path, interrupt
     assert "resume: never" in (broken / "config.yaml").read_text()
 
 
+@pytest.mark.slow
 def test_other_configurations_get_runs_of_their_own(tiny_fit, tmp_path, small_run):
     shutil.copytree(small_run, tmp_path / "ivat_planted")
     options = ["--run.root", tmp_path, "--run.test=false", "--trainer.max_epochs=1", AUTO]

@@ -299,6 +299,7 @@ def test_every_evaluation_gets_a_folder_of_its_own(finished_copy, cli):
 # --- Weights & Biases -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_wandb_gets_the_metrics_and_the_whole_configuration_once(tiny_fit, tmp_path, monkeypatch):
     import wandb
 
