@@ -97,7 +97,7 @@ print(json.dumps(Agreement(place(Namespace(devices=1, num_nodes=2))).reach(lambd
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("refuses", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("refuses", [False, True])
 def test_another_node_learns_what_the_first_has_decided(monkeypatch, refuses):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
