@@ -16,6 +16,7 @@ from attn_lightning.backbone.classifier import AttentionClassifier
 from attn_lightning.backbone.freezing import constant, kept_in_graph
 from attn_lightning.backbone.importance import importances
 from attn_lightning.backbone.joint import joint_passes
+from attn_lightning.backbone.precision import unreached_by
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.checkpoint import (
     add_checkpoint_contents,
@@ -159,6 +160,8 @@ class AttentionModule(LightningModule):
         pool = getattr(getattr(self.trainer, "datamodule", None), "unlabeled", None)
         if pool is not None and not learns_from_pool(self.methods) and self.trainer.is_global_zero:
             logger.warning(ignored_pool(self.methods))
+        if (note := unreached_by(str(self.trainer.precision), self._model, self.device.type)) is not None:
+            logger.warning(note)
         prepare_encoder(self._model, self.trainer)
         if type(self) is AttentionModule:  # a subclass may log more
             check_monitors(self.trainer.callbacks, self.validation_names)  # type: ignore[attr-defined]

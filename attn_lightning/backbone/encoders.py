@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from attn_lightning.backbone.kernels import recurrent_kernels
+from attn_lightning.backbone.kernels import NO_KERNELS, cpu_recurrence_type, multiplies_bfloat16, recurrent_kernels
 from attn_lightning.backbone.lstm import packed_lstm, padded_lstm
 from attn_lightning.checks import check_numbers
 from attn_lightning.errors import ConfigurationError
@@ -66,6 +66,14 @@ class Encoder(nn.Module):
             texts: a name that no other texts have.
         """
 
+    def stays_in_float32(self, device_type: str) -> str | None:
+        """Why it runs in float32 also under autocast on this kind of device; None where it follows autocast.
+
+        Args:
+            device_type: "cpu", "cuda", ...: `tensor.device.type`.
+        """
+        return None
+
     def scaled(self, embeddings: Tensor, factors: Tensor) -> Tensor:
         """(..., E) embeddings of which each is a share of itself, by (..., 1) factors; 0 takes the word away."""
         return embeddings * factors
@@ -118,9 +126,10 @@ class Encoder(nn.Module):
 class BiLSTM(Encoder):
     """Bidirectional LSTM, equal to torch's on packed sequences, without the cost of packing on a CPU.
 
-    On a CPU it runs in float32 also under autocast (the recurrence gains nothing from half precision there). On CUDA
-    torch's packed sequences go to cuDNN, or around it where cuDNN has no backward pass: in eval mode and for gradients
-    of gradients.
+    Under autocast (`--trainer.precision=bf16-mixed`) inputs, weights and states are bfloat16 on a CPU that has
+    instructions for it, while weights are kept and learned in float32; on another CPU, and for gradients of gradients,
+    all stays float32. On CUDA torch's packed sequences go to cuDNN, or around it where cuDNN has no backward pass: in
+    eval mode and for gradients of gradients.
 
     Cost: one pass over the tokens, on a CPU over padding too; several times less there than packed sequences, whose
     backward pass grows with the square of the length. `python tests/benchmarks/bench_encoder.py` prints the ratio.
@@ -147,8 +156,18 @@ class BiLSTM(Encoder):
         if embeddings.is_cuda:
             with recurrent_kernels(self, embeddings, twice=self.double_backward):
                 return packed_lstm(self.lstm, embeddings, mask)
+        kept = next(self.lstm.parameters()).dtype
+        used = kept if self.double_backward else cpu_recurrence_type(kept)
         with full_precision(embeddings.device.type):
-            return padded_lstm(self.lstm, embeddings.to(next(self.lstm.parameters()).dtype), mask)
+            return padded_lstm(self.lstm, embeddings.to(used), mask)
+
+    def stays_in_float32(self, device_type: str) -> str | None:
+        """See `Encoder.stays_in_float32`."""
+        if device_type != "cpu":
+            return None
+        if self.double_backward:
+            return "a method takes gradients of gradients through it"
+        return None if multiplies_bfloat16() else NO_KERNELS
 
 
 class CNN(Encoder):

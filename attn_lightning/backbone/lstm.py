@@ -40,11 +40,12 @@ def padded_lstm(lstm: nn.LSTM, inputs: Tensor, mask: Tensor) -> Tensor:
 
     Args:
         lstm: bidirectional and batch first.
-        inputs: (B, T, E), in the type of the weights; values at padding are ignored.
+        inputs: (B, T, E), in the type in which all is computed: weights are cast to it, and their gradients come back
+            in their own. Values at padding are ignored.
         mask: (B, T) bool, real tokens first and at least one of them.
 
     Returns:
-        (B, T, 2 * H), 0 at padding.
+        (B, T, 2 * H) in the type of the inputs, 0 at padding.
     """
     rows, width = mask.shape
     padding = ~mask.unsqueeze(-1)
@@ -52,7 +53,7 @@ def padded_lstm(lstm: nn.LSTM, inputs: Tensor, mask: Tensor) -> Tensor:
     # One index into the flattened batch: torch takes a much faster kernel for it than for an index per dimension.
     mirrored = torch.where(mask, mask.sum(1, keepdim=True) - 1 - positions, positions)
     mirrored = (mirrored + width * torch.arange(rows, device=mask.device).unsqueeze(1)).flatten()
-    weights, states = list(lstm.parameters()), inputs
+    weights, states = [weight.to(inputs.dtype) for weight in lstm.parameters()], inputs
     for first in range(0, len(weights), 2 * PER_DIRECTION):
         # What padding holds must be finite: in the gradients of the weights it is multiplied by zero.
         states = states.masked_fill(padding, 0.0)

@@ -52,6 +52,10 @@ class OrthogonalLSTM(Encoder):
             ahead, back = self._run(torch.stack([inputs, inputs[rows, order]]))
             return torch.cat([ahead, back[rows, order]], dim=-1).masked_fill(padding, 0.0)
 
+    def stays_in_float32(self, device_type: str) -> str | None:
+        """See `Encoder.stays_in_float32`: everywhere."""
+        return "a projection in half precision would leave states that are not orthogonal"
+
     def _run(self, inputs: Tensor) -> Tensor:
         """Both directions: (2, B, T, E) inputs, the second one reversed, to (2, B, T, H) states in the same order."""
         to_input, to_state, bias = self._weights()

@@ -136,14 +136,6 @@ def test_nan_at_padding_reaches_no_gradient() -> None:
         torch.testing.assert_close(ours, theirs)
 
 
-def test_runs_under_autocast_in_full_precision() -> None:
-    encoder, mask = BiLSTM(4, 3), make_mask([3, 2])
-    inputs = torch.randn(2, 3, 4)
-    with torch.autocast("cpu", torch.bfloat16):
-        states = encoder(inputs.bfloat16(), mask)
-    assert torch.equal(states, encoder(inputs.bfloat16().float(), mask))
-
-
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cuda_equals_cpu_and_explains_in_eval_mode() -> None:
