@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -217,13 +217,15 @@ def find_experiment(value: str) -> Experiment:
     return found
 
 
-def named_file(name: str, what: str, *folders: Path) -> Path:
+def named_file(name: str, what: str, *folders: Path, besides: Iterable[str] = (), apart: Iterable[str] = ()) -> Path:
     """A YAML file that is given by its path, or by its name in one of the folders where files of its kind lie.
 
     Args:
         name: a path, or the name of a file without `.yaml`.
         what: the kind of file, for the message: `a study`.
         folders: where names are looked for, in order.
+        besides: names that are known without a file of their own.
+        apart: files of the folders that are of another kind.
 
     Raises:
         ConfigurationError: there is none; lists the nearest and all.
@@ -237,7 +239,8 @@ def named_file(name: str, what: str, *folders: Path) -> Path:
     for place in places:
         if place.is_file():
             return place
-    names = sorted({found.stem for folder in folders for found in folder.glob("*.yaml")})
+    found = {file.stem for folder in folders for file in folder.glob("*.yaml")}
+    names = sorted((found | set(besides)) - set(apart))
     where = " or ".join(map(str, folders))
     if not names:
         raise ConfigurationError(

@@ -19,8 +19,8 @@ from attn_lightning.evaluation.runner import EvaluatedModel, EvaluationOptions, 
 from attn_lightning.report.model_figures import model_figures
 from attn_lightning.report.study_figures import study_figures
 from attn_lightning.report.style import write
-from attn_lightning.study.configuration import find_study, read_study
 from attn_lightning.study.expansion import expand
+from attn_lightning.study.named import named_study
 from attn_lightning.study.running import StudyRun
 
 FOLDER = "figures"
@@ -119,7 +119,7 @@ def _of_checkpoint(parser: OneLineErrorParser, options: Namespace, trusted: Coll
 
 
 def _of_study(options: Namespace) -> Drawn:
-    study = read_study(find_study(options.study))
+    study = named_study(options.study)
     run = StudyRun(study, expand(study), options.root / study.name, *Validator().both)
     results = run.states()
     if not any(found.state == "complete" for _, found in results):

@@ -10,9 +10,10 @@ from attn_lightning.commands.one_line import OneLineArguments
 from attn_lightning.commands.report import report_in_place
 from attn_lightning.console import say
 from attn_lightning.errors import ConfigurationError
-from attn_lightning.study.configuration import STUDIES, Study, find_study, read_study, study_of
+from attn_lightning.study.configuration import Study, study_of
 from attn_lightning.study.engines.choice import add_engine_options, make_engine
 from attn_lightning.study.expansion import Cell, expand, find_cell
+from attn_lightning.study.named import STUDIES, named_study
 from attn_lightning.study.own import Asked, study_contents, write_study
 from attn_lightning.study.publishing import read
 
@@ -133,7 +134,7 @@ def _check_own(options: argparse.Namespace) -> None:
 def _study(options: argparse.Namespace) -> Study:
     """The study that was asked for; one without a file gets its file, which the processes of its cells read."""
     if options.study is not None:
-        return read_study(find_study(options.study))
+        return named_study(options.study)
     asked = Asked(
         methods=options.methods,
         data=options.data,
@@ -174,8 +175,9 @@ def _cell_command(options: argparse.Namespace, planned: "Planned") -> list[str]:
 
 def _command(study: str) -> str:
     """The shortest command that runs a study; `make` knows those in `experiments/studies`."""
-    path = find_study(study) if Path(study).parent == Path() else Path(study)
-    return f"make study STUDY={path.stem}" if path.parent == STUDIES else f"python -m attn_lightning study {study}"
+    path = Path(study)
+    known = path.parent == STUDIES or not (path.suffix or path.parent != Path())
+    return f"make study STUDY={path.stem}" if known else f"python -m attn_lightning study {study}"
 
 
 def _print_commands(cells: Sequence[Cell], root: Path) -> None:

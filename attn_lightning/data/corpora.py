@@ -144,10 +144,20 @@ class AG(ProtocolTexts):
     `official`: title and description. `jain_wallace`: the description only, numbers merged; where the copy has no
     `description` column (the hub's has none) the whole text is used, and the manifest and the log say so. Words with
     fewer than 5 occurrences are unknown.
+
+    Args:
+        num_classes: 2, or 4 for all of them.
+        **kwargs: see `ProtocolTexts`.
     """
 
     corpus: ClassVar[str] = "ag_news"
     classes = ("World", "Sports", "Business", "Sci/Tech")
+
+    def __init__(self, num_classes: Literal[2, 4] = 2, **kwargs: Any) -> None:
+        if num_classes not in (2, 4):
+            raise ConfigurationError(f"Expected `num_classes` to be 2 or 4, but got {num_classes}; choose one.")
+        self.num_classes = num_classes
+        super().__init__(**kwargs)
 
     def source(self) -> Source:
         """Local folder `ag_news`, else the hub."""
@@ -171,8 +181,8 @@ class AG(ProtocolTexts):
         return ["The protocol reads the description only; this copy has none in some split, so the whole text is used."]
 
     def kept_classes(self) -> tuple[str, ...]:
-        """World and business."""
-        return ("World", "Business")
+        """World and business, or all."""
+        return ("World", "Business") if self.num_classes == 2 else self.classes
 
     def protocol_recipe(self) -> Recipe:
         """See the class."""
@@ -182,6 +192,32 @@ class AG(ProtocolTexts):
             split_seed=16377,
             digits="merge" if self.protocol == "jain_wallace" else "keep",
         )
+
+
+class MR(TextDataModule):
+    """Sentences of movie reviews (Pang & Lee 2005), negative 0 and positive 1, in a local folder."""
+
+    corpus: ClassVar[str] = "mr"
+    classes = ("negative", "positive")
+
+    def source(self) -> Source:
+        """The local folder: the splits are not official, so no copy of the hub is the same data."""
+        return find(self.corpus, self.root, None, SPLITS)
+
+    def columns(self) -> Columns:
+        """Words joined by spaces, as the corpus cut them."""
+        return Columns(split_at_spaces=True)
+
+    def protocol_recipe(self) -> Recipe:
+        """New texts are cut as the treebank's."""
+        return Recipe(splitting="treebank")
+
+
+class Subj(MR):
+    """Sentences of reviews and of plots (Pang & Lee 2004), subjective 0 and objective 1, in a local folder."""
+
+    corpus: ClassVar[str] = "subj"
+    classes = ("subjective", "objective")
 
 
 class RationaleTexts(TextDataModule, ABC):

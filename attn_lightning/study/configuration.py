@@ -12,12 +12,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from attn_lightning.errors import ConfigurationError, did_you_mean
-from attn_lightning.experiments import FOLDER, as_option, named_file
+from attn_lightning.experiments import as_option
 
 DEFAULT_METRICS = ("test/accuracy", "test/f1", "test/gradient_kendall_mean")
-
-STUDIES = FOLDER / "studies"
-"""Where a study is looked for that is given by its name alone."""
 
 EXPERIMENT_NAME = "{method}_{data}"
 """How the name of an experiment is made where a study says nothing."""
@@ -80,15 +77,6 @@ class Study:
         return " and ".join(f"{metric} >= {least:g}" for metric, least in self.require.items())
 
 
-def find_study(name: str, folder: Path = STUDIES) -> Path:
-    """The file of a study, given by path or by its name in `experiments/studies`.
-
-    Raises:
-        ConfigurationError: there is none; lists the nearest and all.
-    """
-    return named_file(name, "a study", folder)
-
-
 def read_study(path: Path) -> Study:
     """Read and check a study file.
 
@@ -109,7 +97,22 @@ def read_study(path: Path) -> Study:
     Raises:
         ConfigurationError: the file is not such YAML, with the key and what to do.
     """
-    return study_of(path, _load(path))
+    return study_of(path, study_contents_of(path))
+
+
+def study_contents_of(path: Path) -> dict[Any, Any]:
+    """What a study file holds, unchecked.
+
+    Raises:
+        ConfigurationError: it cannot be read or is no mapping.
+    """
+    try:
+        contents = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, OmegaConfBaseException) as error:
+        raise _error(path, "readable YAML", " ".join(str(error).split()), "mend the file") from error
+    if not isinstance(contents, dict) or not contents:
+        raise _error(path, "a mapping with `methods`, `data` and `seeds`", repr(contents), "write one")
+    return contents
 
 
 def study_of(path: Path, contents: Mapping[Any, Any]) -> Study:
@@ -144,16 +147,6 @@ def study_of(path: Path, contents: Mapping[Any, Any]) -> Study:
         baseline=_baseline(path, contents, methods),
         require=_require(path, contents.get("require")),
     )
-
-
-def _load(path: Path) -> dict[Any, Any]:
-    try:
-        contents = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, OmegaConfBaseException) as error:
-        raise _error(path, "readable YAML", " ".join(str(error).split()), "mend the file") from error
-    if not isinstance(contents, dict) or not contents:
-        raise _error(path, "a mapping with `methods`, `data` and `seeds`", repr(contents), "write one")
-    return contents
 
 
 def _error(path: Path, expected: str, got: str, advice: str, hint: str = "") -> ConfigurationError:

@@ -11,6 +11,7 @@ import pytest
 from attn_lightning import backbone, methods
 from attn_lightning.backbone import bottleneck, encoders, normalizers
 from attn_lightning.cli import COMMANDS
+from attn_lightning.study.named import study_names
 from support.listed import published_methods
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -143,7 +144,7 @@ def test_make_knows_targets_and_names(cli, folder, command):
         outcome = cli("fit", "--config", name, *shlex.split(given.get("ARGS", "")), "--print_config")
         assert outcome.code == 0, outcome.err
     if "STUDY" in given:
-        assert (folder / "experiments" / "studies" / f"{given['STUDY']}.yaml").is_file()
+        assert given["STUDY"] in study_names(folder / "experiments" / "studies")
 
 
 def test_the_table_of_commands_is_complete():

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from attn_lightning.data.corpora import AG, IMDB, SST, News, TextFiles
+from attn_lightning.data.corpora import AG, IMDB, MR, SST, News, Subj, TextFiles
 from attn_lightning.data.text import TextTokenizer
 from attn_lightning.errors import ConfigurationError
 
@@ -65,6 +65,24 @@ def test_ag_keeps_two_of_four_classes(corpora, rows, prepared):
     protocol = prepared(AG(**corpora, protocol="jain_wallace"))
     assert protocol.text("test", 0) == rows(1)[0]["text"][5:]
     assert protocol.manifest["notes"] == []
+
+
+def test_ag_keeps_all_four_classes_if_asked(corpora, prepared):
+    module = prepared(AG(**corpora, num_classes=4))
+    assert module.manifest["splits"]["test"]["classes"] == {"World": 10, "Sports": 10, "Business": 10, "Sci/Tech": 10}
+    with pytest.raises(ConfigurationError, match="`num_classes` to be 2 or 4, but got 3"):
+        AG(**corpora, num_classes=3)
+
+
+@pytest.mark.parametrize(("corpus", "classes"), [(MR, ("negative", "positive")), (Subj, ("subjective", "objective"))])
+def test_sentences_that_are_cut_keep_their_words(corpora, write, prepared, corpus, classes):
+    rows = [{"text": f"it's well-made {place} .", "label": place % 2} for place in range(20)]
+    for split in ("train", "validation", "test"):
+        write(corpora["root"] / corpus.corpus / f"{split}.jsonl", rows)
+    module = prepared(corpus(**corpora))
+    assert module.label_names == classes
+    text = module.dataset("test")[0]["text"]
+    assert module.tokenizer.words(text, module.offsets("test", 0)) == ["it's", "well-made", "0", "."]
 
 
 def test_ag_without_descriptions_says_so(corpora, rows, write, prepared):

@@ -1,11 +1,9 @@
 """Study files: what they mean, and one clear error for every mistake."""
 
-from pathlib import Path
-
 import pytest
 
 from attn_lightning.errors import ConfigurationError
-from attn_lightning.study.configuration import DEFAULT_METRICS, find_study
+from attn_lightning.study.configuration import DEFAULT_METRICS
 from attn_lightning.study.expansion import expand
 
 
@@ -102,14 +100,3 @@ def test_a_mistake_is_one_error_that_names_the_file(study, text, message):
 def test_other_patterns_are_refused(study, pattern):
     with pytest.raises(ConfigurationError, match="experiment_name"):
         study(f"experiment_name: '{pattern}'\nmethods: [vanilla]\ndata: [sst]\nseeds: 1\n")
-
-
-def test_an_unknown_study_lists_the_nearest_and_all(study, folder):
-    study(VALID, "shortcut")
-    study(VALID, "relation")
-    assert find_study("shortcut", folder) == folder / "shortcut.yaml"
-    assert find_study(str(folder / "shortcut.yaml"), Path("elsewhere")) == folder / "shortcut.yaml"
-    with pytest.raises(ConfigurationError, match=r"Did you mean shortcut\? All: relation, shortcut"):
-        find_study("shortcuts", folder)
-    with pytest.raises(ConfigurationError, match="has no other"):
-        find_study("shortcuts", folder / "empty")

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from attn_lightning.errors import ConfigurationError
-from attn_lightning.study.configuration import read_study
 from attn_lightning.study.expansion import expand
+from attn_lightning.study.named import STUDIES, named_study, study_names
 from attn_lightning.study.table import measure_of
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -140,9 +140,11 @@ def test_braces_that_name_no_file_are_values(study):
     assert cell.arguments(Path("runs"))[-1] == "--method={class_path: X}"
 
 
-@pytest.mark.parametrize("path", sorted((REPOSITORY / "experiments" / "studies").glob("*.yaml")), ids=lambda p: p.stem)
-def test_the_studies_of_the_repository(path):
-    assert path.read_text().splitlines()[0] == f"# make study STUDY={path.stem}"
-    study = read_study(path)
+@pytest.mark.parametrize("name", study_names(REPOSITORY / STUDIES))
+def test_the_studies_of_the_repository(name):
+    path = REPOSITORY / STUDIES / f"{name}.yaml"
+    assert not path.is_file() or path.read_text().splitlines()[0] == f"# make study STUDY={name}"
+    study = named_study(name, REPOSITORY / STUDIES)
+    assert study.name == name
     assert expand(study)
     assert all(measure_of(metric) for metric in study.metrics)

@@ -2,9 +2,8 @@
 
 import pytest
 
-from attn_lightning.experiments import FOLDER
-from attn_lightning.study.configuration import read_study
 from attn_lightning.study.logged import why_not_logged
+from attn_lightning.study.named import named_study, study_names
 from attn_lightning.study.table import measure_of
 
 RUN = {"monitor": "val/accuracy", "test": True, "suite": "fast"}
@@ -67,6 +66,6 @@ def test_a_class_of_the_users_own_may_log_under_any_name():
 
 
 def test_every_study_that_comes_with_the_project_asks_for_what_is_declared():
-    for path in sorted((FOLDER / "studies").glob("*.yaml")):
-        study = read_study(path)
-        assert [metric for metric in (*study.metrics, *study.require) if measure_of(metric) is None] == [], path
+    for name in study_names():
+        study = named_study(name)
+        assert [metric for metric in (*study.metrics, *study.require) if measure_of(metric) is None] == [], name
