@@ -42,6 +42,8 @@ class PredictionWriter:
         texts = [self._data.text("test", row) for row in rows]
         offsets = [self._data.offsets("test", row) for row in rows]
         table = table.append_column("text", pa.array(texts, pa.string()))
+        if self._data.has_question:
+            table = table.append_column("question", pa.array(self._data.questions("test", rows), pa.string()))
         for index, name in enumerate(("start", "end")):
             values = [[pair[index] for pair in pairs] for pairs in offsets]
             table = table.append_column(name, pa.array(values, pa.list_(pa.int32())))

@@ -333,9 +333,12 @@ class TextDataModule(LightningDataModule):
         texts: list[str] = self.dataset(split).data.column("text").to_pylist()
         return texts
 
-    def questions(self, split: str) -> list[str] | None:
-        """The second texts of a split in the order of their rows; None where there are none."""
-        found: list[str] | None = self.dataset(split).data.column("question").to_pylist() if self.has_question else None
+    def questions(self, split: str, rows: Sequence[int] | None = None) -> list[str] | None:
+        """The second texts of a split, of all rows in their order or of some; None where there are none."""
+        if not self.has_question:
+            return None
+        column = self.dataset(split).data.column("question")
+        found: list[str] = (column if rows is None else column.take(pa.array(rows))).to_pylist()
         return found
 
     def whole_texts(self, split: str, rows: Rows | None = None) -> list[str]:

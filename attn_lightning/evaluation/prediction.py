@@ -50,6 +50,7 @@ class Prediction:
         attention: weight of every word, summing to 1.
         unknown: True where the word is not in the training vocabulary.
         truncated: whether words at the end were left out because the model was trained on shorter texts.
+        question: the second text, for a model of pairs; else None.
     """
 
     text: str
@@ -62,12 +63,15 @@ class Prediction:
     attention: list[float]
     unknown: list[bool]
     truncated: bool
+    question: str | None = None
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the label with its probability, and the attention on the words."""
         label = (
             f"<p><b>{escape(self.label)}</b> {self.probability:.3f}{' (text truncated)' if self.truncated else ''}</p>"
         )
+        if self.question is not None:
+            label += f"<p>{escape(self.question)}</p>"
         return label + heat_map(self.text, self.start, self.end, self.attention)
 
 
@@ -143,6 +147,7 @@ class Predictor:
                     output["probabilities"][position],
                     output["attention"][position, :length],
                     truncated=encoding.truncated[row],
+                    question=None if questions is None else questions[row],
                 )
         return [answers[row] for row in range(len(texts))]
 
@@ -184,6 +189,7 @@ class Predictor:
         probabilities: NDArray[np.float32],
         attention: NDArray[np.float32],
         truncated: bool,
+        question: str | None,
     ) -> Prediction:
         names = self.spec.label_names
         best = int(probabilities.argmax())
@@ -198,6 +204,7 @@ class Predictor:
             attention=attention.tolist(),
             unknown=(ids == 1).tolist(),
             truncated=truncated,
+            question=question,
         )
 
 
@@ -264,6 +271,7 @@ _SCHEMA = pa.schema(
         ("attention", pa.list_(pa.float32())),
         ("unknown", pa.list_(pa.bool_())),
         ("truncated", pa.bool_()),
+        ("question", pa.string()),
     ]
 )
 

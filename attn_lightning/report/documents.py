@@ -21,7 +21,7 @@ FIRST = ("attention", "gradient", "hidden")
 """Explanations that every run stores, in the order in which they are offered."""
 
 _PLACES = ("start", "end")
-_KNOWN = ("row", "label", "prediction", "probabilities", "text", "rationale", *_PLACES)
+_KNOWN = ("row", "label", "prediction", "probabilities", "text", "question", "rationale", *_PLACES)
 _BEYOND_BASIC_PLANE = "\uffff"
 _OPTIONS_DIGEST = re.compile(r"-[0-9a-f]{8}$")
 """At the end of the file name of an explainer that has options."""
@@ -36,7 +36,7 @@ class Documents:
         labels: (N,) class, -1 where there is none.
         predictions: (N,) class.
         probabilities: (N, C).
-        texts: N texts; for data that is not text, the numbers of the segments.
+        texts: N texts, the first ones of pairs; for data that is not text, the numbers of the segments.
         lengths: (N,) tokens of every example.
         starts: (T,) where a token begins in its text, in UTF-16 units, which browsers count in.
         ends: (T,) where it ends.
@@ -44,6 +44,7 @@ class Documents:
         rationale: (T,) marks, or None if the run stored none.
         has_rationale: (N,) whether an example has a rationale.
         segments: whether the examples are not text.
+        questions: N second texts, or None where the examples are no pairs.
         left_out: number of examples beyond the most that were asked for.
     """
 
@@ -59,6 +60,7 @@ class Documents:
     rationale: NDArray[np.bool_] | None
     has_rationale: NDArray[np.bool_]
     segments: bool = False
+    questions: list[str] | None = None
     left_out: int = 0
 
 
@@ -118,6 +120,7 @@ def _documents(whole: pa.Table, kept: Rows, run: Run) -> Documents:
         rationale=rationale,
         has_rationale=has_rationale,
         segments=segments,
+        questions=table.column("question").to_pylist() if "question" in table.column_names else None,
         left_out=len(whole) - len(kept),
     )
 

@@ -124,4 +124,11 @@ def documents_of(model: AnsweringModel) -> Documents:
         explanations={"attention": flat["attention"].astype(np.float32)},
         rationale=None,
         has_rationale=np.zeros(len(answers), np.bool_),
+        questions=_questions(answers),
     )
+
+
+def _questions(answers: Sequence[Prediction]) -> list[str] | None:
+    """The second texts; None for a model of single texts, which answers none with one."""
+    found = [answer.question for answer in answers if answer.question is not None]
+    return found or None

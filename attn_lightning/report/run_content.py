@@ -1,6 +1,7 @@
 """What the page shows of runs: facts, key numbers, learning curves and documents."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,16 +29,16 @@ class Corpora:
 
     def __init__(self, blocks: Blocks) -> None:
         self._blocks = blocks
-        self._numbers: dict[str, dict[tuple[str, int], int]] = {}
+        self._numbers: dict[str, dict[tuple[str, str | None, int], int]] = {}
 
-    def numbers(self, name: str, texts: Sequence[str]) -> list[int]:
-        """The number of every text; equal texts in one run are told apart by how often they came before."""
+    def numbers(self, name: str, texts: Sequence[str], questions: Sequence[str] | None = None) -> list[int]:
+        """The number of every text with its question; equal ones in one run are told apart by what came before."""
         known = self._numbers.setdefault(name, {})
-        seen: dict[str, int] = {}
+        seen: Counter[tuple[str, str | None]] = Counter()
         found = []
-        for text in texts:
-            seen[text] = seen.get(text, 0) + 1
-            found.append(known.setdefault((text, seen[text]), len(known)))
+        for pair in zip(texts, questions or [None] * len(texts), strict=True):
+            seen[pair] += 1
+            found.append(known.setdefault((*pair, seen[pair]), len(known)))
         return found
 
     def place(self, name: str) -> int:
@@ -47,7 +48,13 @@ class Corpora:
     def content(self) -> list[dict[str, Any]]:
         """All data sets with their texts."""
         return [
-            {"name": name, "texts": self._blocks.json([text for text, _ in known])}
+            {
+                "name": name,
+                "texts": self._blocks.json([text for text, _, _ in known]),
+                "questions": self._blocks.json([question for _, question, _ in known])
+                if any(question is not None for _, question, _ in known)
+                else None,
+            }
             for name, known in self._numbers.items()
         ]
 
@@ -158,7 +165,7 @@ def documents_content(name: str, found: Documents, blocks: Blocks, corpora: Corp
     """The documents of a run on the data `name` as blocks."""
     # Other data under the same name has its own texts; a run finds those of another by equal text.
     gaps, widths = gaps_and_widths(found.starts, found.ends, found.lengths)
-    ids = corpora.numbers(name, found.texts)
+    ids = corpora.numbers(name, found.texts, found.questions)
     content: dict[str, Any] = {
         "corpus": corpora.place(name),
         "segments": found.segments,

@@ -47,8 +47,10 @@ class Documents {
   static async #unpack(place) {
     const run = data.runs[place], packed = run.documents, made = new Documents();
     const names = ["rows", "texts", "labels", "predictions", "probabilities", "lengths", "gaps", "widths"];
-    const [strings, ...arrays] = await Promise.all([load(data.corpora[packed.corpus].texts), ...names.map((part) => load(packed[part]))]);
+    const corpus = data.corpora[packed.corpus];
+    const [strings, questions, ...arrays] = await Promise.all([load(corpus.texts), corpus.questions && load(corpus.questions), ...names.map((part) => load(packed[part]))]);
     made.strings = strings;
+    made.questions = questions;
     names.forEach((part, index) => { made[part] = arrays[index]; });
     made.place = place;
     made.run = run;
@@ -80,6 +82,9 @@ class Documents {
   }
 
   text(i) { return this.strings[this.texts[i]]; }
+
+  /** The second text of a pair, or null. */
+  question(i) { return this.questions ? this.questions[this.texts[i]] : null; }
 
   /** Name of a class. */
   className(label) { return label < 0 ? "no label" : this.run.classes[label] ?? `class ${label}`; }

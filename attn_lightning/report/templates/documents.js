@@ -70,9 +70,11 @@ const SHOWS = {
   onlyright: { text: "Only the right is wrong", pair: true, test: (i) => disagree(i) && !view.left.docs.wrong(i) && view.right.docs.wrong(partner(i)) },
 };
 
-/** The texts without regard to case, made once for the first search. */
+/** The texts, second ones too, without regard to case, made once for the first search. */
 function lowered(docs) {
-  if (!folded.has(docs.corpus)) folded.set(docs.corpus, docs.strings.map((text) => text.toLowerCase()));
+  if (!folded.has(docs.corpus)) {
+    folded.set(docs.corpus, docs.strings.map((text, k) => (docs.questions ? `${text}\n${docs.questions[k]}` : text).toLowerCase()));
+  }
   return folded.get(docs.corpus);
 }
 
@@ -137,7 +139,7 @@ function listRow(place) {
     el("span", { class: "id" }, `#${docs.rows[i]}`), verdict(docs, i, j !== undefined),
     j === undefined ? null : verdict(view.right.docs, j, true),
     Number.isFinite(differs) ? el("span", { class: "differs" }, `Δ ${differs.toFixed(2)}`) : null),
-  el("div", { class: "excerpt", dir: "auto" }, excerpt(docs, i, explainer)));
+  el("div", { class: "excerpt", dir: "auto" }, docs.questions ? el("span", { class: "question" }, name(docs.question(i)), " ") : null, excerpt(docs, i, explainer)));
   row.style.top = `${place * ROW}px`;
   return row;
 }

@@ -137,5 +137,6 @@ function drawReader() {
         el("button", { type: "button", "aria-label": "Previous document", disabled: place <= 0, on: { click: () => move(-1) } }, "‹"),
         ` ${place + 1} / ${view.order.length} `,
         el("button", { type: "button", "aria-label": "Next document", disabled: place >= view.order.length - 1, on: { click: () => move(1) } }, "›"))),
+    ...(docs.questions ? [el("p", { class: "question" }, el("span", {}, "Second text: "), name(docs.question(i)))] : []),
     el("div", { class: panes.length > 1 ? "panes two" : "panes" }, panes.map((one, k) => paneOf(k ? "right" : "left", one, panes))));
 }
