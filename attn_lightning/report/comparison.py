@@ -93,7 +93,7 @@ class Flip:
 
     Attributes:
         row: its place in the split.
-        text: untrusted.
+        text: untrusted; the second text of a pair stands in brackets before the first.
         label: its class; -1 where there is none.
         first: the class that run A predicts.
         second: the class that run B predicts.
@@ -171,12 +171,13 @@ def compare_runs(first: Run, second: Run) -> Comparison:
     except DataFormatError as error:
         raise ConfigurationError(str(error)) from error
     # Runs from before data had a digest are told apart by what they predicted.
-    if documents[0].texts != documents[1].texts or not np.array_equal(documents[0].rows, documents[1].rows):
+    a, b = documents
+    if a.texts != b.texts or a.questions != b.questions or not np.array_equal(a.rows, b.rows):
         raise ConfigurationError(
             f"Expected predictions of the same documents, but got others of {first.label} and of {second.label}; test "
             "both on the same data."
         )
-    return _comparison(first, second, *documents)
+    return _comparison(first, second, a, b)
 
 
 def _other_data(first: Run, second: Run) -> str:
@@ -222,8 +223,9 @@ def _flips(a: Documents, b: Documents) -> list[Flip]:
     places = np.flatnonzero(a.predictions != b.predictions)
     chosen = b.predictions[places]
     change = b.probabilities[places, chosen].astype(np.float64) - a.probabilities[places, chosen]
+    texts = a.texts if a.questions is None else [f"[{q}] {t}" for q, t in zip(a.questions, a.texts, strict=True)]
     return [
-        Flip(int(a.rows[k]), a.texts[k], int(a.labels[k]), int(a.predictions[k]), int(b.predictions[k]), float(grown))
+        Flip(int(a.rows[k]), texts[k], int(a.labels[k]), int(a.predictions[k]), int(b.predictions[k]), float(grown))
         for k, grown in sorted(zip(places.tolist(), change.tolist(), strict=True), key=lambda pair: -pair[1])
     ]
 

@@ -10,15 +10,16 @@ from support.run_folders import make_run, spans
 TEXTS = ["</script><b>fine</b> film", "dull \U0001f602 film"]
 
 
-def model(label, first):
+def model(label, first, questions=(None, None)):
     answers = []
-    for text in TEXTS:
+    for text, question in zip(TEXTS, questions, strict=True):
         places = spans(text)
         weights = [first, *([(1 - first) / (len(places) - 1)] * (len(places) - 1))]
         starts, ends = ([place[k] for place in places] for k in (0, 1))
         words, unknown = text.split(), [False] * len(places)
+        probabilities = {"bad": 0.3, "good": 0.7}
         answers.append(
-            Prediction(text, "good", 0.7, {"bad": 0.3, "good": 0.7}, words, starts, ends, weights, unknown, False)
+            Prediction(text, "good", 0.7, probabilities, words, starts, ends, weights, unknown, False, question)
         )
     return AnsweringModel(label, f"{label}/best.ckpt", ("bad", "good"), answers)
 
@@ -34,6 +35,20 @@ def test_own_texts_open_in_the_documents_of_two_models(opened, tmp_path, theme, 
     assert watched.page.locator("#label, #away").count() == 0
     watched.page.keyboard.press("s")
     assert watched.page.locator("#documents").is_visible()
+    assert watched.page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 400)])
+def test_pairs_show_their_second_text(opened, tmp_path, theme, width):
+    questions = ["<i>Is it</i> fine?", "Is it dull?"]
+    models = [model("one", 0.9, questions), model("two", 0.2, questions)]
+    write_prediction_page(models, tmp_path / "own.html")
+    watched = opened(tmp_path / "own.html", theme, width)
+    shown = {row.split("Is it")[0].count("<i>") for row in watched.rows()}
+    assert shown == {0, 1}
+    watched.page.fill("#query", "is it dull")
+    watched.wait_for_count("1 of 2 documents")
+    assert watched.page.inner_text("#reader .question") == "Second text: Is it dull?"
     assert watched.page.evaluate("document.documentElement.scrollWidth") <= width
 
 

@@ -1,10 +1,13 @@
 """The table of predictions: no padding, one precision."""
 
+from types import SimpleNamespace
+
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
-from attn_lightning.callbacks.predictions import prediction_table
+from attn_lightning.callbacks.predictions import PredictionWriter, prediction_table
 from attn_lightning.types import Batch
 
 
@@ -39,3 +42,29 @@ def test_rationales_are_written_and_null_where_an_example_has_none(batch):
 def test_half_precision_is_written_as_float32(batch):
     outputs = {name: torch.ones(3, size).bfloat16() for name, size in (("probabilities", 2), ("attention", 4))}
     assert prediction_table(batch, outputs).column("attention").type == pa.list_(pa.float32())
+
+
+@pytest.mark.parametrize("questions", [None, ["who?", "", "where?"]])
+def test_texts_stand_beside_the_answers_and_second_texts_where_there_are_any(batch, tmp_path, questions):
+    texts = {7: "a b c d", 3: "e", 5: "f g"}
+
+    def of_rows(split, rows):
+        assert split == "test"
+        return [dict(zip(texts, questions, strict=True))[row] for row in rows]
+
+    data = SimpleNamespace(
+        text=lambda split, row: texts[row],
+        offsets=lambda split, row: [(2 * k, 2 * k + 1) for k in range((len(texts[row]) + 1) // 2)],
+        has_question=questions is not None,
+        questions=of_rows,
+    )
+    strategy = SimpleNamespace(barrier=lambda name: None)
+    trainer = SimpleNamespace(datamodule=data, global_rank=0, is_global_zero=True, strategy=strategy)
+    writer = PredictionWriter(tmp_path, trainer)
+    writer.write(batch, {"probabilities": torch.full((3, 2), 0.5)})
+    writer.close()
+    table = pq.read_table(tmp_path / "predictions.parquet")
+    assert table.column("text").to_pylist() == list(texts.values())
+    assert table.column("start").to_pylist() == [[0, 2, 4, 6], [0], [0, 2]]
+    assert ("question" in table.column_names) == (questions is not None)
+    assert questions is None or table.column("question").to_pylist() == questions

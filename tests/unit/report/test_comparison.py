@@ -157,3 +157,15 @@ def test_of_many_documents_some_are_explained_and_it_is_said(pair, monkeypatch):
     found = compared(pair)
     assert found.explained == 4
     assert lines(found)[-1] == "Agreement of explanations: of 4 documents, a random choice."
+
+
+def test_pairs_are_told_apart_by_their_second_text(pair):
+    asked = ["who?", "where?", "when?", "why?", "how?", "what?"]
+    paths = [folder / "predictions.parquet" for folder in pair]
+    first, second = map(pq.read_table, paths)
+    pq.write_table(first.append_column("question", pa.array(asked)), paths[0])
+    pq.write_table(second.append_column("question", pa.array(asked[::-1])), paths[1])
+    with pytest.raises(ConfigurationError, match="predictions of the same documents"):
+        compared(pair)
+    pq.write_table(second.append_column("question", pa.array(asked)), paths[1])
+    assert compared(pair).flips[0].text == "[what?] not so good"

@@ -5,6 +5,8 @@ import json
 import zlib
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from attn_lightning.report.blocks import Blocks
@@ -94,3 +96,29 @@ def test_groups_have_the_numbers_of_their_runs(make_run):
     assert accuracy["value"] == pytest.approx(0.75)
     assert accuracy["over"] == "seeds"
     json.dumps(group, allow_nan=False)
+
+
+def test_two_runs_of_pairs_meet_by_both_texts(make_run):
+    """The same paragraph stands in several rows, each with a question of its own."""
+    blocks = Blocks()
+    corpora = Corpora(blocks)
+    found = []
+    for name, order in (("a_mine", ["who", "where", "when"]), ("b_mine", ["when", "who", "where"])):
+        folder = make_run(name, texts=("one text", "one text", "one text"))
+        table = pq.read_table(folder / "predictions.parquet")
+        asked = [order[row] for row in table.column("row").to_pylist()]
+        pq.write_table(table.append_column("question", pa.array(asked)), folder / "predictions.parquet")
+        documents = run_content(read_run(folder), blocks, corpora, 100)[0]["documents"]
+        found.append(unpacked(blocks, documents["texts"]))
+    (corpus,) = corpora.content()
+    questions = unpacked(blocks, corpus["questions"])
+    assert [[questions[number] for number in numbers] for numbers in found] == [
+        ["who", "where", "when"],
+        ["when", "who", "where"],
+    ]
+    assert sorted(found[0]) == sorted(found[1]) == [0, 1, 2]
+
+
+def test_single_texts_have_no_second_ones(make_run):
+    *_, corpora = content_of(read_run(make_run()))
+    assert corpora.content()[0]["questions"] is None
