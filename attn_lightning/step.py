@@ -8,6 +8,9 @@ from torch import Tensor
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.types import AttentionOutput, Batch
 
+TARGETS = "targets"
+"""Where in `AttentionOutput.aux` a task loss leaves what it is about, if that is not the labels."""
+
 
 @dataclass(frozen=True)
 class TrainStep:
@@ -30,3 +33,9 @@ class TrainStep:
     progress: float
     unlabeled: Batch | None = None
     unlabeled_output: AttentionOutput | None = None
+
+    @property
+    def targets(self) -> Tensor:
+        """(B,) the classes that the task loss is about: the labels, or those that a method has put in their place."""
+        targets: Tensor = self.output.aux.get(TARGETS, self.batch.labels)
+        return targets

@@ -21,7 +21,7 @@ _TRAINER = "lightning.pytorch."
 _PARAMETERS = ("hyper_parameters", "hparams", "module_arguments")
 """Where Lightning reads the arguments of a module; the last two are of its older versions."""
 
-_FILES = ("base_checkpoint",)
+_FILES = ("base_checkpoint", "teacher_checkpoint")
 """Options of methods that are paths: `best.ckpt` looks like a class."""
 
 _SETS = ("embeddings", "unlabeled")

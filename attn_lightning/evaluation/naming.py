@@ -7,6 +7,7 @@ from attn_lightning.errors import ConfigurationError, did_you_mean
 from attn_lightning.evaluation.catalog import FAMILIES
 from attn_lightning.evaluation.family import MODEL, Row
 from attn_lightning.measurements import TRAINING, Measurements
+from attn_lightning.metrics.explained import explained_measures
 from attn_lightning.metrics.measure import Measure
 
 COUNTERS = ("epoch", "step")
@@ -29,8 +30,9 @@ def declared(metric: str) -> Measure | None:
     """What is declared of a metric that a run reports; None if nothing is.
 
     Args:
-        metric: `train/loss`, `val/accuracy`, `test/gradient_kendall_mean`, what `ProbeSet` logs
-            (`val/faithfulness_decision_flip`), or of a suite (`evaluation/faithfulness/attention/decision_flip`).
+        metric: `train/loss`, `val/accuracy`, `test/gradient_kendall_mean`, what an explainer
+            (`test/post_hoc_accuracy_mean`) or `ProbeSet` logs (`val/faithfulness_decision_flip`), or of a suite
+            (`evaluation/faithfulness/attention/decision_flip`).
     """
     split, _, name = metric.partition("/")
     if split == "train":
@@ -40,7 +42,7 @@ def declared(metric: str) -> Measure | None:
         return FAMILIES[family].measures.get(measured) if family in FAMILIES else None
     if split not in ("val", "test"):
         return None
-    return split_measures().get(name) or _probed(name)
+    return split_measures().get(name) or explained_measures().get(name) or _probed(name)
 
 
 def _probed(name: str) -> Measure | None:

@@ -20,6 +20,7 @@ from attn_lightning.evaluation.summary import (
     sheets,
 )
 from attn_lightning.files import write_text
+from attn_lightning.metrics.explained import explained_measures
 from attn_lightning.sheet import Sheet
 
 RESULTS = "results.md"
@@ -32,6 +33,9 @@ HEADLINES = (
     "test/macro_f1",
     "test/log_loss",
     "test/shortcut_follow_mean",
+    "test/teacher_agreement_mean",
+    "test/post_hoc_accuracy_mean",
+    "test/evidence_recall_mean",
     "calibration/accuracy",
     "calibration/log_loss",
     "agreement/gradient/kendall",
@@ -113,7 +117,7 @@ def results_table(record: Mapping[str, Any]) -> Sheet | None:
     prefix = "test/" if split == "test" else "val/"
     control = record.get("control", {}).get("tfidf_logistic_regression", {})
     rows = []
-    for name, measure in split_measures().items():
+    for name, measure in (split_measures() | explained_measures()).items():
         # Without a direction it is a spread or a count, which `metrics.json` keeps.
         if prefix + name in record[split] and measure.higher_is_better is not None:
             cells = [number(record[split][prefix + name]), *([number(control.get(name))] if control else [])]

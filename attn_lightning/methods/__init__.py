@@ -19,6 +19,7 @@ from attn_lightning.methods.base import Differentiates, Method
 from attn_lightning.methods.baselines import Diversity, RationaleSupervision
 from attn_lightning.methods.bottleneck import InformationBottleneck
 from attn_lightning.methods.combined import Combined, Scheduled
+from attn_lightning.methods.explainers import L2X, VIBI
 from attn_lightning.methods.instance_weighting import InstanceWeighting
 from attn_lightning.methods.random_pretraining import RandomAttentionPretraining
 from attn_lightning.methods.relation import Relation
@@ -28,6 +29,8 @@ from attn_lightning.methods.word_perturbation import WordAT, WordIAT, WordIVAT, 
 from attn_lightning.step import TrainStep
 
 __all__ = [
+    "L2X",
+    "VIBI",
     "AttentionAT",
     "AttentionIAT",
     "AttentionIVAT",

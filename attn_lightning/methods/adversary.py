@@ -1,18 +1,17 @@
 """The model-consistent adversary: the same predictions from attention that is as different as possible."""
 
-import copy
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from attn_lightning.backbone.protocol import Backbone
-from attn_lightning.checkpoint import checkpoint_contents, read_checkpoint
 from attn_lightning.checks import check_numbers
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.methods.base import Method
+from attn_lightning.methods.trained import existing_checkpoint, twin
 from attn_lightning.numerics import kl_divergence, log_attention
 from attn_lightning.step import TrainStep
 from attn_lightning.types import AttentionOutput
@@ -76,7 +75,8 @@ class ModelConsistentAdversary(Method):
     Args:
         weight: factor of the whole objective; 0 switches the method off, which is the baseline.
         divergence_weight: lambda, the price of attention that is like the base's, 0 or more; 0 is plain imitation.
-        base_checkpoint: checkpoint of the base model, such as RUN/checkpoints/best.ckpt of a vanilla run; required.
+        base_checkpoint: checkpoint of the base model, such as RUN/checkpoints/best.ckpt of a vanilla run, or RUN;
+            required.
 
     Attributes:
         base: the model that is imitated, there while a Trainer trains.
@@ -99,16 +99,8 @@ class ModelConsistentAdversary(Method):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Load the base model."""
         if self.weight > 0:
-            self.base = base_model(self._existing_checkpoint(), pl_module)
-
-    def _existing_checkpoint(self) -> Path:
-        if self.base_checkpoint is None or not self.base_checkpoint.is_file():
-            raise ConfigurationError(
-                "Expected `base_checkpoint` of ModelConsistentAdversary to be the checkpoint of a trained model, but "
-                f"got {self.base_checkpoint}, which is no file; train one (`make run EXP=vanilla_...`) and give its "
-                "RUN/checkpoints/best.ckpt by `--method.base_checkpoint`."
-            )
-        return self.base_checkpoint
+            path = existing_checkpoint(self.base_checkpoint, type(self).__name__, "base_checkpoint")
+            self.base = twin(path, pl_module, "base_checkpoint")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let the base model go."""
@@ -125,34 +117,3 @@ class ModelConsistentAdversary(Method):
         with torch.no_grad():
             base = self.base(step.batch.tokens, step.batch.mask)
         return self.weight * imitation_loss(step.output, base, self.divergence_weight)
-
-
-def base_model(path: Path, module: LightningModule) -> Backbone:
-    """The backbone of a checkpoint in evaluation mode without gradients, on the module's device.
-
-    Args:
-        path: a checkpoint of this package.
-        module: the module under training; its backbone says what the architecture is, and its tokenizer the words.
-
-    Raises:
-        ConfigurationError: the checkpoint is damaged, of other data or of another architecture.
-    """
-    checkpoint = read_checkpoint(path)
-    tokenizer: Any = getattr(module, "tokenizer_state", None)
-    if tokenizer is not None and tokenizer != checkpoint_contents(checkpoint)["tokenizer"]:
-        raise ConfigurationError(
-            f"Expected `base_checkpoint` to be trained on the same data, but {path} has another vocabulary; use the "
-            "data and the data options of that run."
-        )
-    base: Any = copy.deepcopy(module.backbone)
-    prefix = "backbone."
-    weights = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
-    try:
-        base.load_state_dict(weights)
-    except RuntimeError as error:
-        raise ConfigurationError(
-            f"Expected `base_checkpoint` to hold a model of the same architecture, but {path} does not: {error}; use "
-            "the same `model` options for both runs."
-        ) from error
-    found: Backbone = base.eval().requires_grad_(False)
-    return found

@@ -99,7 +99,8 @@ class InstanceWeighting(Method):
         regressions per epoch (about a second for 20,000 texts).
 
     Interactions:
-        Multiplies the task loss only, not the terms of other methods, and also another method's task loss. The masks
+        Multiplies the task loss only, not the terms of other methods, and also another method's task loss. With an
+        explainer (`L2X`, `VIBI`) the label is the decision of its teacher. The masks
         are those trained with, so under random pretraining they are random and the weights near 1. All processes
         fit on the masks of all.
 
@@ -131,7 +132,7 @@ class InstanceWeighting(Method):
         """(B,) weights of the last fit, 1 for rows that it has not seen; remembers the masks for the next one."""
         if self.weight == 0:
             return None
-        rows, labels = to_array(step.batch.rows), to_array(step.batch.labels)
+        rows, labels = to_array(step.batch.rows), to_array(step.targets)
         features = mask_features(to_array(step.output.attention), to_array(step.batch.mask))
         self._seen.append((rows, labels, features))
         found = np.ones(len(rows), np.float32)

@@ -42,8 +42,9 @@ class RandomAttentionPretraining(Method):
         keeps learning in the second phase. `classifier_rate` slows the classifier down instead of freezing it;
         `random_fraction` keeps a share of random attention in the second phase. Only epochs of the second phase
         compete for the best checkpoint, since the first ones are scored with an untrained scorer. What is frozen
-        has no gradient, so neither weight decay nor momentum move it. The phase follows from the number of the epoch
-        alone, also after a resumption.
+        has no gradient, so neither weight decay nor momentum move it. A backbone may say what the classifier is
+        (`classifier_parameters`): the student of a `WordSelector` has its word vectors too. The phase follows from the
+        number of the epoch alone, also after a resumption.
 
     Cost:
         0 more passes of the encoder; 1 more of the head while attention is random.
@@ -160,6 +161,8 @@ def _scorer_parameters(model: Backbone) -> list[nn.Parameter]:
 
 
 def _classifier_parameters(model: Backbone) -> list[nn.Parameter]:
+    if (function := getattr(model, "classifier_parameters", None)) is not None:
+        return list(function())
     classifier = getattr(model, "classifier", None)
     if not isinstance(classifier, nn.Module):
         raise ConfigurationError(
@@ -170,9 +173,11 @@ def _classifier_parameters(model: Backbone) -> list[nn.Parameter]:
 
 
 def _split_off(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]) -> None:
-    """Move parameters of one group into a last group of their own, marked `is_classifier`, with the same options."""
+    """Move parameters into last groups of their own, marked `is_classifier`, each with the options it had before."""
     moved = {id(parameter) for parameter in parameters}
-    source = next(group for group in optimizer.param_groups if any(id(p) in moved for p in group["params"]))
-    options = {key: value for key, value in source.items() if key != "params"}
-    source["params"] = [parameter for parameter in source["params"] if id(parameter) not in moved]
-    optimizer.add_param_group({**options, "params": parameters, "is_classifier": True})
+    for source in list(optimizer.param_groups):
+        options = {key: value for key, value in source.items() if key != "params"}
+        taken = [parameter for parameter in source["params"] if id(parameter) in moved]
+        source["params"] = [parameter for parameter in source["params"] if id(parameter) not in moved]
+        if taken:
+            optimizer.add_param_group({**options, "params": taken, "is_classifier": True})

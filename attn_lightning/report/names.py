@@ -30,6 +30,8 @@ _NAMES = {
     "soft_sufficiency": "Soft sufficiency",
     "decision_flip": "Decision flip",
     "post_hoc_accuracy": "Post-hoc accuracy",
+    "teacher_agreement": "Agreement with the teacher",
+    "evidence_recall": "Evidence words selected",
     "token_f1": "Token F1",
     "token_f1_micro": "Token F1 (micro)",
     "iou_f1": "IOU F1",

@@ -1,6 +1,7 @@
 """The contract of methods on a pretrained encoder and on pairs of texts, and what is refused there, with the reason."""
 
 import copy
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -48,6 +49,9 @@ METHODS = sorted(
 REFUSED = {
     ("pretrained", "WordIAT"): "one vector per word is needed to point to its neighbors, and a word has several pieces",
     ("pretrained", "WordIVAT"): "the same",
+    **dict.fromkeys(
+        itertools.product(("pretrained", "pairs"), ("L2X", "VIBI")), "their student sees the vectors of single words"
+    ),
     ("pairs", "InformationBottleneck"): "its compressor reads one text: the noisy states would hold the second one too",
 }
 """What does not go together, and why. `TopK`, `Uniform` and so on are the business of normalizers, not of these."""

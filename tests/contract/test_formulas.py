@@ -20,6 +20,8 @@ from attn_lightning.backbone.bottleneck import BottleneckClassifier, GaussianBot
 from attn_lightning.backbone.classifier import AttentionClassifier
 from attn_lightning.backbone.encoders import Average
 from attn_lightning.methods import (
+    L2X,
+    VIBI,
     Diversity,
     EntropyPenalty,
     HardAttention,
@@ -284,7 +286,8 @@ CASES += [
 CASES += [
     (in_phase(phase, **PRICES), bottleneck(phase, **PRICES)) for phase in ("warmup", "compressor", "learner", "joint")
 ]
-OWN_TEST = {RandomAttentionPretraining: "its masks are drawn", attn_lightning.methods.Combined: "it is a sum"}
+OWN_TEST: dict[Any, str] = dict.fromkeys((L2X, VIBI), "a loop beside their teacher, in `test_explainers.py`")
+OWN_TEST |= {RandomAttentionPretraining: "its masks are drawn", attn_lightning.methods.Combined: "it is a sum"}
 
 
 def named(case: tuple[Method, Formula]) -> str:

@@ -24,6 +24,7 @@ from attn_lightning.errors import ConfigurationError
 from attn_lightning.methods.adversary import ModelConsistentAdversary
 from attn_lightning.methods.base import Differentiates, Method
 from attn_lightning.methods.combined import Combined, Scheduled
+from attn_lightning.methods.explainers import L2X, Teacher
 from attn_lightning.methods.requirements import check_requirements
 from attn_lightning.testing import ALWAYS, EVERY_METHOD, WITH_TERM
 from attn_lightning.testing.contract import objective
@@ -63,8 +64,20 @@ PAIRS = [(cls, check) for cls in METHODS for check in (*EVERY_METHOD, *(WITH_TER
 every_method = pytest.mark.parametrize("cls", METHODS, ids=lambda cls: cls.__name__)
 
 
+def maker(cls: type[Method], model: Backbone) -> Callable[..., Method]:
+    """What makes a method for a model: those that need another one get it."""
+    if issubclass(cls, L2X):
+        return partial(explainer_of, cls)
+    return partial(adversary_of, model) if cls is ModelConsistentAdversary else cls
+
+
+def explainer_of(cls: type[L2X], **options: Any) -> Method:
+    method = cls(**options)
+    method.teacher = Teacher(small_model(AttentionClassifier).eval())
+    return method
+
+
 def adversary_of(model: Backbone, **options: Any) -> Method:
-    """The only method that needs another model."""
     method = ModelConsistentAdversary(**options)
     method.base = small_model(type(model))
     with torch.no_grad():
@@ -96,15 +109,17 @@ def test_without_a_model(cls: type[Method], check: Callable[..., None]) -> None:
 def test_on_a_model(cls: type[Method], check: Callable[..., None], kind: str) -> None:
     kind = kind if settings_of(cls).any_model else "classifier"
     model = small_model(KINDS[kind], cls.requires_backbone)
-    check(partial(adversary_of, model) if cls is ModelConsistentAdversary else cls, model)
+    check(maker(cls, model), model)
 
 
 @every_method
 def test_it_trains(cls: type[Method], tmp_path: Path) -> None:
     options = {}
-    if cls is ModelConsistentAdversary:
-        options = {"base_checkpoint": tmp_path / "base.ckpt"}
-        train(None, tmp_path)[1].save_checkpoint(options["base_checkpoint"])
+    if cls is ModelConsistentAdversary or issubclass(cls, L2X):
+        # A model of a class without a name: the other one must be its twin.
+        option = "teacher_checkpoint" if issubclass(cls, L2X) else "base_checkpoint"
+        options = {option: tmp_path / "base.ckpt"}
+        train(cls(weight=0.0), tmp_path)[1].save_checkpoint(options[option])
     check_training(cls, options)
 
 

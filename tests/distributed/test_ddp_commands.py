@@ -37,6 +37,7 @@ PHASES = {
     "vib": ("--trainer.max_epochs=3", "--method.warmup_epochs=1", "--method.num_rounds=1"),
     "rap": ("--trainer.max_epochs=2", "--method.num_pretraining_epochs=1"),
     "weighting": ("--method.num_folds=2",),
+    "l2x": ("--method.teacher_checkpoint=runs/vanilla/one",),
     "adversary": ("--method.base_checkpoint=runs/vanilla/one/checkpoints/best.ckpt",),
 }
 """What makes the phases of a method short, or what it begins from."""

@@ -163,6 +163,25 @@ def test_a_variant_trains_two_batches(cli, name, tmp_path, images):
     train(cli, name, tmp_path, images)
 
 
+@pytest.mark.slow
+def test_explainers_take_their_remedies_as_callbacks(cli, tmp_path, images):
+    vibi = train(cli, "vibi_planted", tmp_path, images)
+    assert [method["class"] for method in vibi["methods"]] == ["VIBI"]
+    assert vibi["best"]["monitor"] == "val/teacher_agreement_mean"
+    assert 0 <= vibi["test"]["test/post_hoc_accuracy_mean"] <= 1
+    remedies = [
+        {"class_path": "RandomAttentionPretraining", "init_args": {"num_pretraining_epochs": 1}},
+        {"class_path": "InstanceWeighting", "init_args": {"num_folds": 2}},
+    ]
+    options = ["--trainer.max_epochs=2", f"--trainer.callbacks={json.dumps(remedies)}"]
+    both = train(cli, "l2x_both_planted", tmp_path / "both", images, *options)
+    assert [method["class"] for method in both["methods"]] == [
+        "RandomAttentionPretraining",
+        "InstanceWeighting",
+        "L2X",
+    ]
+
+
 @pytest.mark.parametrize("data", ["ellipses", "cifar", "em1", "em2", "em3"])
 def test_mosaics_train_two_batches(cli, data, tmp_path, images):
     record = train(cli, f"sdc_{data}_softmax", tmp_path, images)
@@ -193,7 +212,7 @@ def train(cli, name: str, root: Path, images: Path, *options: str) -> dict[str, 
     assert record["status"] == "complete"
     assert record["history"][0]["train/loss"] is not None, "a loss that is not finite is recorded as null"
     has_method = yaml.safe_load((folder / "config.yaml").read_text())["method"] is not None
-    assert len(record["methods"]) == has_method
+    assert len(record["methods"]) >= has_method
     return record
 
 
@@ -208,4 +227,8 @@ def needed(cli, name: str, root: Path) -> list[str]:
         outcome = cli("fit", "--config", FOLDER / "vanilla_planted", *TINY, "--run.root", root)
         assert outcome.code == 0, outcome.err
         return [f"--method.base_checkpoint={root / 'vanilla_planted/version_0/checkpoints/best.ckpt'}"]
+    if parts[0] in ("l2x", "vibi"):
+        outcome = cli("fit", "--config", FOLDER / "vanilla_planted", *TINY, "--run.root", root)
+        assert outcome.code == 0, outcome.err
+        return [f"--method.teacher_checkpoint={root / 'vanilla_planted/version_0'}"]
     return []

@@ -15,7 +15,7 @@ from attn_lightning.backbone.bottleneck import BottleneckClassifier, GaussianBot
 from attn_lightning.backbone.classifier import AttentionClassifier
 from attn_lightning.data import Planted, RandomEmbeddings
 from attn_lightning.errors import NumericalError
-from attn_lightning.methods import InformationBottleneck, Method, ModelConsistentAdversary
+from attn_lightning.methods import L2X, InformationBottleneck, Method, ModelConsistentAdversary
 from attn_lightning.module import AttentionModule
 from attn_lightning.testing.small import settings_of
 from support.training import QUIET
@@ -30,7 +30,7 @@ def methods() -> Iterator[type[Method]]:
             yield value
 
 
-METHODS = [cls for cls in methods() if cls is not ModelConsistentAdversary]  # needs a trained model to imitate
+METHODS = [cls for cls in methods() if not issubclass(cls, ModelConsistentAdversary | L2X)]  # need a trained model
 WITH_RADIUS = [cls for cls in METHODS if "epsilon" in inspect.signature(cls).parameters]
 QUICK = ("AttentionIVAT", "WordIVAT", "InformationBottleneck")
 """One of each family, in every run of the tests: with all the others it is a minute of small trainings."""

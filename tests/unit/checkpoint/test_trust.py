@@ -69,7 +69,10 @@ def test_a_program_knows_what_it_has_imported_itself():
 def test_a_configuration_names_classes_and_files():
     config = {
         "model": {"backbone": {"class_path": FOREIGN}},
-        "method": {"class_path": "ModelConsistentAdversary", "init_args": {"base_checkpoint": "best.ckpt"}},
+        "method": {
+            "class_path": "ModelConsistentAdversary",
+            "init_args": {"base_checkpoint": "best.ckpt", "teacher_checkpoint": "b.ckpt"},
+        },
         "data": {
             "class_path": "CSV",
             "init_args": {"train": "train.csv", "embeddings": "my.Vectors", "unlabeled": None},
