@@ -25,6 +25,7 @@ METRICS = "metrics.json"
 LOCK = ".lock"
 """Held by the process that trains in the folder."""
 _ASIDE = ".set_aside_"
+_NUMBERED = "version_"
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=,-]*")
 
@@ -49,7 +50,7 @@ def create(root: Path, name: str, version: str | None) -> Path:
     parent = root / name
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        return _numbered(parent, "version_") if version is None else _exclusive(parent / version)
+        return _numbered(parent, _NUMBERED) if version is None else _exclusive(parent / version)
     except OSError as error:
         raise ConfigurationError(
             f"Expected to be able to make a run folder in {parent}, but got: {error}; choose another `--run.root`."
@@ -125,6 +126,12 @@ def runs(parent: Path) -> list[Path]:
     """The run folders of an experiment, the newest first; those that were set aside are left out."""
     found = [path for path in parent.glob("*") if (path / CONFIG).is_file() and _ASIDE not in path.name]
     return sorted(found, key=lambda path: (path / CONFIG).stat().st_mtime, reverse=True)
+
+
+def never_begun(parent: Path) -> list[Path]:
+    """Numbered folders of runs that ended before they wrote a configuration: nothing lies there but perhaps a lock."""
+    numbered = [path for path in sorted(parent.glob(f"{_NUMBERED}*")) if path.name[len(_NUMBERED) :].isdecimal()]
+    return [path for path in numbered if path.is_dir() and all(inside.name == LOCK for inside in path.iterdir())]
 
 
 def resumed_config(folder: Path, number: int) -> Path:

@@ -143,7 +143,19 @@ def _auto(options: Namespace, same: SameRun) -> RunChoice:
             raise _of_another_run(folder, differences)
         if not differences or version is not None:
             return _continued(folder, options)
-    return _new(options, version)
+    return (_taken(parent) if version is None else None) or _new(options, version)
+
+
+def _taken(parent: Path) -> RunChoice | None:
+    """A numbered folder whose process was killed before it wrote anything; None if there is none."""
+    for folder in run_folder.never_begun(parent):
+        if (claim := _free_claim(folder)) is None:
+            continue
+        # Only now is it certain that nobody else changes the folder.
+        if folder in run_folder.never_begun(parent):
+            return RunChoice(folder, created=True, claim=claim)
+        claim.release(remove=True)
+    return None
 
 
 def _continued(folder: Path, options: Namespace) -> RunChoice:
@@ -166,18 +178,28 @@ def _continued(folder: Path, options: Namespace) -> RunChoice:
 
 
 def _new(options: Namespace, version: str | None) -> RunChoice:
-    folder = run_folder.create(Path(options.run.root), options.run.name, version)
-    return RunChoice(folder, created=True, claim=_claim(folder))
+    while True:
+        folder = run_folder.create(Path(options.run.root), options.run.name, version)
+        # One that has just been made looks like that of a killed process, and another may be faster to take it.
+        claim = _claim(folder) if version is not None else _free_claim(folder)
+        if claim is not None:
+            return RunChoice(folder, created=True, claim=claim)
 
 
 def _claim(folder: Path) -> Claim:
-    path = folder / run_folder.LOCK
-    try:
-        return Claim(path)
-    except BlockingIOError:
+    if (claim := _free_claim(folder)) is None:
+        who = owner(folder / run_folder.LOCK)
         raise ConfigurationError(
-            f"Expected to be the only process that trains in {folder}, but {owner(path)} is at work there; wait for it."
-        ) from None
+            f"Expected to be the only process that trains in {folder}, but {who} is at work there; wait for it."
+        )
+    return claim
+
+
+def _free_claim(folder: Path) -> Claim | None:
+    try:
+        return Claim(folder / run_folder.LOCK)
+    except BlockingIOError:
+        return None
     except OSError as error:
         raise ConfigurationError(
             f"Expected to be able to write into {folder}, but got: {error}; free the folder or copy the run."

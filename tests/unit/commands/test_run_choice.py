@@ -76,6 +76,39 @@ def test_auto_keeps_what_ended_before_its_first_checkpoint(tmp_path, complete, c
     chosen.release()
 
 
+@pytest.mark.parametrize("left", [[], [".lock"]])
+def test_auto_takes_the_folder_of_a_process_that_was_killed_before_it_wrote_anything(tmp_path, complete, left):
+    for name in ("version_1", "version_2", "kept"):
+        (tmp_path / "mine" / name).mkdir()
+    (tmp_path / "mine" / "version_1" / "notes.txt").write_text("of somebody")
+    for name in left:
+        (tmp_path / "mine" / "version_2" / name).write_text("")
+    chosen = choose("fit", options(tmp_path, resume="auto"), Same("seed_everything"))
+    assert chosen.folder == tmp_path / "mine" / "version_2"
+    # Another that starts now finds it taken.
+    other = choose("fit", options(tmp_path, resume="auto"), Same("seed_everything"))
+    assert other.folder == tmp_path / "mine" / "version_3"
+    chosen.release()
+    other.release()
+    assert sorted(path.name for path in (tmp_path / "mine").iterdir()) == ["kept", "version_0", "version_1"]
+
+
+def test_a_new_run_whose_empty_folder_was_taken_makes_another(tmp_path, monkeypatch):
+    create, taken = run_folder.create, []
+
+    def create_late(*arguments):
+        folder = create(*arguments)
+        if not taken:
+            taken.append(choose("fit", options(tmp_path, resume="auto"), Same()))
+        return folder
+
+    monkeypatch.setattr(run_folder, "create", create_late)
+    chosen = choose("fit", options(tmp_path), Same())
+    assert (taken[0].folder.name, chosen.folder.name) == ("version_0", "version_1")
+    taken[0].release()
+    chosen.release()
+
+
 def test_two_processes_never_train_in_one_folder(tmp_path, complete):
     (complete / "metrics.json").write_text('{"status": "interrupted"}')
     (complete / "checkpoints" / "last.ckpt").unlink()
