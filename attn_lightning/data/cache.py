@@ -3,9 +3,13 @@
 import json
 import logging
 import os
+import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from attn_lightning.locks import Claim, owner, patient_claim
 
 logger = logging.getLogger(__name__)
 
@@ -25,28 +29,57 @@ def is_whole(folder: Path) -> bool:
     """Whether a cache folder is there with all its files in their full size; a damaged one is reported."""
     if not folder.is_dir():
         return False
-    try:
-        sizes = json.loads((folder / MANIFEST).read_text("utf-8"))["files"]
-        damaged = [name for name, size in sizes.items() if (folder / name).stat().st_size != size]
-    except (OSError, ValueError, KeyError) as error:
-        damaged = [str(error)]
+    damaged = _damage(folder)
     if damaged:
         logger.warning("the prepared data in %s is damaged (%s) and is made again", folder, ", ".join(damaged))
     return not damaged
 
 
+def _damage(folder: Path) -> list[str]:
+    try:
+        sizes = json.loads((folder / MANIFEST).read_text("utf-8"))["files"]
+        return [name for name, size in sizes.items() if (folder / name).stat().st_size != size]
+    except (OSError, ValueError, KeyError) as error:
+        return [str(error)]
+
+
+@contextmanager
+def one_at_a_time(place: Path) -> Iterator[None]:
+    """Lets one process make what is to lie in a place; the others wait, those of other nodes too.
+
+    Args:
+        place: a file or folder in a cache, perhaps not there yet.
+    """
+    place.parent.mkdir(parents=True, exist_ok=True)
+    lock = place.with_name(f".{place.name}.lock")
+    try:
+        claim = Claim(lock)
+    except BlockingIOError:
+        logger.info("%s prepares %s; waiting for it", owner(lock), place)
+        claim = patient_claim(lock)
+    try:
+        yield
+    finally:
+        claim.release(remove=True)
+
+
 def build_aside(folder: Path, build: Callable[[Path], None]) -> None:
-    """Build in a temporary folder and rename it, so that no process ever sees half of it."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".build-") as temporary:
-        built = Path(temporary) / "built"
-        built.mkdir()
-        build(built)
-        if folder.is_dir() and not is_whole(folder):
-            folder.rename(Path(temporary) / "damaged")
-        try:
+    """Build a folder that is not whole, once: in a temporary one that is renamed, so that nobody ever sees half of it.
+
+    Args:
+        folder: to be made; nothing is done if another process makes it meanwhile.
+        build: fills an empty folder.
+    """
+    with one_at_a_time(folder):
+        if folder.is_dir() and not _damage(folder):
+            return
+        prefix = f".build-{folder.name}-"
+        for left in folder.parent.glob(f"{prefix}*"):  # by a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=prefix) as temporary:
+            built = Path(temporary) / "built"
+            built.mkdir()
+            build(built)
+            if folder.is_dir():
+                folder.rename(Path(temporary) / "damaged")
             built.rename(folder)
-        except OSError:
-            if not is_whole(folder):
-                raise
-            logger.info("another process prepared %s in the meantime", folder)

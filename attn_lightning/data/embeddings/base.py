@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from attn_lightning.checks import check_numbers
+from attn_lightning.data.cache import one_at_a_time
 from attn_lightning.files import replacing
 
 Vector: TypeAlias = npt.NDArray[np.float32]
@@ -147,14 +148,20 @@ def digest(parts: Sequence[str]) -> str:
 
 
 def cached(path: Path, make: Callable[[], dict[int, Vector]]) -> dict[int, Vector]:
-    """The rows stored at `path`, made and stored first if they are not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """The rows stored at `path`, made and stored first, by one process, if they are not there."""
     if path.is_file():
-        with np.load(path, allow_pickle=False) as arrays:
-            return dict(zip(arrays["rows"].tolist(), arrays["vectors"], strict=True))
-    found = make()
-    if found:
-        # Processes of one job share the cache: none of them may see half a file.
-        with replacing(path) as file:
-            np.savez(file, rows=np.array(list(found), dtype=np.int64), vectors=np.stack(list(found.values())))
-    return found
+        return _stored(path)
+    with one_at_a_time(path):
+        if path.is_file():
+            return _stored(path)
+        found = make()
+        if found:
+            # Whoever comes without a lock must not see half a file.
+            with replacing(path) as file:
+                np.savez(file, rows=np.array(list(found), dtype=np.int64), vectors=np.stack(list(found.values())))
+        return found
+
+
+def _stored(path: Path) -> dict[int, Vector]:
+    with np.load(path, allow_pickle=False) as arrays:
+        return dict(zip(arrays["rows"].tolist(), arrays["vectors"], strict=True))

@@ -1,11 +1,14 @@
 """Prepared data is made once, whole, and by one process."""
 
 import multiprocessing
+import time
 
 import pytest
 
+from attn_lightning.data import datamodule
 from attn_lightning.data.cache import default_cache
 from attn_lightning.data.corpora import TextFiles
+from attn_lightning.data.embeddings import PretrainedEmbeddings, pretrained
 from attn_lightning.data.text import TextTokenizer
 
 
@@ -47,22 +50,56 @@ def test_a_damaged_cache_is_made_again_and_logged(files, name, caplog, prepared)
     assert [path.name for path in files["cache"].iterdir()] == [folder.name]
 
 
-def _prepare(files, prepared, barrier, queue):
+def noted(function, path):
+    """The function, which adds a line to a file whenever it is called."""
+
+    def call(*arguments):
+        with path.open("a") as file:
+            file.write("called\n")
+        time.sleep(0.2)
+        return function(*arguments)
+
+    return call
+
+
+def _prepare(files, vectors, barrier, queue):
     barrier.wait()
-    queue.put(prepared(TextFiles(**files)).manifest["splits"]["train"]["sha256"])
+    data = TextFiles(**files | {"embeddings": PretrainedEmbeddings(vectors, 2)})
+    data.prepare_data()
+    data.setup()
+    queue.put((data.manifest["splits"]["train"]["sha256"], data.spec.embedding_weights[:, 0].tolist()))
 
 
-def test_processes_that_prepare_at_the_same_time(files, prepared):
+@pytest.mark.parametrize(("caches", "times"), [(["cache"] * 3, 1), (["cache", "other", "other"], 2)])
+def test_nodes_that_prepare_at_the_same_time_do_it_once_in_every_cache(files, tmp_path, monkeypatch, caches, times):
+    vectors = tmp_path / "own.vec"
+    vectors.write_text("bright 1 2\ndull 3 4\n")
+    monkeypatch.setattr(datamodule, "prepare", noted(datamodule.prepare, tmp_path / "prepared"))
+    monkeypatch.setattr(pretrained, "read_vectors", noted(pretrained.read_vectors, tmp_path / "read"))
     context = multiprocessing.get_context("fork")
     barrier, queue = context.Barrier(3), context.Queue()
-    processes = [context.Process(target=_prepare, args=(files, prepared, barrier, queue)) for _ in range(3)]
+    nodes = [files | {"cache": tmp_path / name} for name in caches]
+    processes = [context.Process(target=_prepare, args=(node, vectors, barrier, queue)) for node in nodes]
     for process in processes:
         process.start()
-    digests = {queue.get(timeout=60) for _ in processes}
+    found = [queue.get(timeout=60) for _ in processes]
     for process in processes:
         process.join()
-    assert digests == {prepared(TextFiles(**files)).manifest["splits"]["train"]["sha256"]}
-    assert len(list(files["cache"].iterdir())) == 1
+    assert found.count(found[0]) == 3
+    assert [(tmp_path / name).read_text().count("called") for name in ("prepared", "read")] == [times, times]
+    for name in set(caches):
+        assert len(list((tmp_path / name).glob("*"))) == len(list((tmp_path / name / "embeddings").iterdir())) + 1 == 2
+        assert not list((tmp_path / name).glob(".*"))
+
+
+def test_what_a_killed_process_left_of_its_preparation_is_taken_away(files, prepared):
+    prepared(TextFiles(**files))
+    (folder,) = files["cache"].glob("files-*")
+    left = folder.with_name(f".build-{folder.name}-abc")
+    folder.rename(left)
+    (files["cache"] / f".{folder.name}.lock").write_text("of a process that is gone")
+    prepared(TextFiles(**files))
+    assert [path.name for path in files["cache"].iterdir()] == [folder.name]
 
 
 def test_default_cache(monkeypatch, tmp_path):
