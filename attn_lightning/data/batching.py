@@ -104,6 +104,11 @@ class EncodedTexts(Dataset[Batch]):
         """(N,) tokens of every row."""
         return self._ids.lengths
 
+    @property
+    def second_lengths(self) -> Rows | None:
+        """(N,) tokens of the second text of every row; None where texts are single."""
+        return None if self._questions is None else self._questions.lengths
+
     def __len__(self) -> int:
         return len(self.dataset)
 
@@ -151,7 +156,10 @@ def with_second(batch: Batch, second: NDArray[np.int64]) -> Batch:
 
 
 def length_batches(
-    lengths: ArrayLike, batch_size: int | None = None, token_budget: int | None = None
+    lengths: ArrayLike,
+    batch_size: int | None = None,
+    token_budget: int | None = None,
+    second_lengths: ArrayLike | None = None,
 ) -> Iterator[Rows]:
     """Every row once, the longest first, in batches of similar length that keep to both bounds.
 
@@ -160,22 +168,33 @@ def length_batches(
         batch_size: the most rows of a batch; None: no bound.
         token_budget: the most tokens of a batch, padding included, so that memory depends on it and not on the data. A
             longer row is a batch of its own. None: no bound.
+        second_lengths: (N,) tokens of the second text of every row, which count too; None where there are none.
 
     Yields:
         Rows, as indices into `lengths`.
     """
     counts = np.asarray(lengths, np.int64)
     order = np.argsort(-counts, kind="stable")
-    for start, end in _runs(counts[order], batch_size or len(counts), token_budget):
+    second = np.zeros_like(counts) if second_lengths is None else np.asarray(second_lengths, np.int64)
+    for start, end in _runs(counts[order], second[order], batch_size or len(counts), token_budget):
         yield order[start:end]
 
 
-def _runs(falling: Rows, most: int, token_budget: int | None, world_size: int = 1) -> Iterator[tuple[int, int]]:
-    """Start and end of runs of at most `most` lengths; padded to the first, a process's share keeps to the budget."""
+def _runs(
+    falling: Rows, second: Rows, most: int, token_budget: int | None, world_size: int = 1
+) -> Iterator[tuple[int, int]]:
+    """Start and end of runs of at most `most` rows, of which a process's share keeps to the budget.
+
+    Rows of a run are padded to its first length, and the second texts behind them to the longest.
+    """
     start = 0
     while start < len(falling):
         fitting = most if token_budget is None else token_budget // int(falling[start]) * world_size
         end = min(start + min(most, max(fitting, world_size)), len(falling))
+        if token_budget is not None and second[start:end].any():
+            widths = falling[start] + np.maximum.accumulate(second[start:end])
+            shares = np.arange(world_size, world_size + len(widths)) // world_size
+            end = start + max(int((shares * widths <= token_budget).sum()), min(world_size, len(widths)))
         yield start, end
         start = end
 
@@ -194,6 +213,7 @@ class LengthBatches(DistributedSampler[list[int]]):
         shuffle: a new order every epoch; otherwise sorted by length, the longest first.
         seed: of the shuffling.
         token_budget: the most tokens, padding included, of a batch per process; `batch_size` still holds.
+        second_lengths: (N,) tokens of the second text of every row, which count in the budget; None for single texts.
         rank: this process.
         world_size: all processes.
 
@@ -209,6 +229,7 @@ class LengthBatches(DistributedSampler[list[int]]):
         shuffle: bool = False,
         seed: int = 0,
         token_budget: int | None = None,
+        second_lengths: Rows | None = None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
@@ -219,6 +240,7 @@ class LengthBatches(DistributedSampler[list[int]]):
             )
         super().__init__(range(len(lengths)), world_size, rank, shuffle, seed)  # type: ignore[arg-type]
         self.lengths = lengths
+        self.second_lengths = np.zeros_like(lengths) if second_lengths is None else second_lengths
         self.batch_size = batch_size
         self.token_budget = token_budget
         self.world_size = world_size
@@ -251,7 +273,7 @@ class LengthBatches(DistributedSampler[list[int]]):
 
     def _cut(self, rows: Rows, size: int) -> list[Rows]:
         """Rows, the longest first, in runs of at most `size` that keep to the budget."""
-        runs = _runs(self.lengths[rows], size, self.token_budget, self.world_size)
+        runs = _runs(self.lengths[rows], self.second_lengths[rows], size, self.token_budget, self.world_size)
         batches = [rows[start:end] for start, end in runs]
         # Fewer rows than processes would leave one of them without a batch, and the others waiting for it.
         if len(batches) > 1 and len(batches[-1]) < self.world_size:
@@ -288,7 +310,15 @@ def batch_loader(
     return DataLoader(
         examples,  # type: ignore[arg-type]
         batch_size=None,
-        sampler=LengthBatches(examples.lengths, batch_size, seed=shared + seed, **options),
+        sampler=LengthBatches(
+            examples.lengths, batch_size, seed=shared + seed, second_lengths=second_lengths(examples), **options
+        ),
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
     )
+
+
+def second_lengths(examples: Lengths) -> Rows | None:
+    """(N,) tokens of the second text of every example; None where there are none."""
+    found: Rows | None = getattr(examples, "second_lengths", None)
+    return found

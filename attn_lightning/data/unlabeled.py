@@ -116,6 +116,12 @@ class LabeledTexts(EncodedTexts):
         """(n,) tokens of every row taken."""
         return super().lengths[self.rows]
 
+    @property
+    def second_lengths(self) -> Rows | None:
+        """(n,) tokens of their second texts."""
+        every = super().second_lengths
+        return None if every is None else every[self.rows]
+
     def __len__(self) -> int:
         return len(self.rows)
 

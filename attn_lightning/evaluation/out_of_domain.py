@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from attn_lightning.data.batching import Rows, with_second
+from attn_lightning.data.batching import Rows, second_lengths, with_second
 from attn_lightning.data.datamodule import TextDataModule
 from attn_lightning.data.text import TextTokenizer
 from attn_lightning.errors import ConfigurationError, DataFormatError
@@ -27,6 +27,8 @@ class Subset:
         self._examples = examples
         self.rows = rows
         self.lengths: Rows = np.asarray(examples.lengths)[rows]
+        second = second_lengths(examples)
+        self.second_lengths: Rows | None = None if second is None else second[rows]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -79,6 +81,9 @@ class Reencoded:
         encoding = tokenizer.encode_batch(data.texts(split)) if words is None else tokenizer.encode_tokens(words)
         questions = data.questions(split)
         self._second = None if questions is None else tokenizer.encode_batch(questions, whole=True).ids
+        self.second_lengths: Rows | None = (
+            None if self._second is None else np.array([len(ids) for ids in self._second])
+        )
         self._ids, self._offsets = encoding.ids, encoding.offsets
         labels = np.asarray(data.dataset(split)["label"], np.int64)
         self._labels = np.where(labels == UNLABELED, UNLABELED, classes[labels.clip(0)])

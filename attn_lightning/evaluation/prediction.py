@@ -135,7 +135,8 @@ class Predictor:
             self.module.backbone.know(self.tokenizer.vocabulary)
         texts = [text if isinstance(text, str) else " ".join(text) for text in texts]
         answers: dict[int, Prediction] = {}
-        for rows in length_batches([len(ids) for ids in encoding.ids], batch_size, TOKEN_BUDGET):
+        beside = None if second is None else [len(ids) for ids in second]
+        for rows in length_batches([len(ids) for ids in encoding.ids], batch_size, TOKEN_BUDGET, beside):
             behind = None if second is None else [second[row] for row in rows]
             output = self._run([encoding.ids[row] for row in rows], behind)
             for position, row in enumerate(rows.tolist()):

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from attn_lightning.backbone.protocol import Backbone
-from attn_lightning.data.batching import LengthBatches, Rows
+from attn_lightning.data.batching import LengthBatches, Rows, second_lengths
 from attn_lightning.files import replacing
 from attn_lightning.types import Batch
 
@@ -70,7 +70,12 @@ class Subject:
 
     def batches(self) -> Iterator[Batch]:
         """Every example once in padded batches on the device, the longest first; `Batch.rows` says which they are."""
-        plan = LengthBatches(np.asarray(self.examples.lengths), self.batch_size, token_budget=self.token_budget)
+        plan = LengthBatches(
+            np.asarray(self.examples.lengths),
+            self.batch_size,
+            token_budget=self.token_budget,
+            second_lengths=second_lengths(self.examples),
+        )
         for rows in plan:
             yield on_device(self.examples[rows], self.device)
 

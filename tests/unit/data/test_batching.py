@@ -112,6 +112,27 @@ def test_a_text_longer_than_the_budget_stands_alone():
     assert batches == [[0], [1, 2]]
 
 
+@given(
+    st.lists(st.tuples(st.integers(1, 50), st.integers(0, 300)), min_size=4, max_size=60),
+    st.integers(1, 20),
+    st.integers(1, 500),
+    st.sampled_from([1, 2, 3]),
+)
+def test_second_texts_count_in_the_budget_of_every_process(pairs, batch_size, token_budget, world_size):
+    lengths, second = np.array(pairs).T
+    options = {"token_budget": token_budget, "second_lengths": second, "world_size": world_size}
+    ranks = [list(LengthBatches(lengths, batch_size, rank=rank, **options)) for rank in range(world_size)]
+    assert sorted(row for rank in ranks for batch in rank for row in batch) == list(range(len(pairs)))
+    for shares in list(zip(*ranks, strict=True))[:-1]:  # the last may have taken in what was left
+        rows = [row for share in shares for row in share]
+        width = lengths[rows].max() + second[rows].max()
+        assert len(shares[0]) == 1 or len(shares[0]) * width <= token_budget
+        assert len(shares[0]) <= batch_size
+    if world_size == 1:
+        plain = length_batches(lengths, batch_size, token_budget, second)
+        assert [rows.tolist() for rows in plain] == ranks[0]
+
+
 def test_little_padding():
     filled = LENGTHS.sum() / sum(
         len(batch) * LENGTHS[batch].max() for batch in LengthBatches(LENGTHS, 16, shuffle=True)
