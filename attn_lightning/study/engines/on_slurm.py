@@ -4,17 +4,21 @@ SLURM starts a preempted job again by itself, and one whose time is nearly up as
 itself requeued. The command is the same, so the run goes on in its folder.
 """
 
+import json
 import os
 import shutil
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from attn_lightning.console import say
 from attn_lightning.errors import ConfigurationError
+from attn_lightning.files import write_json
+from attn_lightning.locks import patient_claim
 from attn_lightning.study.engines import Ended, Job
 from attn_lightning.study.engines.local import head, run_as_program, write_to_log
 
@@ -31,6 +35,9 @@ _BEFORE_THE_END = "USR1@90"
 _COMMANDS = ("sbatch", "srun", "sacct")
 _POLL_SECONDS = 1.0
 _MOST_AT_A_TIME = 256
+_IN_QUEUE = ("READY", "PENDING", "RUNNING", "REQUEUED", "COMPLETING", "PREEMPTED")
+_UNKNOWN_SECONDS = 60.0
+"""How long a job may be unknown to `sacct` after it was handed in."""
 _GOES_ON = (128 + signal.SIGUSR1, 128 + signal.SIGTERM)
 """Exit codes of a command that was told to stop, and that SLURM will start again or has cancelled."""
 
@@ -71,7 +78,8 @@ class Task:
 class SlurmEngine:
     """Hands all jobs in as job arrays and looks at what becomes of them.
 
-    Jobs stay in the queue when this process ends.
+    Jobs stay in the queue when this process ends. Another that is given the same jobs meanwhile, or after it, hands in
+    only those that are not there, and waits for the others; options of theirs change with `scancel` alone.
 
     Args:
         folder: where submitit keeps its files; shared by all nodes.
@@ -109,6 +117,7 @@ class SlurmEngine:
                     "in to a machine of the cluster, or leave `--on` out."
                 )
         self.program, self.place = program, f"on SLURM, partition {partition or 'by default'}"
+        self._notes, self._lock = folder / "queue.json", folder / ".lock"
         self._executor = submitit.SlurmExecutor(folder.absolute() / "%j")
         self._executor.update_parameters(
             job_name="attn_lightning",
@@ -147,13 +156,38 @@ class SlurmEngine:
 
     def _hand_in(self) -> None:
         """One array for all jobs that wait for the same others: bases come first, as they were submitted."""
-        pending, self._pending = self._pending, []
-        depth: dict[str, int] = {}
-        for job in pending:
-            depth[job.name] = max((depth.get(name, 0) + 1 for name in job.after), default=0)
-        ordered = sorted(pending, key=lambda job: (depth[job.name], job.after))
-        for after, group in groupby(ordered, key=lambda job: job.after):
-            self._hand_in_array(after, list(group))
+        if not self._pending:
+            return
+        given, self._pending = self._pending, []
+        # Two processes that hand in the same study at once must see what the other has done.
+        claim = patient_claim(self._lock)
+        try:
+            notes: dict[str, Any] = json.loads(self._notes.read_text("utf-8")) if self._notes.exists() else {}
+            found = self._in_queue(given, notes)
+            self._running.update(found)
+            pending = [job for job in given if job.name not in found]
+            depth: dict[str, int] = {}
+            for job in pending:
+                depth[job.name] = max((depth.get(name, 0) + 1 for name in job.after), default=0)
+            ordered = sorted(pending, key=lambda job: (depth[job.name], job.after))
+            for after, group in groupby(ordered, key=lambda job: job.after):
+                self._hand_in_array(after, jobs := list(group))
+                notes |= {job.name: self._note(job) for job in jobs}
+                write_json(self._notes, notes)
+        finally:
+            claim.release()
+        if found:
+            say(f"{len(found)} of {len(given)} jobs are in the queue already; waiting for them")
+
+    def _note(self, job: Job) -> dict[str, Any]:
+        return {"id": self._running[job.name].job_id, "arguments": list(job.arguments), "at": time.time()}
+
+    def _in_queue(self, jobs: Iterable[Job], notes: Mapping[str, Any]) -> dict[str, Any]:
+        """The jobs that a process has handed in before, and that have not ended."""
+        noted = [job for job in jobs if notes.get(job.name, {}).get("arguments") == list(job.arguments)]
+        # All are made first, because SLURM is then asked once about all.
+        found = {job.name: submitit.SlurmJob(self._executor.folder, notes[job.name]["id"], [0]) for job in noted}
+        return {name: job for name, job in found.items() if _waits_or_runs(job, notes[name]["at"])}
 
     def _hand_in_array(self, after: Sequence[str], jobs: Sequence[Job]) -> None:
         bases = [self._running[name].job_id for name in after if name in self._running]
@@ -187,3 +221,10 @@ class SlurmEngine:
         if not ids:
             return ""
         return f"{len(self._running)} jobs stay in the queue; `scancel {' '.join(ids)}` takes them out"
+
+
+def _waits_or_runs(job: Any, since: float) -> bool:
+    if job.paths.result_pickle.exists():
+        return False
+    state = job.watcher.get_state(job.job_id).upper()
+    return state in _IN_QUEUE or (state == "UNKNOWN" and time.time() - since < _UNKNOWN_SECONDS)

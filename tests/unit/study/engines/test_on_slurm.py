@@ -2,6 +2,7 @@
 
 import os
 import re
+import time
 
 import pytest
 
@@ -10,6 +11,7 @@ from attn_lightning.study.engines import Job
 
 pytest.importorskip("submitit", reason="needs the extra `slurm`")
 
+from attn_lightning.study.engines import on_slurm
 from attn_lightning.study.engines.on_slurm import SlurmEngine, Task
 
 # The extra is installed for the slow suite.
@@ -32,6 +34,9 @@ def handed_in(tmp_path, monkeypatch):
         (tools / name).write_text(text)
         (tools / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    # One for all jobs of a process, which would know those of another test.
+    known = on_slurm.submitit.SlurmJob
+    monkeypatch.setattr(known, "watcher", type(known.watcher)())
     return lambda: [path.read_text() for path in sorted(folder.iterdir(), key=lambda path: int(path.name))]
 
 
@@ -81,6 +86,44 @@ def test_what_begins_from_others_waits_in_the_queue_for_them(tmp_path, handed_in
         (None, "afterok:100_1"),
         (None, "afterok:101_0"),
     ]
+
+
+SACCT = """#!/bin/sh
+echo "JobID|State|NodeList"
+echo "100_0|RUNNING|here"
+echo "100_1|PENDING|here"
+echo "100_2|FAILED|here"
+echo "100_3|COMPLETED|here"
+"""
+
+
+def test_another_process_hands_in_only_what_is_not_in_the_queue(tmp_path, handed_in, capsys):
+    first = SlurmEngine(tmp_path / ".slurm")
+    for name in "abcd":
+        first.submit(job(tmp_path, name))
+    first.ended(0.0)
+    (tmp_path / "bin" / "sacct").write_text(SACCT)
+    second = SlurmEngine(tmp_path / ".slurm")
+    for name in "acd":
+        second.submit(job(tmp_path, name))
+    second.submit(Job("b", ("study", "b", "--retry-failed"), tmp_path / "b.log"))
+    second.submit(job(tmp_path, "e", "a"))
+    second.ended(0.0)
+    found = [(options(script).get("array"), options(script).get("dependency")) for script in handed_in()]
+    assert found == [("0-3%4", None), ("0-2%3", None), (None, "afterok:100_0")]
+    assert "1 of 5 jobs are in the queue already" in capsys.readouterr().out
+    second.close()
+
+
+def test_a_job_that_slurm_does_not_know_yet_is_waited_for_but_not_for_ever(tmp_path, handed_in, monkeypatch):
+    now = time.time()
+    for late, scripts in ((0, 1), (30, 1), (120, 2)):
+        monkeypatch.setattr(on_slurm.time, "time", lambda late=late: now + late)
+        engine = SlurmEngine(tmp_path / ".slurm")
+        for name in "ab":
+            engine.submit(job(tmp_path, name))
+        engine.ended(0.0)
+        assert len(handed_in()) == scripts
 
 
 def test_what_slurm_refuses_is_one_line(tmp_path, handed_in):
