@@ -5,7 +5,6 @@ Run as a script it is one of the two processes: it runs the commands of a file o
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +17,7 @@ import torch
 
 from attn_lightning.cli import main
 from attn_lightning.run_folder import read_metrics
+from support.ports import free_ports
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 
@@ -101,7 +101,7 @@ def run_pair(commands: dict[str, list[str]], folder: Path) -> Pair:
         "OMP_NUM_THREADS": "1",
         "MASTER_ADDR": "127.0.0.1",
         "WORLD_SIZE": "2",
-        "FIRST_PORT": str(free_port()),
+        "FIRST_PORT": str(free_ports(1)[0]),
     }
     processes = [
         subprocess.Popen(
@@ -117,13 +117,6 @@ def run_pair(commands: dict[str, list[str]], folder: Path) -> Pair:
     errors = [process.communicate(timeout=900)[1] for process in processes]
     codes = [json.loads((folder / f"codes.{rank}.json").read_text()) for rank in range(2)]
     return Pair(folder, codes, errors)
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-    return port
 
 
 def one_process(rank: int, path: Path) -> None:

@@ -23,6 +23,7 @@ from attn_lightning.study.engines import Job
 from attn_lightning.study.scheduler import Scheduler
 from support import light_cell
 from support.cells import parse, planned
+from support.ports import free_ports
 
 ray = pytest.importorskip("ray", reason="needs the extra `ray`")
 
@@ -41,16 +42,6 @@ QUICK_FIT = """
     record = {"status": "complete", "history": [epoch], "best": epoch}
     (folder / "metrics.json").write_text(json.dumps(record))
 """
-
-
-def free_ports(count):
-    listeners = [socket.socket() for _ in range(count)]
-    for listener in listeners:
-        listener.bind(("127.0.0.1", 0))
-    ports = [listener.getsockname()[1] for listener in listeners]
-    for listener in listeners:
-        listener.close()
-    return ports
 
 
 def family(process):
