@@ -194,6 +194,7 @@ def distribution(scores: FloatArray, mask: BoolArray) -> FloatArray:
     """
     finite = np.isfinite(scores)
     real = np.where(mask & finite, scores, 0.0).astype(np.float64)
+    # float64 above, as the shares of thousands of tokens must sum to 1 closely enough for logarithms.
     total = real.sum(1, keepdims=True)
     usable = (finite | ~mask).all(1, keepdims=True) & (real >= 0).all(1, keepdims=True) & (total > 0)
     return np.where(usable, real, np.nan) / np.where(usable, total, 1.0)
@@ -212,6 +213,7 @@ def top_k(scores: FloatArray, mask: BoolArray, k: int) -> BoolArray:
     """
     if k >= mask.shape[1]:
         return mask.copy()
+    # Padding last, so that a row with fewer than k tokens takes all of its own and none of it.
     falling = np.where(mask, -scores, np.inf)
     # Several times faster than a stable sort.
     last = np.partition(falling, k - 1, axis=1)[:, k - 1 : k]
@@ -225,6 +227,7 @@ def _varies(scores: FloatArray, mask: BoolArray) -> BoolArray:
     finite = (np.isfinite(scores) | ~mask).all(1)
     largest = np.where(mask, scores, -np.inf).max(1, initial=-np.inf)
     smallest = np.where(mask, scores, np.inf).min(1, initial=np.inf)
+    # A correlation with a constant is 0 / 0; rounding would make any number of it.
     varies: BoolArray = finite & (largest > smallest)
     return varies
 

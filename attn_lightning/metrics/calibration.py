@@ -25,6 +25,7 @@ def brier(probabilities: FloatArray, labels: NDArray[Any]) -> FloatArray:
 
     Source: Brier 1950, https://doi.org/10.1175/1520-0493(1950)078<0001:VOFEIT>2.0.CO;2.
     """
+    # A copy in float64: the next line writes into it, and squares of small errors need the digits.
     errors = probabilities.astype(np.float64)
     errors[np.arange(len(labels)), labels] -= 1
     scores: FloatArray = (errors**2).sum(1) / 2

@@ -32,10 +32,12 @@ def conicity(hidden: Tensor, mask: Tensor, *, absolute: bool = False) -> Tensor:
     Cost: two passes over the states, no product of states with states.
     """
     real, lengths = at_least_float32(hidden).masked_fill(~mask.unsqueeze(-1), 0.0), mask.sum(1)
+    # Scaled by text before the sum and by vector after: neither step can under- or overflow.
     mean = _near_one(_near_one(real, (1, 2)).sum(1) / lengths.unsqueeze(1), (1,))
     cosines = functional.cosine_similarity(_near_one(real, (2,)), mean.unsqueeze(1), dim=-1)
     if absolute:
         cosines = cosines.abs()
+    # `cosine_similarity` gives 0 for a zero vector, which would count as a right angle.
     directed = (real != 0).any(-1).sum(1)
     average = cosines.sum(1) / directed.clamp_min(1)
     defined = (lengths >= 2) & (mean != 0).any(-1)

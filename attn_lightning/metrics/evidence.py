@@ -62,6 +62,7 @@ class ShortcutFollow(PerExampleMetric):
 
     def update(self, predicted: Tensor, labels: Tensor, shortcut_class: Tensor) -> None:
         """Add a batch: (B,) int64 predicted classes, labels, and classes of the shortcut words, -1 without one."""
+        # Where the word speaks for the label, following it cannot be told from reading the evidence.
         misleading = (shortcut_class >= 0) & (shortcut_class != labels)
         self.add(to_array(torch.where(misleading, (predicted == shortcut_class).double(), torch.nan)))
 
@@ -85,6 +86,7 @@ class SelectionOutcomes(Metric):
     def update(self, attention: Tensor, rationale: Tensor, mask: Tensor, predicted: Tensor, labels: Tensor) -> None:
         """Add a batch: (B, T) attention, (B, T) bool rationale and mask, (B,) int64 predicted classes and labels."""
         found = outcomes(*(to_array(given) for given in (attention, rationale, mask, predicted, labels)))
+        # `nansum` leaves out examples without a rationale, whose four outcomes are all NaN.
         self.counts = self.counts + torch.from_numpy(np.nansum(found, axis=0)).to(self.counts)
 
     def compute(self) -> dict[str, Tensor]:

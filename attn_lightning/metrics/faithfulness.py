@@ -4,26 +4,14 @@ The functions take NumPy arrays and give one float64 number per example. NaN in 
 T tokens of the longest, `p` the probability of the class that the model predicts for the whole text.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from attn_lightning.metrics.measure import Measure
 from attn_lightning.metrics.per_example import BoolArray, FloatArray
-
-MEASURES = (
-    Measure("comprehensiveness", "probability that the prediction loses without the top tokens", -1.0),
-    Measure("sufficiency", "probability that the prediction loses with the top tokens alone", -1.0, 1.0, False),
-    Measure("aopc_comprehensiveness", "mean of comprehensiveness over the bins", -1.0),
-    Measure("aopc_sufficiency", "mean of sufficiency over the bins", -1.0, 1.0, False),
-    Measure("soft_comprehensiveness", "share of the prediction that is lost where the top words fade"),
-    # Unlike ERASER's sufficiency, which is a loss: the authors of the soft scores turned it round.
-    Measure("soft_sufficiency", "share of the prediction that is kept where all but the top words fade"),
-    Measure("decision_flip", "share of top tokens to remove until the class changes", higher_is_better=False),
-    Measure("post_hoc_accuracy", "share of texts whose top tokens alone give the same class"),
-)
 
 BINS = (0.01, 0.05, 0.1, 0.2, 0.5)
 """The fractions of a text that ERASER erases."""
@@ -44,6 +32,7 @@ def tokens_in_fraction(fraction: float, lengths: NDArray[np.integer[Any]]) -> ND
     Returns:
         (B,) in 1..n.
     """
+    # At least one token: nothing removed would be a comprehensiveness of 0 for every explanation of a short text.
     size: NDArray[np.int64] = np.ceil(fraction * lengths - 1e-9).astype(np.int64).clip(1, lengths)
     return size
 
@@ -58,6 +47,7 @@ def ranks(scores: FloatArray, mask: BoolArray) -> NDArray[np.int64]:
     Returns:
         (..., T); padding comes after all real tokens.
     """
+    # Stable, so that of equal scores the earlier token comes first on every platform.
     order = np.argsort(np.where(mask, -scores, np.inf), axis=-1, kind="stable")
     places = np.empty(order.shape, np.int64)
     np.put_along_axis(places, order, np.broadcast_to(np.arange(order.shape[-1]), order.shape), axis=-1)
@@ -125,7 +115,9 @@ def soft_scales(scores: FloatArray, mask: BoolArray) -> FloatArray:
     largest = np.where(mask, scores, -np.inf).max(-1, keepdims=True).astype(np.float64)
     smallest = np.where(mask, scores, np.inf).min(-1, keepdims=True).astype(np.float64)
     spread = largest - smallest
+    # In float64 from here: scores of 1e-30, as gradients have them, keep their order and spread.
     scaled = (np.where(mask, scores, smallest) - smallest) / np.where(spread > 0, spread, 1.0)
+    # Equal scores name no token; half of each is the only choice that favours neither removal nor keeping.
     return np.where(mask, np.where(spread > 0, scaled, 0.5), 0.0)
 
 
@@ -221,3 +213,71 @@ def _share(part: FloatArray, whole: FloatArray) -> FloatArray:
     enough = whole >= _SMALLEST_LOSS
     share: FloatArray = np.where(enough, part / np.where(enough, whole, 1.0), np.nan).clip(0, 1)
     return share
+
+
+class Erased(NamedTuple):
+    """Probabilities p around a hard rationale, (..., B) each, and what is fed to the metrics of a fraction.
+
+    Attributes:
+        whole: of the text.
+        without: of the text without the rationale.
+        only: of the rationale alone.
+    """
+
+    whole: FloatArray
+    without: FloatArray
+    only: FloatArray
+
+
+class Faded(NamedTuple):
+    """Probabilities p around a soft rationale, (..., B) each; see `soft_scales`.
+
+    Attributes:
+        whole: of the text.
+        without: of the text whose top tokens fade.
+        only: of the text in which all but the top tokens fade.
+        nothing: of the embeddings 0.
+    """
+
+    whole: FloatArray
+    without: FloatArray
+    only: FloatArray
+    nothing: FloatArray
+
+
+PER_FRACTION: Mapping[Measure, Callable[[Erased], FloatArray]] = {
+    Measure("comprehensiveness", "probability that the prediction loses without the top tokens", -1.0): (
+        lambda p: comprehensiveness(p.whole, p.without)
+    ),
+    Measure("sufficiency", "probability that the prediction loses with the top tokens alone", -1.0, 1.0, False): (
+        lambda p: sufficiency(p.whole, p.only)
+    ),
+}
+"""What is measured at every fraction of a text, (..., B); each has its mean over the fractions in `AREAS` too."""
+
+AREAS = tuple(each.called(f"aopc_{each.name}", f"mean of {each.name} over the bins") for each in PER_FRACTION)
+"""See `area_over_perturbation_curve`."""
+
+SOFT: Mapping[Measure, Callable[[Faded], FloatArray]] = {
+    Measure("soft_comprehensiveness", "share of the prediction that is lost where the top words fade"): (
+        lambda p: soft_comprehensiveness(p.whole, p.without, p.nothing)
+    ),
+    # Unlike ERASER's sufficiency, which is a loss: the authors of the soft scores turned it round.
+    Measure("soft_sufficiency", "share of the prediction that is kept where all but the top words fade"): (
+        lambda p: soft_sufficiency(p.whole, p.only, p.nothing)
+    ),
+}
+"""What is measured where tokens fade instead of being removed."""
+
+DECISION_FLIP = Measure(
+    "decision_flip", "share of top tokens to remove until the class changes", higher_is_better=False
+)
+
+PER_COUNT: Mapping[Measure, Callable[[NDArray[np.int64], NDArray[np.int64]], FloatArray]] = {
+    Measure("post_hoc_accuracy", "share of texts whose top tokens alone give the same class"): post_hoc_accuracy,
+}
+"""What is measured of the class predicted for the whole text and for a number of its top tokens."""
+
+# The family goes over these tables, so a metric that is put into one of them is measured, declared and shown.
+MEASURES = (*PER_FRACTION, *AREAS, *SOFT, DECISION_FLIP, *PER_COUNT)
+"""All of them, in the order in which they are shown."""

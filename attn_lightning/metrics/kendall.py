@@ -84,6 +84,7 @@ class Concordance:
 
     def tau(self) -> FloatArray:
         """(R,) tau-b in [-1, 1]."""
+        # The root rounds: two equal orders would come out as 1.0000000000000002.
         return np.clip(self.surplus / _largest_surplus(self.tokens, self.first, self.second), -1, 1)
 
     def p_value(self) -> FloatArray:
@@ -91,6 +92,7 @@ class Concordance:
         tokens = self.tokens
         # If all orders are equally likely, a surplus and its opposite are: two sides are twice one.
         p_values = 2 * special.ndtr(-np.abs(self.surplus) / np.sqrt(self._variance()))
+        # With ties there is no exact distribution over orders that scipy would use, so the normal limit stays.
         untied = (self.first.pairs == 0) & (self.second.pairs == 0)
         # Without ties: discordant pairs, or concordant ones if those are fewer.
         fewest = (tokens * (tokens - 1) / 2 - np.abs(self.surplus)) / 2
@@ -125,6 +127,7 @@ def _surplus(first: FloatArray, second: FloatArray, mask: BoolArray, ties: tuple
     tokens = mask.sum(1)
     surplus = np.zeros(len(tokens))
     largest = _largest_surplus(tokens, *ties)
+    # The longest first: those that are too long for pairs then come together at the front.
     order = np.argsort(-tokens, kind="stable")
     start = int((tokens > LONGEST_PAIRWISE).sum())
     for row in order[:start]:
@@ -141,6 +144,7 @@ def _surplus(first: FloatArray, second: FloatArray, mask: BoolArray, ties: tuple
 
 def _compared(first: FloatArray, second: FloatArray) -> NDArray[np.int64]:
     """(R,) concordant minus discordant pairs of (R, T) scores; NaN is neither above nor below anything."""
+    # One side only: a pair (i, j) and its mirror (j, i) say the same, and `above` holds for at most one of them.
     above = first[:, :, None] > first[:, None, :]
     concordant, discordant = second[:, :, None] > second[:, None, :], second[:, :, None] < second[:, None, :]
     for pairs in (concordant, discordant):
@@ -162,6 +166,7 @@ def _inversions_cdf() -> FloatArray:
     """Entry (n, c): the probability that a random order of n tokens has at most c pairs in the wrong order."""
     table = np.ones((_LONGEST_EXACT + 1, _LONGEST_EXACT * (_LONGEST_EXACT - 1) // 2 + 1))
     probabilities = np.ones(1)
+    # The n-th token can stand before 0 to n - 1 of the others, each as likely: the number of inversions is their sum.
     for n in range(1, _LONGEST_EXACT + 1):
         probabilities = np.convolve(probabilities, np.full(n, 1 / n))
         table[n, : len(probabilities)] = probabilities.cumsum()

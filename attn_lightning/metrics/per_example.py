@@ -20,6 +20,7 @@ def to_array(tensor: Tensor) -> NDArray[Any]:
     Call it once per batch: feeding NumPy one example of a tensor after the other is what makes measurements slow.
     """
     tensor = tensor.detach()
+    # NumPy has no bfloat16; float16 it has, but sums in it overflow at 65504.
     if tensor.dtype in (torch.bfloat16, torch.float16):
         tensor = tensor.float()
     array: NDArray[Any] = tensor.cpu().numpy()
@@ -59,6 +60,7 @@ class PerExampleMetric(Metric):
         Args:
             values: (B,) one number per example, NaN where it is undefined.
         """
+        # Left out here and counted, so that a mean says over how many examples it goes.
         kept = values[~np.isnan(values)].astype(np.float64)
         for state, added in (("count", len(kept)), ("total", kept.sum()), ("squares", (kept**2).sum())):
             setattr(self, state, getattr(self, state) + float(added))
@@ -76,6 +78,7 @@ class PerExampleMetric(Metric):
             deviation of no examples are NaN.
         """
         mean = self.total / self.count
+        # The difference of two near numbers may come out as -1e-17, whose root is NaN.
         deviation = (self.squares / self.count - mean**2).clamp_min(0).sqrt()
         values = (mean.float(), deviation.float(), self.count.float())
         return {measure.name: value for measure, value in zip(self.measures, values, strict=True)}

@@ -10,6 +10,7 @@ Source: DeYoung et al. 2020, https://aclanthology.org/2020.acl-main.408, and the
 https://github.com/jayded/eraserbenchmark (`rationale_benchmark/metrics.py`).
 """
 
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,21 +21,6 @@ from attn_lightning.metrics.measure import MANY, Measure
 from attn_lightning.metrics.per_example import BoolArray, FloatArray
 
 IntArray = NDArray[np.integer[Any]]
-
-RATIONALE_MASS = Measure("rationale_mass", "share of the scores that lies on the rationale")
-TOP_1_HIT = Measure("top_1_hit", "share of texts whose highest token is in the rationale")
-MEASURES = (
-    Measure("auprc", "area under the precision-recall curve of the tokens (trapezoidal: flatters ties)"),
-    Measure("average_precision", "average precision of the tokens, which ties do not flatter"),
-    Measure("roc_auc", "chance that a marked token scores above an unmarked one", uninformative=0.5),
-    Measure("token_f1", "F1 of the k highest tokens, mean over texts"),
-    Measure("token_f1_micro", "F1 of the k highest tokens, counted over all texts together"),
-    Measure("iou_f1", "F1 of the spans that overlap a marked span enough, from mean precision and recall"),
-    Measure("iou_f1_micro", "F1 of the spans that overlap a marked span enough, counted over all texts together"),
-    RATIONALE_MASS,
-    TOP_1_HIT,
-    Measure("k", "how many tokens a hard rationale has", 1.0, MANY, None, "tokens"),
-)
 
 
 class Areas(NamedTuple):
@@ -87,6 +73,7 @@ def areas(scores: FloatArray, rationale: BoolArray, mask: BoolArray) -> Areas:
     false, false_before = _cumulated(real & ~marked, begin)
 
     positives, negatives = true[:, -1], false[:, -1]
+    # With one class of tokens only there is no order to judge.
     defined = (np.isfinite(scores) | ~mask).all(1) & (positives > 0) & (negatives > 0)
     precision = true / np.maximum(true + false, 1)
     precision_before = np.where(begin == 0, 1.0, true_before / np.maximum(true_before + false_before, 1))
@@ -113,6 +100,13 @@ class Matches(NamedTuple):
     matched: FloatArray
     predicted: FloatArray
     marked: FloatArray
+
+
+class HardMatches(NamedTuple):
+    """What the hard rationales of all documents match."""
+
+    tokens: Matches
+    spans: Matches
 
 
 def token_matches(scores: FloatArray, rationale: BoolArray, mask: BoolArray, k: int) -> Matches:
@@ -148,9 +142,12 @@ def span_matches(scores: FloatArray, rationale: BoolArray, mask: BoolArray, k: i
     chosen_span, chosen_row, chosen_size = _spans(chosen)
     marked_span, marked_row, marked_size = _spans(marked)
     both = chosen & marked
+    # A pair of spans as one number, so that counting tokens in common needs no loop over spans.
     pairs, common = np.unique(chosen_span[both] * len(marked_size) + marked_span[both], return_counts=True)
     first, second = pairs // max(len(marked_size), 1), pairs % max(len(marked_size), 1)
+    # Size of the union from the two sizes, as |A or B| = |A| + |B| - |A and B|.
     overlap = common / (chosen_size[first] + marked_size[second] - common)
+    # A predicted span may overlap two marked ones: it is one hit.
     hits = np.unique(first[overlap >= threshold])
     rows = len(mask)
     values = (np.bincount(span_rows, minlength=rows) for span_rows in (chosen_row[hits], chosen_row, marked_row))
@@ -159,6 +156,7 @@ def span_matches(scores: FloatArray, rationale: BoolArray, mask: BoolArray, k: i
 
 def precision(matches: Matches) -> FloatArray:
     """(B,) in [0, 1] `matched / predicted`, 0 where nothing was predicted."""
+    # Of no predictions none is right: 0, as in scikit-learn, not 0 / 0.
     return matches.matched / np.maximum(matches.predicted, 1)
 
 
@@ -217,6 +215,7 @@ def marked_mass(attention: FloatArray, marked: BoolArray, mask: BoolArray) -> Fl
     Returns:
         (B,) in [0, 1] up to rounding; NaN where no real token is marked.
     """
+    # Annotations may reach beyond a text that was cut off.
     marked = marked & mask
     mass = np.where(marked, attention, 0.0).sum(1, dtype=np.float64)
     return np.where(marked.any(1), mass, np.nan)
@@ -249,6 +248,7 @@ def top_1_hit(scores: FloatArray, rationale: BoolArray, mask: BoolArray) -> Floa
         (B,) 0 or 1; a score without information gives the share of marked tokens on average. NaN where no real token is
         marked or a score is not finite.
     """
+    # `argmax` takes the first of equals, which makes ties reproducible.
     chosen = np.where(mask, scores, -np.inf).argmax(1)
     hit = (rationale & mask)[np.arange(len(mask)), chosen].astype(np.float64)
     return np.where(_counts(scores, rationale, mask), hit, np.nan)
@@ -273,6 +273,44 @@ def _hard(scores: FloatArray, rationale: BoolArray, mask: BoolArray, k: int) -> 
 
 def _spans(marks: BoolArray) -> tuple[IntArray, IntArray, IntArray]:
     """(B, T) the number of the run of True that a token belongs to, and (S,) row and (S,) length of every run."""
+    # A run begins where a mark has none on its left; a zero column keeps rows from running into each other.
     begins = marks & ~np.concatenate([np.zeros((len(marks), 1), np.bool_), marks[:, :-1]], axis=1)
     number: IntArray = np.cumsum(begins).reshape(marks.shape) - 1
     return number, np.nonzero(begins)[0], np.bincount(number[marks], minlength=int(begins.sum()))
+
+
+AREAS = (
+    Measure("auprc", "area under the precision-recall curve of the tokens (trapezoidal: flatters ties)"),
+    Measure("average_precision", "average precision of the tokens, which ties do not flatter"),
+    Measure("roc_auc", "chance that a marked token scores above an unmarked one", uninformative=0.5),
+)
+"""What `areas` gives, in the same order."""
+
+TOKEN_F1 = Measure("token_f1", "F1 of the k highest tokens, mean over texts")
+
+OVER_ALL: Mapping[Measure, Callable[[HardMatches], float]] = {
+    Measure("token_f1_micro", "F1 of the k highest tokens, counted over all texts together"): (
+        lambda found: micro_f1(found.tokens)
+    ),
+    Measure("iou_f1", "F1 of the spans that overlap a marked span enough, from mean precision and recall"): (
+        lambda found: macro_f1(found.spans)
+    ),
+    Measure("iou_f1_micro", "F1 of the spans that overlap a marked span enough, counted over all texts together"): (
+        lambda found: micro_f1(found.spans)
+    ),
+}
+"""What is one number for all documents."""
+
+RATIONALE_MASS = Measure("rationale_mass", "share of the scores that lies on the rationale")
+TOP_1_HIT = Measure("top_1_hit", "share of texts whose highest token is in the rationale")
+PER_DOCUMENT: Mapping[Measure, Callable[[FloatArray, BoolArray, BoolArray], FloatArray]] = {
+    RATIONALE_MASS: rationale_mass,
+    TOP_1_HIT: top_1_hit,
+}
+"""What is a number per document, from scores, rationale and mask."""
+
+NUM_TOKENS = Measure("k", "how many tokens a hard rationale has", 1.0, MANY, None, "tokens")
+
+# The family goes over these tables, so a metric that is put into one of them is measured, declared and shown.
+MEASURES = (*AREAS, TOKEN_F1, *OVER_ALL, *PER_DOCUMENT, NUM_TOKENS)
+"""All of them, in the order in which they are shown."""

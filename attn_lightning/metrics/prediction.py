@@ -117,6 +117,7 @@ class LogLoss(Metric):
 
     def update(self, probabilities: Tensor, labels: Tensor) -> None:
         """Add a batch: (B, C) probabilities and (B,) labels."""
+        # A running sum in float64 instead of a mean per batch: batches of different sizes would weigh alike.
         self.total = self.total - probabilities.double().gather(1, labels.unsqueeze(1)).log().sum()
         self.count = self.count + labels.numel()
 
@@ -142,6 +143,7 @@ class OneAgainstRest(Metric):
 
     def update(self, probabilities: Tensor, labels: Tensor) -> None:
         """Add a batch: (B, C) probabilities and (B,) labels."""
+        # A ranking needs all examples at once: it is no mean over batches.
         self.probabilities.append(probabilities.detach())
         self.labels.append(labels)
 
@@ -188,6 +190,8 @@ def one_against_rest(rank: Callable[[Tensor, Tensor], Tensor], probabilities: Te
     num_classes = probabilities.shape[1]
     classes = [1] if num_classes == 2 else range(num_classes)
     positives = {c: (labels == c).long() for c in classes}
+    # A class that every example or none belongs to cannot be ranked; it is left out of the mean instead of counting as
+    # 0.
     values = [rank(probabilities[:, c], y).float() for c, y in positives.items() if 0 < int(y.sum()) < len(y)]
     return torch.stack(values).mean() if values else torch.tensor(float("nan"), device=labels.device)
 

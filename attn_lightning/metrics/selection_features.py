@@ -54,6 +54,7 @@ def mask_features(attention: FloatArray, mask: BoolArray) -> FloatArray:
     selected = ((shares > 1 + 1e-5) & mask).astype(np.float64)
     count = selected.sum(1, keepdims=True)
     edges, parts = edge_and_part_weights(selected, mask)
+    # Every selected token opens a run unless its left neighbor is selected too.
     runs = count - (selected[:, 1:] * selected[:, :-1]).sum(1, keepdims=True)
     columns = [edges, parts / count.clip(1), np.log1p(count), count / lengths, runs / count.clip(1)]
     return np.concatenate(columns, 1).astype(np.float32)
@@ -77,6 +78,7 @@ def selection_features(weights: FloatArray, mask: BoolArray) -> FloatArray:
     largest = np.zeros((len(mask), NUM_LARGEST))
     found = -np.sort(-weights, axis=1)[:, :NUM_LARGEST]
     largest[:, : found.shape[1]] = found
+    # The middle of each token's share of the text, so that a text read backwards has the mirrored positions.
     relative = (np.arange(mask.shape[1]) + 0.5) / lengths
     mean = (weights * relative).sum(1, keepdims=True)
     deviation = np.sqrt((weights * (relative - mean) ** 2).sum(1, keepdims=True))

@@ -25,6 +25,7 @@ def entropy_bits(weights: FloatArray, mask: BoolArray) -> FloatArray:
     Returns:
         (B,) in [0, log2 n] for n tokens: 0 if one token has all the weight, log2 n for uniform weights.
     """
+    # `entr` is 0 at 0, where `-a log a` by hand would be NaN.
     bits: FloatArray = special.entr(distribution(weights, mask)).sum(1) / np.log(2)
     return bits
 
@@ -39,6 +40,7 @@ def relative_entropy(weights: FloatArray, mask: BoolArray) -> FloatArray:
     Returns:
         (B,) in [0, 1], 1 for uniform weights; NaN also for a text of one token.
     """
+    # One token has all the weight whatever the model does, so there is nothing to measure.
     several = mask.sum(1) >= 2
     bits = entropy_bits(weights, mask) / np.log2(np.where(several, mask.sum(1), 2))
     return np.where(several, bits.clip(0, 1), np.nan)

@@ -28,6 +28,7 @@ _MANY = 1000
 
 def standard_deviation(values: Sequence[float] | Floats) -> float:
     """Sample standard deviation, divisor n - 1; NaN below two values."""
+    # Seeds are a sample of all seeds, hence n - 1; examples of a split are all there are, and divided by n elsewhere.
     return float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
 
 
@@ -53,6 +54,7 @@ def paired_permutation_test(
     total = np.abs(sample).sum()
     if len(sample) < 2:
         return float("nan")
+    # All signs give the same mean, so every one of them is as extreme as the observed.
     if total == 0:
         return 1.0
 
@@ -83,6 +85,7 @@ def paired_permutation_test(
 def _of_many(sample: Floats, num_resamples: int, seed: int) -> float:
     """The same for thousands of pairs by products of matrices, which scipy would take minutes for."""
     generator, extreme, left = np.random.default_rng(seed), 0, num_resamples
+    # float32 halves the time of the product; the tolerance below covers its rounding, which ties would feel.
     differences, observed = sample.astype(np.float32), abs(float(sample.sum()))
     while left:
         drawn = min(left, max(1, _BATCH // len(sample)))
@@ -90,6 +93,7 @@ def _of_many(sample: Floats, num_resamples: int, seed: int) -> float:
         flipped = generator.integers(0, 2, (drawn, len(sample)), dtype=np.int8).astype(np.float32) @ differences
         extreme += int((np.abs(float(sample.sum()) - 2 * flipped) >= observed * (1 - 1e-6)).sum())
         left -= drawn
+    # With the observed signs among the drawn ones: a p-value of 0 cannot be claimed from a finite number of draws.
     return (extreme + 1) / (num_resamples + 1)
 
 

@@ -7,10 +7,10 @@ All in one process of its own, because a module cannot be taken out of a package
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,12 +18,8 @@ import pytest
 import attn_lightning
 from attn_lightning.backbone.normalizers import Softmax
 from attn_lightning.discovery import public_classes
-from attn_lightning.evaluation.families import sparsity as families
-from attn_lightning.evaluation.naming import declared
-from attn_lightning.evaluation.subject import Ragged
 from attn_lightning.methods import Method
-from attn_lightning.metrics import sparsity
-from attn_lightning.metrics.measure import Measure, by_name
+from support.rationales import Documents
 
 PACKAGE = Path(attn_lightning.__file__).parent
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -61,26 +57,48 @@ class Mine(Method):
         return None
 """
 
+METRICS = {
+    "sparsity": {"MEASURES": "lambda weights, mask: weights.max(1)"},
+    "plausibility": {
+        "PER_DOCUMENT": "lambda scores, rationale, mask: (rationale & mask).sum(1).astype(float)",
+        "OVER_ALL": "lambda found: float(np.nansum(found.tokens.marked))",
+    },
+    "faithfulness": {
+        "PER_FRACTION": "lambda p: p.whole - p.without + 1",
+        "SOFT": "lambda p: p.nothing - p.only + p.without",
+        "PER_COUNT": "lambda predicted, from_top: (predicted != from_top).astype(float)",
+    },
+}
+"""What a user writes into the tables of the files of metrics: the table and the function of a metric of its name."""
+
 TRIAL = """
 import importlib.machinery as machinery
+import importlib.util
 import json
 import sys
+from dataclasses import replace
 
-# Every package whose folder has one more file in it, as if it lay there.
-more = json.loads(sys.argv[1])
+# Every package whose folder has one more file in it, as if it lay there, and every file with a change in it.
+more, changed, support = (json.loads(argument) for argument in sys.argv[1:])
+sys.path.append(support)
 find = machinery.PathFinder.find_spec
 
-def with_one_more(name, path=None, target=None):
+def as_changed(name, path=None, target=None):
+    if name in changed:
+        return importlib.util.spec_from_file_location(name, changed[name])
     spec = find(name, path, target)
     if name in more:
         spec.submodule_search_locations.append(more[name])
     return spec
 
-machinery.PathFinder.find_spec = with_one_more
+machinery.PathFinder.find_spec = as_changed
 
 import attn_lightning.backbone.normalizers as normalizers
 from attn_lightning.commands.validation import Validator
-from attn_lightning.evaluation.catalog import chosen_explainers
+from attn_lightning.evaluation.catalog import FAMILIES, chosen_explainers
+from attn_lightning.evaluation.naming import declared
+from support import rationales
+from support.texts import small_model
 import attn_lightning.data, attn_lightning.methods
 
 class Squared(normalizers.Softmax):
@@ -91,7 +109,17 @@ normalizers.Squared = Squared
 
 options = ["--data=MyTexts", "--method=Mine", "--model.backbone.normalizer=Squared"]
 config = Validator().parse(["fit", *options])
+
+subject, explained = rationales.question(erased=1)
+subject = replace(subject, model=small_model(num_classes=2))
+rows = [
+    (family, row.metric, row.value, declared(f"evaluation/{family}/attention/{row.metric}").meaning)
+    for family in ("sparsity", "plausibility", "faithfulness")
+    for row in FAMILIES[family]().run(subject, explained, rationales.no_progress)
+    if row.explainer == "rationale"
+]
 print(json.dumps({
+    "rows": rows,
     "data": config["data"]["class_path"],
     "method": config["method"]["class_path"],
     "normalizer": config["model"]["backbone"]["init_args"]["normalizer"]["class_path"],
@@ -108,7 +136,16 @@ def test_what_lies_in_the_folder_of_its_kind_is_known_by_name_everywhere(tmp_pat
         (tmp_path / package).mkdir()
         (tmp_path / package / "of_mine.py").write_text(source)
         folders[f"attn_lightning.{package}"] = str(tmp_path / package)
-    command = [sys.executable, "-c", TRIAL, json.dumps(folders)]
+    for module, tables in METRICS.items():
+        source = (PACKAGE / "metrics" / f"{module}.py").read_text("utf-8")
+        for table, function in tables.items():
+            entry = f'    Measure("mine_{table.lower()}", "of mine", higher_is_better=None): ({function}),\n'
+            source, found = re.subn(rf"(?m)^{table}: .*= {{\n", lambda line, entry=entry: line[0] + entry, source)
+            assert found == 1
+        (tmp_path / f"{module}.py").write_text(source, "utf-8")
+    changed = {f"attn_lightning.metrics.{module}": str(tmp_path / f"{module}.py") for module in METRICS}
+    arguments = [json.dumps(argument) for argument in (folders, changed, str(REPOSITORY / "tests"))]
+    command = [sys.executable, "-c", TRIAL, *arguments]
     result = subprocess.run(command, capture_output=True, text=True, timeout=300, env=dict(os.environ))
     assert result.returncode == 0, result.stderr[-2000:]
     found = json.loads(result.stdout.splitlines()[-1])
@@ -119,21 +156,23 @@ def test_what_lies_in_the_folder_of_its_kind_is_known_by_name_everywhere(tmp_pat
     assert found["explainers"][-5:] == ["positions", "rationale", "random", "uniform", "inverted"]
     assert found["exported"] == [True, True]
     assert not found["private"]
+    check_metrics(found["rows"])
 
 
-def test_a_measure_of_a_table_is_measured_declared_and_shown(monkeypatch):
-    """A metric is its function with its declaration, and a test: the family goes over the table of its room."""
-    mine = Measure("mine", "a number of mine", higher_is_better=None)
-    table = {**sparsity.MEASURES, mine: lambda scores, mask: scores.max(1)}
-    monkeypatch.setattr(families, "MEASURES", table)
-    monkeypatch.setattr(families.Sparsity, "measures", by_name(table))
-    lengths = np.array([2, 3])
-    data = SimpleNamespace(examples=SimpleNamespace(lengths=lengths), batch_size=2, token_budget=100)
-    explained = SimpleNamespace(explanations={"attention": Ragged(np.array([0.25, 0.75, 0.5, 0.1, 0.4]), lengths)})
-    rows = families.Sparsity().run(data, explained, lambda finished: None)
-    assert {row.metric: row.value for row in rows}["mine"] == pytest.approx(0.625)
-    assert {row.metric for row in rows} == set(families.Sparsity.measures)
-    assert declared("evaluation/sparsity/attention/mine") is mine
+def check_metrics(rows) -> None:
+    """Every metric that was put into a table is measured and declared, and so are the others."""
+    values = {(family, metric): value for family, metric, value, _ in rows}
+    mine = {(family, f"mine_{table.lower()}") for family, tables in METRICS.items() for table in tables}
+    assert mine <= set(values)
+    assert {meaning for _, metric, _, meaning in rows if metric.startswith("mine")} == {"of mine"}
+    marks = [rationale.sum() for rationale in Documents().rationales]
+    assert values["plausibility", "mine_over_all"] == sum(marks)
+    assert values["plausibility", "mine_per_document"] == pytest.approx(np.mean(marks))
+    # The mean over the fractions comes with it; what is the other way round of one that is there sums with it to 1.
+    area = values["faithfulness", "aopc_comprehensiveness"]
+    assert values["faithfulness", "aopc_mine_per_fraction"] == pytest.approx(1 + area)
+    agrees = values["faithfulness", "post_hoc_accuracy"]
+    assert values["faithfulness", "mine_per_count"] == pytest.approx(1 - agrees)
 
 
 def mentions(name: str, *folders: Path) -> set[str]:
@@ -164,6 +203,8 @@ def names_in(path: Path) -> set[str]:
         ("EntmaxAlpha", "backbone/normalizers.py"),
         ("Relation", "methods/relation.py"),
         ("gini", "metrics/sparsity.py"),
+        ("micro_f1", "metrics/plausibility.py"),
+        ("comprehensiveness", "metrics/faithfulness.py"),
     ],
 )
 def test_what_is_there_needs_no_other_file_of_the_package(name, home):

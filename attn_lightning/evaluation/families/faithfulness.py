@@ -18,24 +18,26 @@ from attn_lightning.evaluation.erasure import (
 from attn_lightning.evaluation.family import Family, Row
 from attn_lightning.evaluation.subject import Explained, ProgressCallback, Subject
 from attn_lightning.metrics.faithfulness import (
+    AREAS,
     BINS,
+    DECISION_FLIP,
     MEASURES,
+    PER_COUNT,
+    PER_FRACTION,
+    SOFT,
+    Erased,
+    Faded,
     area_over_perturbation_curve,
-    comprehensiveness,
     flip_share,
-    post_hoc_accuracy,
     ranks,
-    soft_comprehensiveness,
     soft_scales,
-    soft_sufficiency,
-    sufficiency,
     tokens_in_fraction,
 )
 from attn_lightning.metrics.measure import Measure, by_name
 from attn_lightning.metrics.per_example import FloatArray, to_array
 from attn_lightning.types import AttentionOutput, Batch
 
-_Key = tuple[str, float | None]
+_Key = tuple[Measure, float | None]
 """A metric and its point on the curve, None where there is no curve."""
 
 
@@ -101,28 +103,25 @@ class Faithfulness(Family):
 
     def _keys(self) -> list[_Key]:
         """Every metric in the order in which it is shown."""
-        curves: list[_Key] = [
-            (metric, fraction) for metric in ("comprehensiveness", "sufficiency") for fraction in self.bins
-        ]
-        areas: list[_Key] = [("aopc_comprehensiveness", None), ("aopc_sufficiency", None)]
-        soft: list[_Key] = [("soft_comprehensiveness", None), ("soft_sufficiency", None), ("decision_flip", None)]
-        return [*curves, *areas, *soft, *(("post_hoc_accuracy", count) for count in self.top)]
+        curves: list[_Key] = [(metric, fraction) for metric in PER_FRACTION for fraction in self.bins]
+        single: list[_Key] = [(metric, None) for metric in (*AREAS, *SOFT, DECISION_FLIP)]
+        return [*curves, *single, *((metric, count) for metric in PER_COUNT for count in self.top)]
 
     def _row(self, key: _Key, explainer: str, values: FloatArray) -> Row:
         metric, point = key
-        axis = "tokens" if metric == "post_hoc_accuracy" else "fraction"
+        axis = "tokens" if metric in PER_COUNT else "fraction"
         setting: dict[str, Any] = {} if point is None else {axis: point}
-        erases = metric not in ("soft_comprehensiveness", "soft_sufficiency", "decision_flip")
+        erases = metric not in SOFT and metric is not DECISION_FLIP
         if erases and self.replacement != "delete":
             setting["replacement"] = self.replacement
-        return Row.of(metric, explainer, values, **setting)
+        return Row.of(metric.name, explainer, values, **setting)
 
     def _measured(self, subject: Subject, chunk: "_Chunk") -> dict[_Key, FloatArray]:
         """(E, B) values of every metric for a chunk of documents."""
         return {
             **self._erased(subject, chunk),
             **_soft(subject, chunk),
-            ("decision_flip", None): _flips(subject, chunk),
+            (DECISION_FLIP, None): _flips(subject, chunk),
         }
 
     def _erased(self, subject: Subject, chunk: "_Chunk") -> dict[_Key, FloatArray]:
@@ -134,18 +133,22 @@ class Faithfulness(Family):
         probabilities = chunk.probabilities(subject, np.stack(keeps), self.replacement)
         of_predicted = np.take_along_axis(probabilities, chunk.predicted[None, None, :, None], 3)[..., 0]
         count = len(self.bins)
-        lost = comprehensiveness(chunk.whole, of_predicted[:count])
-        short = sufficiency(chunk.whole, of_predicted[count : 2 * count])
-        zero = [sufficiency(chunk.whole, of_predicted[-1])] if self.include_zero else []
+        points = Erased(chunk.whole, of_predicted[:count], of_predicted[count : 2 * count])
+        found: dict[_Key, FloatArray] = {}
+        for (metric, measure), area in zip(PER_FRACTION.items(), AREAS, strict=True):
+            curve = measure(points)
+            found |= {(metric, fraction): values for fraction, values in zip(self.bins, curve, strict=True)}
+            zero = []
+            if self.include_zero:
+                # Nothing removed leaves the whole text (NaN where the explanation is unknown), nothing kept no token.
+                empty = of_predicted[-1]
+                zero = [measure(Erased(chunk.whole, chunk.whole + 0 * empty, empty))]
+            found[area, None] = area_over_perturbation_curve([*zero, *curve])
         from_top = probabilities[2 * count : 2 * count + len(self.top)].argmax(3)
-        agrees = np.where(chunk.known, post_hoc_accuracy(chunk.predicted, from_top), np.nan)
-        return {
-            **{("comprehensiveness", fraction): values for fraction, values in zip(self.bins, lost, strict=True)},
-            **{("sufficiency", fraction): values for fraction, values in zip(self.bins, short, strict=True)},
-            ("aopc_comprehensiveness", None): area_over_perturbation_curve([*(0 * part for part in zero), *lost]),
-            ("aopc_sufficiency", None): area_over_perturbation_curve([*zero, *short]),
-            **{("post_hoc_accuracy", size): values for size, values in zip(self.top, agrees, strict=True)},
-        }
+        for metric, agreement in PER_COUNT.items():
+            agrees = np.where(chunk.known, agreement(chunk.predicted, from_top), np.nan)
+            found |= {(metric, size): values for size, values in zip(self.top, agrees, strict=True)}
+        return found
 
 
 @dataclass(frozen=True)
@@ -208,10 +211,8 @@ def _soft(subject: Subject, chunk: _Chunk) -> dict[_Key, FloatArray]:
     nothing, *rest = np.split(probabilities, [len(documents), len(documents) + len(owners)])
     only, without = (np.full(chunk.known.shape, np.nan) for _ in range(2))
     only[chunk.known], without[chunk.known] = rest
-    return {
-        ("soft_comprehensiveness", None): soft_comprehensiveness(chunk.whole, without, nothing),
-        ("soft_sufficiency", None): soft_sufficiency(chunk.whole, only, nothing),
-    }
+    faded = Faded(chunk.whole, without, only, nothing)
+    return {(metric, None): measure(faded) for metric, measure in SOFT.items()}
 
 
 def _flips(subject: Subject, chunk: _Chunk) -> FloatArray:

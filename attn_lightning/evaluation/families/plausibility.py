@@ -14,25 +14,22 @@ from attn_lightning.evaluation.subject import Explained, ProgressCallback, Subje
 from attn_lightning.metrics.measure import Measure, by_name
 from attn_lightning.metrics.per_example import BoolArray, FloatArray, to_array
 from attn_lightning.metrics.plausibility import (
+    AREAS,
     MEASURES,
+    NUM_TOKENS,
+    OVER_ALL,
+    PER_DOCUMENT,
+    TOKEN_F1,
+    HardMatches,
     Matches,
     areas,
     f1,
-    macro_f1,
-    micro_f1,
     precision,
-    rationale_mass,
     recall,
     span_matches,
     token_matches,
-    top_1_hit,
 )
 from attn_lightning.types import Batch
-
-_PER_EXAMPLE = ("auprc", "average_precision", "roc_auc", "rationale_mass", "top_1_hit")
-_TOKENS = tuple(f"token_{part}" for part in Matches._fields)
-_SPANS = tuple(f"span_{part}" for part in Matches._fields)
-
 
 CACHED_TOKENS = 2**14
 """Tokens of a batch, padding included, whose arrays stay in the processor's cache: beyond it the formulas over long
@@ -85,7 +82,7 @@ class Plausibility(Family):
             DataFormatError: a rationale has another length than its text; names the row.
         """
         k = mean_rationale_length(subject) if self.k is None else self.k
-        shape = (len(_PER_EXAMPLE) + len(_TOKENS) + len(_SPANS), len(subject.examples))
+        shape = (len(AREAS) + len(PER_DOCUMENT) + 2 * len(Matches._fields), len(subject.examples))
         found = {name: np.full(shape, np.nan) for name in explained.explanations}
         for batch in small_batches(subject):
             rows, marked, mask = to_array(batch.rows), marked_tokens(batch), to_array(batch.mask)
@@ -95,12 +92,11 @@ class Plausibility(Family):
         return [row for name, values in found.items() for row in _rows(name, values, k)]
 
     def _measured(self, scores: FloatArray, marked: BoolArray, mask: BoolArray, k: int) -> FloatArray:
-        """(M, B) the numbers per example, then tokens and spans in common."""
+        """(M, B) the areas, the other numbers per document, then tokens and spans in common."""
         return np.stack(
             [
                 *areas(scores, marked, mask),
-                rationale_mass(scores, marked, mask),
-                top_1_hit(scores, marked, mask),
+                *(measure(scores, marked, mask) for measure in PER_DOCUMENT.values()),
                 *token_matches(scores, marked, mask, k),
                 *span_matches(scores, marked, mask, k, self.threshold),
             ]
@@ -108,22 +104,20 @@ class Plausibility(Family):
 
 
 def _rows(explainer: str, values: FloatArray, k: int) -> list[Row]:
-    each = dict(zip(_PER_EXAMPLE, values, strict=False))
-    tokens = Matches(*values[len(_PER_EXAMPLE) :][: len(_TOKENS)])
-    spans = Matches(*values[-len(_SPANS) :])
-    valid = int((~np.isnan(tokens.matched)).sum())
+    ends = np.cumsum([len(AREAS), len(PER_DOCUMENT), len(Matches._fields)])
+    of_areas, of_documents, tokens, spans = np.split(values, ends)
+    found = HardMatches(Matches(*tokens), Matches(*spans))
+    valid = int((~np.isnan(found.tokens.matched)).sum())
 
-    def whole(metric: str, value: float) -> Row:
-        return Row(metric, explainer, value if valid else None, None, valid, values.shape[1])
+    def whole(measure: Measure, value: float) -> Row:
+        return Row(measure.name, explainer, value if valid else None, None, valid, values.shape[1])
 
     return [
-        *(Row.of(metric, explainer, each[metric]) for metric in ("auprc", "average_precision", "roc_auc")),
-        Row.of("token_f1", explainer, f1(precision(tokens), recall(tokens))),
-        whole("token_f1_micro", micro_f1(tokens)),
-        whole("iou_f1", macro_f1(spans)),
-        whole("iou_f1_micro", micro_f1(spans)),
-        *(Row.of(metric, explainer, each[metric]) for metric in ("rationale_mass", "top_1_hit")),
-        whole("k", float(k)),
+        *(Row.of(measure.name, explainer, each) for measure, each in zip(AREAS, of_areas, strict=True)),
+        Row.of(TOKEN_F1.name, explainer, f1(precision(found.tokens), recall(found.tokens))),
+        *(whole(measure, of_all(found)) for measure, of_all in OVER_ALL.items()),
+        *(Row.of(measure.name, explainer, each) for measure, each in zip(PER_DOCUMENT, of_documents, strict=True)),
+        whole(NUM_TOKENS, float(k)),
     ]
 
 
