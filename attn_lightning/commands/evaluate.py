@@ -16,7 +16,6 @@ from attn_lightning.commands.arguments import add_trust, split_trusted
 from attn_lightning.commands.parsing import OneLineErrorParser, class_change_resets_arguments
 from attn_lightning.commands.processes import is_first, is_one_of_several
 from attn_lightning.console import say, show_messages, stdout_console
-from attn_lightning.data.datamodule import TextDataModule
 from attn_lightning.errors import ConfigurationError, own_cause
 from attn_lightning.evaluation.catalog import (
     DEFAULT_EXPLAINERS,
@@ -152,7 +151,7 @@ def prepared_data(parser: OneLineErrorParser, options: Namespace) -> Any:
         ConfigurationError: it cannot be made as configured, or it has no `examples(split)`.
     """
     try:
-        data = parser.instantiate_classes(options).data
+        data = parser.instantiate(options).data
     except ValueError as error:
         if (cause := own_cause(error)) is not None:
             raise cause from None
@@ -162,7 +161,7 @@ def prepared_data(parser: OneLineErrorParser, options: Namespace) -> Any:
             f"Expected a data module with `examples(split)`, but {type(data).__name__} has none; derive it from "
             "TextDataModule, or give it that function."
         )
-    if isinstance(data, TextDataModule):
+    if hasattr(data, "makes_word_vectors"):
         # The checkpoint holds the word vectors, and a pool without labels is for training.
         data.makes_word_vectors = False
     data.prepare_data()

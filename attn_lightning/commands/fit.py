@@ -36,7 +36,6 @@ from attn_lightning.commands.slurm import requeued_in_time
 from attn_lightning.commands.trainer import check_trainer_options, checkpoints, loggers, plugins, run_callbacks
 from attn_lightning.commands.wandb_run import name_by_sweep, sweep_of_agent
 from attn_lightning.console import say, show_messages
-from attn_lightning.data.datamodule import TextDataModule
 from attn_lightning.data.revision import revisions
 from attn_lightning.errors import ConfigurationError, own_cause
 from attn_lightning.evaluation.catalog import chosen_explainers, chosen_families
@@ -214,7 +213,7 @@ class AttentionCLI(LightningCLI):
             return plain(self.parser.parse_args(["fit", "--config", str(path)]).fit)
 
         def data_revisions() -> dict[str, str]:
-            return revisions(parser.instantiate_classes(Namespace(data=self.options.data)).data)
+            return revisions(parser.instantiate(Namespace(data=self.options.data)).data)
 
         return SameRun(lambda: plain(self.options), parse, data_revisions)
 
@@ -229,7 +228,7 @@ class AttentionCLI(LightningCLI):
 
     def after_instantiate_classes(self) -> None:
         """Testing a checkpoint on a new machine must not train word vectors first."""
-        if self.config.subcommand != "fit" and isinstance(self.datamodule, TextDataModule):
+        if self.config.subcommand != "fit" and hasattr(self.datamodule, "makes_word_vectors"):
             self.datamodule.makes_word_vectors = False
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
@@ -323,8 +322,6 @@ def _run(arguments: Sequence[str], name: str, watch: Watch) -> None:
 
 def _quiet_libraries() -> None:
     """Hide advertisements and device listings; warnings about the user's own settings stay."""
-    # Lightning calls jsonargparse in ways that its next version will not know: nothing that a user could change.
-    warnings.filterwarnings("ignore", category=DeprecationWarning, module="lightning.pytorch.cli")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint need to be provided.*")

@@ -50,12 +50,29 @@ class OneLineErrorParser(LightningArgumentParser):
     """Prints the error, the nearest option and how to get help, without pages of usage before it."""
 
     commands: Mapping[str, ArgumentParser] = {}
+    instantiators: Sequence[tuple[Any, type, bool]] = ()
 
     def add_subcommands(self, *arguments: Any, **options: Any) -> Any:
         """As jsonargparse does, and keep the parsers of the commands for the hints of errors."""
         action = super().add_subcommands(*arguments, **options)
         self.commands = action.choices
         return action
+
+    # The next three take calls of Lightning 2.6 by names that jsonargparse 4.49 deprecated and 5 will not have.
+
+    def add_instantiator(self, instantiator: Any, class_type: type, subclasses: bool = True) -> None:
+        """Keep a function that makes the objects of a class, for `instantiate_classes`."""
+        self.instantiators = [*self.instantiators, (instantiator, class_type, subclasses)]
+
+    def instantiate_classes(self, cfg: Namespace) -> Namespace:
+        """`instantiate`, with the functions of `add_instantiator`."""
+        made: Namespace = self.instantiate(cfg, instantiators=self.instantiators)
+        return made
+
+    def dump(self, cfg: Namespace, *arguments: Any, skip_none: bool = True, **options: Any) -> str:
+        """As jsonargparse does; its `skip_unset` was once called `skip_none`."""
+        text: str = super().dump(cfg, *arguments, **{"skip_unset": skip_none, **options})
+        return text
 
     def name_groups(self, usage: str, description: str) -> None:
         """Give the help of a command its head and every group of options a title that says what it is for."""

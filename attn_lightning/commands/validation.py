@@ -59,7 +59,7 @@ class Validator:
         key = _key(config)
         if key not in self._revisions:
             try:
-                data = self._parser.instantiate_classes(Namespace(data=self._data[key])).data
+                data = self._parser.instantiate(Namespace(data=self._data[key])).data
                 self._revisions[key] = revisions(data)
             except (AttnLightningError, OSError, ValueError):
                 self._revisions[key] = {}

@@ -1,11 +1,32 @@
 """Help and errors of the training commands."""
 
 import re
+import warnings
 
 import pytest
 import yaml
 
-from attn_lightning.commands.parsing import class_change_resets_arguments
+from attn_lightning.commands.parsing import OneLineErrorParser, class_change_resets_arguments
+
+
+class _Kept:
+    """A class of the command line that Lightning would make by a function of its own."""
+
+    def __init__(self, number: int = 1) -> None:
+        self.number = number
+
+
+def test_the_old_names_that_lightning_calls_work_without_a_warning(monkeypatch):
+    """Lightning 2.6 uses names of jsonargparse that are deprecated; nothing of that may reach a run, now or in 5.0."""
+    monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "all")
+    parser = OneLineErrorParser(exit_on_error=False)
+    parser.add_class_arguments(_Kept, "kept")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        parser.add_instantiator(lambda kind, number: kind(number + 1), _Kept)
+        config = parser.parse_args(["--kept.number=3"])
+        assert parser.instantiate_classes(config).kept.number == 4
+        assert yaml.safe_load(parser.dump(config, skip_none=False)) == {"kept": {"number": 3}}
 
 
 @pytest.fixture(scope="module")
