@@ -46,9 +46,6 @@ class AttentionRP(_RandomPerturbation):
     term: ClassVar[str] = "attention_rp"
     place: ClassVar[Place] = SCORES
 
-    def __init__(self, weight: float = 1.0, epsilon: float = 0.5) -> None:
-        super().__init__(weight, epsilon)
-
 
 class AttentionAT(_AdversarialTraining):
     """Adversarial training of the attention scores (Attention AT).
@@ -84,9 +81,6 @@ class AttentionAT(_AdversarialTraining):
     differentiates: ClassVar[Differentiates] = Differentiates.SCORES
     term: ClassVar[str] = "attention_at"
     place: ClassVar[Place] = SCORES
-
-    def __init__(self, weight: float = 1.0, epsilon: float = 0.5) -> None:
-        super().__init__(weight, epsilon)
 
 
 class AttentionIAT(_AdversarialTraining):
@@ -130,9 +124,10 @@ class AttentionIAT(_AdversarialTraining):
     place: ClassVar[Place] = SCORES
 
     def __init__(self, weight: float = 1.0, epsilon: float = 0.5, normalize: Normalization = "sentence") -> None:
-        super().__init__(weight, epsilon, ScoreDifferences(normalize))
+        super().__init__(weight, epsilon)
         check_choice(self, choices=get_args(Normalization), normalize=normalize)
         self.normalize: Normalization = normalize
+        self.directions = ScoreDifferences(normalize)
 
 
 class AttentionVAT(_VirtualAdversarialTraining):
@@ -175,11 +170,6 @@ class AttentionVAT(_VirtualAdversarialTraining):
     differentiates: ClassVar[Differentiates] = Differentiates.SCORES
     term: ClassVar[str] = "attention_vat"
     place: ClassVar[Place] = SCORES
-
-    def __init__(
-        self, weight: float = 1.0, epsilon: float = 0.5, xi: float = 0.1, num_power_iterations: int = 1
-    ) -> None:
-        super().__init__(weight, epsilon, xi, num_power_iterations)
 
 
 class AttentionIVAT(_VirtualAdversarialTraining):
@@ -238,6 +228,7 @@ class AttentionIVAT(_VirtualAdversarialTraining):
         num_power_iterations: int = 1,
         normalize: Normalization = "sentence",
     ) -> None:
-        super().__init__(weight, epsilon, xi, num_power_iterations, ScoreDifferences(normalize))
+        super().__init__(weight, epsilon, xi, num_power_iterations)
         check_choice(self, choices=get_args(Normalization), normalize=normalize)
         self.normalize: Normalization = normalize
+        self.directions = ScoreDifferences(normalize)

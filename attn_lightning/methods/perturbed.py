@@ -27,8 +27,6 @@ from attn_lightning.perturbation.sites import Place
 from attn_lightning.step import TrainStep
 from attn_lightning.types import LossTerm
 
-ANYWHERE = Directions()
-
 
 class _Perturbed(Method):
     """Base of the family.
@@ -36,21 +34,21 @@ class _Perturbed(Method):
     Args:
         weight: lambda.
         epsilon: length of the noise.
-        directions: which way it may point.
 
     Attributes:
         place: where the noise goes.
         term: name of the loss term.
+        directions: which way it may point: anywhere, where a subclass does not say otherwise.
     """
 
     place: ClassVar[Place]
     term: ClassVar[str]
 
-    def __init__(self, weight: float, epsilon: float, directions: Directions = ANYWHERE) -> None:
+    def __init__(self, weight: float = 1.0, epsilon: float = 0.5) -> None:
         super().__init__(weight)
         check_numbers(self, above=0, advice="set `weight` to 0 to switch the term off", epsilon=epsilon)
         self.epsilon = epsilon
-        self.directions = directions
+        self.directions = Directions()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse a model that has no such directions."""
@@ -100,15 +98,14 @@ class _VirtualAdversarialTraining(_Perturbed):
         epsilon: length of the noise.
         xi: length of the finite difference.
         num_power_iterations: K.
-        directions: which way the noise may point.
     """
 
     semi_supervised: ClassVar[bool] = True
 
     def __init__(
-        self, weight: float, epsilon: float, xi: float, num_power_iterations: int, directions: Directions = ANYWHERE
+        self, weight: float = 1.0, epsilon: float = 0.5, xi: float = 0.1, num_power_iterations: int = 1
     ) -> None:
-        super().__init__(weight, epsilon, directions)
+        super().__init__(weight, epsilon)
         check_numbers(self, above=0, xi=xi)
         # The random start alone is no adversary.
         check_numbers(self, at_least=1, advice="use RP for random noise", num_power_iterations=num_power_iterations)

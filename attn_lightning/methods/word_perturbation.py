@@ -142,9 +142,10 @@ class WordIAT(_AdversarialTraining):
     place: ClassVar[Place] = EMBEDDINGS
 
     def __init__(self, weight: float = 1.0, epsilon: float = 1.0, num_neighbors: int = 10) -> None:
-        super().__init__(weight, epsilon, NearestWords(num_neighbors))
+        super().__init__(weight, epsilon)
         check_numbers(self, at_least=1, advice="10 is the published number", num_neighbors=num_neighbors)
         self.num_neighbors = num_neighbors
+        self.directions = NearestWords(num_neighbors)
 
 
 class WordVAT(_VirtualAdversarialTraining):
@@ -257,6 +258,7 @@ class WordIVAT(_VirtualAdversarialTraining):
         num_power_iterations: int = 1,
         num_neighbors: int = 10,
     ) -> None:
-        super().__init__(weight, epsilon, xi, num_power_iterations, NearestWords(num_neighbors))
+        super().__init__(weight, epsilon, xi, num_power_iterations)
         check_numbers(self, at_least=1, advice="10 is the published number", num_neighbors=num_neighbors)
         self.num_neighbors = num_neighbors
+        self.directions = NearestWords(num_neighbors)
