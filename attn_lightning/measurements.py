@@ -1,6 +1,6 @@
 """What is measured of a split while a model is trained and tested: the metrics, their names, who waits for them."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import cast
 
 import numpy as np
@@ -49,15 +49,18 @@ class Measurements(nn.Module):
 
     def __init__(self, num_classes: int, agreement: bool = True) -> None:
         super().__init__()
+        # A group is computed as a whole or not at all: what needs marks is a group of its own.
         groups: dict[str, MetricCollection] = {"prediction": prediction_metrics(num_classes)}
         if agreement:
             groups |= {kind: agreement_metrics() for kind in IMPORTANCES}
+        # Submodules, so that Lightning moves the states to the device and torchmetrics gathers them under DDP.
         self._groups = nn.ModuleDict({**groups, "rationale": evidence_metrics(), "shortcut": shortcut_metrics()})
 
     def update(self, output: AttentionOutput, batch: Batch) -> None:
         """Add the predictions of a batch, and what its marks tell of attention."""
         self._group("prediction").update(output.logits, batch.labels)
         known = {
+            # Detached: a metric keeps no graph, but one that computes from its input would build one.
             "attention": output.attention.detach(),
             "mask": batch.mask,
             "predicted": output.logits.argmax(-1),
@@ -73,7 +76,7 @@ class Measurements(nn.Module):
         for kind, values in importance.items():
             self._group(kind).update(output.attention.detach(), values, output.mask)
 
-    def measures(self, marks: Sequence[str] = MARKS) -> dict[str, Measure]:
+    def measures(self, marks: Collection[str] = MARKS) -> dict[str, Measure]:
         """What `compute` gives on data with these marks, by name."""
         names = (name for name in self._groups if name not in MARKS or name in marks)
         return by_name(measure for name in names for measure in self._declared(name))
@@ -115,6 +118,7 @@ class EpochMeans:
     def add(self, values: Mapping[str, Tensor]) -> None:
         """Add a step: () values by name; no graph is kept."""
         for name, value in values.items():
+            # Kept on the device as a tensor: `.item()` would make the CPU wait for the GPU at every step.
             value = value.detach()
             self._sums[name] = self._sums[name] + value if name in self._sums else value
         self._num_steps += 1
@@ -138,10 +142,12 @@ class Probe:
 
     def __init__(self, size: int, count: int) -> None:
         self.chosen = torch.zeros(size, dtype=torch.bool)
+        # Seed 0 whatever the run's, so that runs of several seeds are measured on the same rows.
         self.chosen[torch.from_numpy(np.random.default_rng(0).permutation(size)[:count])] = True
 
     def part_of(self, batch: Batch) -> Batch | None:
         """The rows of a batch that are in the subset, without marks; None if there are none."""
+        # By the number of the row: it finds its own ones in whatever batch and process they come.
         inside = self.chosen[batch.rows.cpu()].to(batch.rows.device)
         if not bool(inside.any()):
             return None
@@ -182,5 +188,6 @@ def _monitored(callbacks: Iterable[Callback]) -> Iterator[str]:
 
 def _may_log(callback: Callback) -> bool:
     """Whether the callback may log names that do not begin with `train/`: of ours and Lightning's only one does."""
+    # A callback of someone else may log under any name, which nobody can know before it does.
     package = type(callback).__module__.partition(".")[0]
     return getattr(callback, "logs_validation_metrics", False) or package not in ("attn_lightning", "lightning")

@@ -21,6 +21,7 @@ from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.checkpoint import (
     add_checkpoint_contents,
     check_layout,
+    check_same_data,
     checkpoint_contents,
     checkpoint_spec,
     make_weights_only,
@@ -28,7 +29,6 @@ from attn_lightning.checkpoint import (
 )
 from attn_lightning.checkpoint.trust import check_checkpoint
 from attn_lightning.checks import check_choice, check_numbers
-from attn_lightning.data.datamodule import TextDataModule
 from attn_lightning.data.reading import prepare_encoder
 from attn_lightning.errors import ConfigurationError, NumericalError
 from attn_lightning.measurements import MARKS, EpochMeans, Measurements, Probe, check_monitors
@@ -107,7 +107,9 @@ class AttentionModule(LightningModule):
     def build(self, spec: DataSpec) -> None:
         """Build the backbone for this data; called by the trainer, or by hand where there is no data module."""
         if self.backbone is not None:
-            self._check_same_data(spec)
+            # A checkpoint brought its backbone along; the data of now must be of the same kind.
+            assert self.spec is not None
+            check_same_data(self.spec, spec)
             return
         self.spec = spec
         self.backbone = self._make_backbone(spec)
@@ -143,17 +145,6 @@ class AttentionModule(LightningModule):
             weights = class_weights_from_counts(class_counts(datamodule), self._class_weight_mode)
             self.class_weights = None if weights is None else weights.to(self.device)
 
-    def _check_same_data(self, spec: DataSpec) -> None:
-        assert self.spec is not None
-        sizes = ("num_classes", "vocabulary_size", "embedding_size", "segment_shape", "num_default_tokens")
-        for name in (*sizes, "has_question"):
-            ours, theirs = getattr(self.spec, name), getattr(spec, name)
-            if ours != theirs:
-                raise ConfigurationError(
-                    f"Expected data with `{name}` = {ours}, as the checkpoint was trained on, but got {theirs}; "
-                    "use the data (and its options) of that run."
-                )
-
     def on_fit_start(self) -> None:
         """Check the methods against each other and the model that was built, and what is monitored."""
         check_methods(self.methods, self._model)
@@ -178,6 +169,7 @@ class AttentionModule(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer over two groups of parameters: with weight decay, and without (word vectors, scorer)."""
+        # Fused: one kernel instead of several per parameter, and most of a small model's step is their launches.
         adam, sgd = partial(torch.optim.Adam, amsgrad=self.amsgrad), partial(torch.optim.SGD, momentum=self.momentum)
         groups = parameter_groups(self, self._model, self.weight_decay)
         optimizer = (sgd if self.optimizer == "sgd" else adam)(
@@ -209,12 +201,15 @@ class AttentionModule(LightningModule):
         # A weight of 0 is the baseline to the bit: the method may not even draw its random numbers.
         active = [method for method in self.methods if method.weight > 0]
         self._frozen = [parameter for method in active for parameter in method.frozen(self._model)]
+        # Frozen from the clean pass to the last term, so that no gradient is computed which nobody would use.
         with constant(self._frozen):
             step = self._train_step(batch)
             task = self._task_loss(step)
             terms = [term for method in active if (term := extra_term(method, step)) is not None]
+            # One sum of all, since Lightning calls backward once: DDP, clipping and AMP see a single loss.
             total = torch.stack([task, *(term.weight * term.value for term in terms)]).sum()
         parts = {"task": task, **{term.name: term.value for term in terms}}
+        # Before the backward pass, which would make every weight NaN and hide which part it came from.
         if not torch.isfinite(total):
             raise not_finite(parts, self.global_step, self.current_epoch)
         logs = {f"{term.name}_{key}": value for term in terms for key, value in term.logs.items()}
@@ -246,6 +241,8 @@ class AttentionModule(LightningModule):
         for method in self.methods:
             if (attention := answer(method, "attention", step)) is not None:
                 clean = step.output
+                # Only the head runs again; the scores stay the model's own, as methods that perturb them start from
+                # these.
                 output = self._model.attend(clean.hidden, clean.scores, batch.mask, attention)
                 step = replace(step, output=replace(output, embeddings=clean.embeddings))
         return step
@@ -263,6 +260,7 @@ class AttentionModule(LightningModule):
         return loss.mean()
 
     def _progress(self) -> float:
+        # Steps of the optimizer, with accumulation and all processes counted; infinite for a training without an end.
         total = self.trainer.estimated_stepping_batches
         return min(1.0, self.global_step / total) if 0 < total < float("inf") else 0.0
 
@@ -283,6 +281,7 @@ class AttentionModule(LightningModule):
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Prediction and evidence metrics for all rows, agreement with gradients for the probe rows."""
         self.validation_measurements.update(self._finite(self(batch.tokens, batch.mask), "validation"), batch)
+        # Gradients cost a backward pass: a fixed part of the rows is enough to follow them from epoch to epoch.
         if (part := self.probe.part_of(batch)) is not None:
             self.validation_measurements.update_agreement(*importances(self._model, part))
 
@@ -323,8 +322,8 @@ class AttentionModule(LightningModule):
     @property
     def validation_names(self) -> list[str]:
         """All that is logged of the validation split; what only some data marks too, where the data is not ours."""
-        data = getattr(self.trainer, "datamodule", None)
-        marks = data.dataset("validation").column_names if isinstance(data, TextDataModule) else MARKS
+        data: Any = getattr(self.trainer, "datamodule", None)
+        marks = data.annotations("validation") if hasattr(data, "annotations") else MARKS
         return [f"val/{name}" for name in self.validation_measurements.measures(marks)]
 
     # --- checkpoints ----------------------------------------------------------------------------------------------
@@ -377,6 +376,7 @@ class AttentionModule(LightningModule):
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Load weights; a model of another shape, or one that diverged, is the user's error, not ours."""
+        # Weights that are NaN load without a word, and every prediction would be class 0.
         for name, value in state_dict.items():
             if isinstance(value, Tensor) and not torch.isfinite(value).all():
                 raise ConfigurationError(

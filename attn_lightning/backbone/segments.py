@@ -311,9 +311,10 @@ def _ceil_pool() -> nn.MaxPool2d:
 
 
 def _check_sizes(name: str, sizes: Sequence[int], number: int | None = None) -> None:
-    if any(size < 1 for size in sizes) or number not in (None, len(sizes)):
-        wanted = "numbers" if number is None else f"{number} numbers"
-        raise ConfigurationError(f"Expected `{name}` to be {wanted} of 1 or more, but got {list(sizes)}.")
+    if number not in (None, len(sizes)):
+        raise ConfigurationError(f"Expected `{name}` to be {number} numbers, but got {list(sizes)}.")
+    for size in sizes:
+        check_numbers(at_least=1, advice="every layer needs a unit", **{name: size})
 
 
 def _check_image(shape: tuple[int, ...]) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from attn_lightning import __version__
 from attn_lightning.checkpoint.trust import INSTANTIATOR
 from attn_lightning.errors import ConfigurationError
-from attn_lightning.types import DataSpec
+from attn_lightning.types import SAME_DATA, DataSpec
 
 FORMAT = 1
 """Raised when older checkpoints can no longer be read, or newer ones not by older code."""
@@ -41,6 +41,24 @@ def add_checkpoint_contents(
         "tokenizer": tokenizer,
         "class_weights": class_weights,
     }
+
+
+def check_same_data(ours: DataSpec, theirs: DataSpec) -> None:
+    """Refuse data of another kind than that of a checkpoint.
+
+    Args:
+        ours: of the checkpoint.
+        theirs: of the data.
+
+    Raises:
+        ConfigurationError: naming the first of `SAME_DATA` in which they differ.
+    """
+    for name in SAME_DATA:
+        if getattr(ours, name) != getattr(theirs, name):
+            raise ConfigurationError(
+                f"Expected data with `{name}` = {getattr(ours, name)}, as the checkpoint was trained on, but got "
+                f"{getattr(theirs, name)}; use the data (and its options) of that run."
+            )
 
 
 def checkpoint_contents(checkpoint: dict[str, Any]) -> dict[str, Any]:

@@ -11,9 +11,8 @@ from attn_lightning.checkpoint import read_checkpoint
 from attn_lightning.commands.report import report_in_place
 from attn_lightning.commands.wandb_run import log_evaluation
 from attn_lightning.console import say, stdout_console
-from attn_lightning.data.datamodule import TextDataModule
 from attn_lightning.evaluation.catalog import chosen_explainers, chosen_families
-from attn_lightning.evaluation.control import control_metrics
+from attn_lightning.evaluation.control import control_metrics, is_text
 from attn_lightning.evaluation.results import print_results, write_results
 from attn_lightning.evaluation.runner import TABLES, EvaluatedModel, EvaluationOptions, evaluate
 from attn_lightning.evaluation.suite import Plan
@@ -107,7 +106,7 @@ class AfterFit:
     def _control(self) -> None:
         """What a linear model on TF-IDF features reaches on the same test split (text data only)."""
         found = None
-        if isinstance(self.data, TextDataModule):
+        if is_text(self.data):
             found = {"tfidf_logistic_regression": control_metrics(self.data)}
         self.record.finish("control", control=found)
 

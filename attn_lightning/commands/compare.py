@@ -7,9 +7,9 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
+from attn_lightning.checks import check_numbers
 from attn_lightning.commands.one_line import OneLineArguments
 from attn_lightning.console import printable, say, stdout_console
-from attn_lightning.errors import ConfigurationError
 from attn_lightning.report.comparison import Comparison, compare_runs, lines
 from attn_lightning.report.run_data import read_run
 
@@ -32,8 +32,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--flips", type=int, default=10, help="flipped documents to print at the most (default: 10)")
     options = parser.parse_args(arguments)
-    if options.flips < 0:
-        raise ConfigurationError(f"Expected `--flips` to be 0 or more, but got {options.flips}; leave it out.")
+    check_numbers(at_least=0, advice="leave it out", **{"--flips": options.flips})
     return options
 
 

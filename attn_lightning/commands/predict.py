@@ -15,6 +15,7 @@ from rich.console import Console
 
 from attn_lightning import run_folder
 from attn_lightning.checkpoint.trust import trusted_classes
+from attn_lightning.checks import check_numbers
 from attn_lightning.commands.arguments import add_trust
 from attn_lightning.commands.one_line import OneLineArguments
 from attn_lightning.commands.processes import is_first, is_one_of_several
@@ -149,8 +150,7 @@ def _check(options: Namespace) -> None:
         )
     if options.question_column is not None and options.input is None:
         raise ConfigurationError("Expected `--input` with `--question_column`, but got none; name the file.")
-    if options.batch_size < 1:
-        raise ConfigurationError(f"Expected `--batch_size` to be 1 or more, but got {options.batch_size}.")
+    check_numbers(at_least=1, advice="leave it out", **{"--batch_size": options.batch_size})
     if options.tokens_column is not None and options.input is None:
         raise ConfigurationError("Expected `--input` with `--tokens_column`, but got none; name the file.")
     if options.html is not None and options.output is not None:

@@ -4,11 +4,11 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from attn_lightning.checks import check_numbers
 from attn_lightning.commands.one_line import OneLineArguments
 from attn_lightning.commands.sweep import FOLDER as SWEEPS
 from attn_lightning.commands.sweep import check_metric
 from attn_lightning.console import say
-from attn_lightning.errors import ConfigurationError
 from attn_lightning.experiments import named_file
 from attn_lightning.study.engines.choice import add_engine_options, make_engine
 from attn_lightning.study.sweeps import check_sweep, read_sweep
@@ -32,9 +32,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of the sampler (default: 0)")
     add_engine_options(parser, "trials")
     options = parser.parse_args(arguments)
-    for name in ("trials", "jobs"):
-        if getattr(options, name) is not None and getattr(options, name) < 1:
-            raise ConfigurationError(f"Expected `--{name}` to be 1 or more, but got {getattr(options, name)}.")
+    check_numbers(at_least=1, advice="leave it out", **{"--trials": options.trials})
     return options
 
 

@@ -29,6 +29,24 @@ either number: the longest text of 2,809 words in training and 2,122 elsewhere, 
 Rows = NDArray[np.int64]
 
 
+def row_index(rows: Sequence[int], instead: str) -> Rows:
+    """(B,) the rows of a batch.
+
+    Args:
+        rows: what the sampler asks for.
+        instead: the option that makes the data smaller, for whoever has exchanged the sampler.
+
+    Raises:
+        ConfigurationError: Lightning replaced the sampler, so that single rows are asked for.
+    """
+    if isinstance(rows, int):
+        raise ConfigurationError(
+            "Expected a list of rows, but got a single one, as with `--trainer.overfit_batches`; leave that option "
+            f"out and use `{instead}`."
+        )
+    return np.asarray(rows, np.int64)
+
+
 class RaggedColumn:
     """A list column of an Arrow table as NumPy views, without a copy: row `i` is `column[i]`.
 
@@ -118,13 +136,10 @@ class EncodedTexts(Dataset[Batch]):
         Raises:
             ConfigurationError: Lightning replaced the sampler, so that single rows are asked for.
         """
-        if isinstance(rows, int):
-            raise ConfigurationError(
-                "Expected a list of rows, but got a single one, as with `--trainer.overfit_batches`; leave that option "
-                "out and use `--data.max_examples`."
-            )
-        index = np.asarray(rows, np.int64)
+        index = row_index(rows, "--data.max_examples")
         lengths = self._ids.lengths[index]
+        # Padded straight from mapped memory: a list of examples that is collated afterwards would copy every token
+        # twice.
         marks = {name: torch.from_numpy(column.pad(index, np.bool_)) for name, column in self._word_marks.items()}
         if "shortcut" in marks:
             classes = self._word_marks["shortcut"].pad(index, np.int64).max(1) - 1
@@ -174,6 +189,7 @@ def length_batches(
         Rows, as indices into `lengths`.
     """
     counts = np.asarray(lengths, np.int64)
+    # The longest first: a batch that does not fit into memory fails at once and not at the end of an epoch.
     order = np.argsort(-counts, kind="stable")
     second = np.zeros_like(counts) if second_lengths is None else np.asarray(second_lengths, np.int64)
     for start, end in _runs(counts[order], second[order], batch_size or len(counts), token_budget):
@@ -189,7 +205,9 @@ def _runs(
     """
     start = 0
     while start < len(falling):
+        # All rows of a run are padded to its first, the longest, so that length decides how many fit.
         fitting = most if token_budget is None else token_budget // int(falling[start]) * world_size
+        # At least one row per process, also where a single text is over the budget.
         end = min(start + min(most, max(fitting, world_size)), len(falling))
         if token_budget is not None and second[start:end].any():
             widths = falling[start] + np.maximum.accumulate(second[start:end])
@@ -248,6 +266,8 @@ class LengthBatches(DistributedSampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         for rows in self._plan():
+            # Every world_size-th row of a sorted batch, so that all processes get the same lengths and none waits for
+            # another.
             yield rows[self.rank :: self.world_size].tolist()
 
     def __len__(self) -> int:
@@ -263,12 +283,16 @@ class LengthBatches(DistributedSampler[list[int]]):
         size = self.batch_size * self.world_size
         if not self.shuffle:
             return self._cut(np.argsort(-self.lengths, kind="stable"), size)
+        # Of seed and epoch alone, on every process alike; Lightning sets the epoch by `set_epoch`.
         generator = np.random.default_rng([self.seed, self.epoch])
         order = generator.permutation(len(self.lengths))
+        # Sorted within pools only: sorting all rows would put the same texts together in every epoch.
         pools = [order[start : start + POOL * size] for start in range(0, len(order), POOL * size)]
         batches = [batch for pool in pools for batch in self._cut(pool[np.argsort(-self.lengths[pool])], size)]
         if len(batches[-1]) < self.world_size:
             batches[-2:] = [np.concatenate(batches[-2:])]
+        # Shuffled again, or every pool would begin with its longest texts: a rhythm in length that the optimizer would
+        # feel.
         return [batches[place] for place in generator.permutation(len(batches))]
 
     def _cut(self, rows: Rows, size: int) -> list[Rows]:
@@ -303,17 +327,21 @@ def batch_loader(
         seed: added to the seed of the run, for loaders that must not shuffle alike.
         **options: of `LengthBatches`.
     """
+    # The seed that Lightning has set; without one that of torch, which may differ between processes, hence the
+    # broadcast.
     shared = int(os.environ.get("PL_GLOBAL_SEED") or torch.initial_seed())
     if trainer is not None:
         shared = int(trainer.strategy.broadcast(shared))
         options |= {"rank": trainer.global_rank, "world_size": trainer.world_size}
     return DataLoader(
         examples,  # type: ignore[arg-type]
+        # No collation by torch: an item of the dataset is a whole batch already.
         batch_size=None,
         sampler=LengthBatches(
             examples.lengths, batch_size, seed=shared + seed, second_lengths=second_lengths(examples), **options
         ),
         num_workers=num_workers,
+        # Starting workers anew in every epoch takes longer than a small epoch.
         persistent_workers=num_workers > 0,
     )
 

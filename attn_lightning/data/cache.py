@@ -30,6 +30,7 @@ def is_whole(folder: Path) -> bool:
     if not folder.is_dir():
         return False
     damaged = _damage(folder)
+    # A warning and not an error: what is made again costs time, a run that stops costs the night.
     if damaged:
         logger.warning("the prepared data in %s is damaged (%s) and is made again", folder, ", ".join(damaged))
     return not damaged
@@ -80,6 +81,8 @@ def build_aside(folder: Path, build: Callable[[Path], None]) -> None:
             built = Path(temporary) / "built"
             built.mkdir()
             build(built)
+            # Moved into the temporary folder, which is deleted: a rename needs a target that is not there.
             if folder.is_dir():
                 folder.rename(Path(temporary) / "damaged")
+            # Atomic within a file system, which is why the temporary folder lies beside its target.
             built.rename(folder)

@@ -159,7 +159,7 @@ class TextDataModule(LightningDataModule):
         check_numbers(at_least=1, unlabeled_batch_size=unlabeled_batch_size)
         check_numbers(at_least=0, num_workers=num_workers)
         check_choice(choices=get_args(EpochOf), epoch_of=epoch_of)
-        if unlabeled not in (None, "train") and not isinstance(unlabeled, TextDataModule):
+        if unlabeled not in (None, "train") and not hasattr(unlabeled, "describe"):
             raise ConfigurationError(
                 f"Expected `unlabeled` to be `train` or a text data module, but got {unlabeled!r}; leave it out for "
                 "supervised training."
@@ -209,8 +209,8 @@ class TextDataModule(LightningDataModule):
         if self.makes_word_vectors:
             if self.recipe.unknown != "keep":
                 self._word_vectors()
-            if isinstance(self.unlabeled, TextDataModule) and not is_whole(folder := self._pool_folder(self.unlabeled)):
-                pool = self.unlabeled
+            pool = self._other_texts
+            if pool is not None and not is_whole(folder := self._pool_folder(pool)):
                 build_aside(folder, partial(prepare_pool, pool.describe(), pool.recipe.max_examples, self.tokenizer))
 
     def setup(self, stage: str | None = None) -> None:
@@ -218,7 +218,7 @@ class TextDataModule(LightningDataModule):
         if self._prepared is None:
             self._open()
         if self.makes_word_vectors and self.unlabeled is not None and "unlabeled" not in self.manifest:
-            self._open_pool(self.unlabeled)
+            self._open_pool()
 
     @cached_property
     def found(self) -> Source:
@@ -255,10 +255,15 @@ class TextDataModule(LightningDataModule):
         if len(self.labeled_rows) < len(labels):
             self.manifest["labeled"] = self.shown_labels.describe(self.labeled_rows, labels, self.label_names)
 
-    def _open_pool(self, pool: "Literal['train'] | TextDataModule") -> None:
+    @property
+    def _other_texts(self) -> "TextDataModule | None":
+        """The data set whose texts are the pool; None where they are this one's own, or where there is no pool."""
+        return None if isinstance(self.unlabeled, str) else self.unlabeled
+
+    def _open_pool(self) -> None:
         self._pool, content = self.dataset("train"), {"name": "train", "rows": len(self.dataset("train"))}
-        if isinstance(pool, TextDataModule):
-            self._pool, content = open_pool(self._pool_folder(pool))
+        if self._other_texts is not None:
+            self._pool, content = open_pool(self._pool_folder(self._other_texts))
         self.manifest["unlabeled"] = content | {"batch_size": self.unlabeled_batch_size, "epoch_of": self.epoch_of}
         logger.info("%s: %d labelled texts, %d unlabelled ones", self.corpus, len(self.labeled_rows), len(self._pool))
 

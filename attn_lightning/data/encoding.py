@@ -105,6 +105,7 @@ def encode_rows(rows: datasets.Dataset, tokenizer: TextTokenizer, path: Path) ->
 
 def _lists(rows: Sequence[NDArray[Any]], kind: str = "int32") -> pa.ListArray:
     """A list column straight from arrays; going through Python lists would take most of the preparation."""
+    # Arrow's own layout: all values in a row, and where each list begins.
     bounds = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
     return pa.ListArray.from_arrays(pa.array(bounds, pa.int32()), pa.array(np.concatenate(rows).astype(kind)))
 

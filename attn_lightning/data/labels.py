@@ -43,6 +43,7 @@ class Labels:
                 f"Expected at least two different classes, but got {list(names)}; check the label column."
             )
         self.kept = tuple(kept or self.names)
+        # Where a class is called "1", a 1 in the data is that name and not the second class.
         self.numbered = numbered and not any(map(_NUMBER.fullmatch, self.names))
         if self.numbered:
             self._index |= {str(place): place for place in range(len(names))}
@@ -54,6 +55,7 @@ class Labels:
         seen: set[str] = set()
         for number, row in split.rows():
             seen.add(label_text(take(row, column, split, number), split, number))
+            # Most likely the text was named as the label: thousands of classes would be found before anything fails.
             if len(seen) > 1000:
                 raise DataFormatError(
                     f"Expected classes in column {column!r} of {split.name}, but got more than 1000 different values; "
@@ -87,6 +89,7 @@ def label_text(value: Any, split: Split, number: int) -> str:
     Raises:
         DataFormatError: there is none, or it is neither a number nor a name.
     """
+    # Readers of tables make 1.0 of a 1 where a column has gaps, and JSON has true for it.
     if isinstance(value, bool | float) and math.isfinite(value) and value == int(value):
         value = int(value)
     is_label = isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))

@@ -172,7 +172,9 @@ def prepare(data: Description, recipe: Recipe, folder: Path) -> None:
     Raises:
         DataFormatError: a row is not what was declared, or a split is left without texts or classes.
     """
+    # The classes first: every row is checked against them while it is read.
     labels, replaced = _labels(data), Counter[str]()
+    # Beside the target, since the system's folder for temporary files is often in memory and too small.
     with tempfile.TemporaryDirectory(dir=folder.parent) as raw:
         splits: Splits = {}
         seen: set[int] | None = None
@@ -181,15 +183,18 @@ def prepare(data: Description, recipe: Recipe, folder: Path) -> None:
             counted = _counting(read, replaced, name)
             splits[name] = write_rows(counted, Path(raw) / f"{name}.arrow")
             seen = seen or set(np.unique(splits[name].data.column("label").to_numpy()).tolist())
+        # After the splits are made: what `max_examples` leaves out of train must not turn up in another split.
         splits, filtered = _select(data.arrange(splits), recipe)
         notes = data.notes + ([] if data.columns.gives_words else _warn_of_uncut_words(splits["train"], recipe))
         texts = _training_texts(splits["train"], recipe)
+        # On train alone: a vocabulary that knows the test words would leak which ones occur there.
         tokenizer = TextTokenizer.train(texts, recipe.min_count, recipe.text_options)
         for name, rows in splits.items():
             encode_rows(rows, tokenizer, folder / f"{name}.arrow")
     write_text(folder / TOKENIZER, tokenizer.to_str())
     encoded = {name: open_rows(folder / f"{name}.arrow") for name in splits}
     column = dict(data.columns.annotations).get(RATIONALE)
+    # A misspelled column would train without rationales and say nothing.
     if column and not any(np.any(rows.data.column("has_rationale").to_numpy()) for rows in encoded.values()):
         raise DataFormatError(
             f"Expected column {column!r} to hold the rationale of some text, but got none in any split; correct the "
@@ -219,6 +224,7 @@ def _labels(data: Description) -> Labels:
     declared = data.label_names or named
     if declared is None:
         return Labels(Labels.scan(train, data.columns.label).names, data.kept_classes, numbered=False)
+    # The file's own order of names may be another one than the declared: matched by name, never by place.
     if named is None or set(named) <= set(declared):
         return Labels(declared, data.kept_classes)
     if len(named) != len(declared):
@@ -261,6 +267,7 @@ def cut(rows: datasets.Dataset, fraction: float, seed: int) -> tuple[datasets.Da
             f"Expected enough examples of every class to cut {fraction:.0%} off, but got {len(rows)} ({error}); give "
             "a validation split of your own or change `validation_fraction`."
         ) from error
+    # Back in the order of the file: what is read later is read in one direction, and the splits are reproducible.
     return rows.select(np.sort(first)), rows.select(np.sort(second))
 
 
@@ -270,6 +277,7 @@ def _select(splits: Splits, recipe: Recipe) -> tuple[Splits, dict[str, int]]:
     filtered = {name: len(splits[name]) - len(rows) for name, rows in kept.items()}
     for name, most in (("train", recipe.max_examples), ("test", recipe.max_test_examples)):
         if most is not None and name in kept and most < len(kept[name]):
+            # Stratified, so that a small sample keeps the shares of the classes.
             kept[name] = cut(kept[name], 1 - most / len(kept[name]), recipe.split_seed)[0]
     return kept, filtered
 
@@ -280,6 +288,7 @@ def _describe(name: str, splits: Splits, filtered: dict[str, int], classes: tupl
     for split, rows in splits.items():
         contents[split] = _statistics(rows, classes) | {"filtered": filtered[split], "sha256": digests[split][0]}
         if split != "train":
+            # Texts that occur in train too: a test split with many of them measures memory.
             contents[split]["overlap"] = int(np.isin(digests[split][1], digests["train"][1]).sum())
         _check_classes(name, split, contents[split])
     return contents
@@ -321,6 +330,7 @@ def _within(rows: datasets.Dataset, recipe: Recipe) -> datasets.Dataset:
     else:
         counter = TextTokenizer([PADDING, UNKNOWN], replace(recipe.text_options, default_tokens=0))
         lengths = np.array([count for batch in column_batches(rows, "text") for count in counter.count_words(batch)])
+    # The strict "<" against the maximum is what the published preprocessing does: it loses the longest texts.
     limit = min(recipe.length_limit or math.inf, lengths.max() if recipe.drop_longest else math.inf)
     kept = rows.select(np.flatnonzero((lengths >= recipe.min_length) & (lengths < limit)))
     if not len(kept):
@@ -375,9 +385,11 @@ def _digests(rows: datasets.Dataset) -> tuple[str, NDArray[np.uint64]]:
     texts_of_rows: Iterator[str] = chain.from_iterable(column_batches(rows, "text"))
     if "question" in rows.column_names:
         questions = chain.from_iterable(column_batches(rows, "question"))
+        # The unit separator occurs in no text: "ab" + "c" and "a" + "bc" get different digests.
         texts_of_rows = map("\x1f".join, zip(texts_of_rows, questions, strict=True))
     for row, text in enumerate(texts_of_rows):
         digest = hashlib.sha256(text.encode()).digest()
         whole.update(b"%d" % labels[row] + digest)
+        # Eight bytes are enough to count equal texts, and a million of them are 8 MB.
         texts[row] = int.from_bytes(digest[:8], "little")
     return whole.hexdigest(), texts

@@ -40,6 +40,7 @@ class PreparedTexts:
             )
         self.manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text("utf-8"))
         self.tokenizer = TextTokenizer.from_str((folder / TOKENIZER).read_text("utf-8"))
+        # Mapped, not read: several processes of a job share the pages of one file.
         self.splits = {split: open_rows(folder / f"{split}.arrow") for split in self.manifest["splits"]}
 
     def split(self, name: str) -> datasets.Dataset:

@@ -1,6 +1,7 @@
 """What a frozen encoder reads once, before a training."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from lightning.pytorch import Trainer
 from torch import Tensor, nn
@@ -29,11 +30,13 @@ def prepare_encoder(model: nn.Module, trainer: Trainer) -> None:
 
     Args:
         model: the backbone.
-        trainer: whose data module has the texts; nothing is done without one.
+        trainer: whose data module has the texts, and a `digest` that results are kept under; nothing is done without.
     """
-    encoder, data = getattr(model, "encoder", None), getattr(trainer, "datamodule", None)
-    if not isinstance(encoder, Encoder) or not isinstance(data, TextDataModule):
+    encoder: Any = getattr(model, "encoder", None)
+    data: Any = getattr(trainer, "datamodule", None)
+    if not isinstance(encoder, Encoder) or not hasattr(data, "digest"):
         return
+    # In turns: the first process reads and stores, the others find the file instead of doing the same work at once.
     for is_turn in (trainer.is_global_zero, not trainer.is_global_zero):
         if is_turn:
             encoder.prepare(all_texts(data), data.cache / "states", data.digest)

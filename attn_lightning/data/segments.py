@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from attn_lightning.checks import check_numbers
-from attn_lightning.data.batching import Rows, batch_loader
+from attn_lightning.data.batching import Rows, batch_loader, row_index
 from attn_lightning.data.sources import SPLITS, SplitName
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.types import Batch, DataSpec
@@ -122,12 +122,7 @@ class MosaicExamples(Dataset[Batch]):
         Raises:
             ConfigurationError: Lightning replaced the sampler, so that single rows are asked for.
         """
-        if isinstance(rows, int):
-            raise ConfigurationError(
-                "Expected a list of rows, but got a single one, as with `--trainer.overfit_batches`; leave that option "
-                "out and use `--data.train_mosaics`."
-            )
-        index = np.asarray(rows, np.int64)
+        index = row_index(rows, "--data.train_mosaics")
         places = self.mosaics.places[index]
         return Batch(
             tokens=torch.from_numpy(self.pool.take(places)),

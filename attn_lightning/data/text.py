@@ -17,7 +17,8 @@ from tokenizers.normalizers import Sequence as Normalizers
 from tokenizers.pre_tokenizers import Split
 from tokenizers.trainers import WordLevelTrainer
 
-from attn_lightning.errors import ConfigurationError, DataFormatError
+from attn_lightning.checks import check_numbers
+from attn_lightning.errors import DataFormatError
 
 Splitting = Literal["words", "treebank", "alphanumeric", "unicode"]
 Digits = Literal["keep", "merge"]
@@ -155,10 +156,10 @@ class TextTokenizer:
         Returns:
             A tokenizer; its vocabulary holds padding and unknown only if no word is frequent enough.
         """
-        if min_count < 1:
-            raise ConfigurationError(f"Expected `min_count` to be 1 or more, but got {min_count}; 1 keeps all words.")
+        check_numbers(at_least=1, advice="1 keeps all words", min_count=min_count)
         options = options or TextOptions()
         stream = iter(texts)
+        # Looked at and put back by `chain`: a stream of words and one of texts need different trainers.
         first = next(stream, "")
         if isinstance(first, str):
             words = _train_raw(chain([first], stream), min_count, options)  # type: ignore[arg-type]
@@ -204,6 +205,7 @@ class TextTokenizer:
         pieces = []
         for words in tokens:
             ids = np.fromiter(map(self._look_up, words), np.int32, len(words))
+            # Each word and the space behind it; the last has none, hence - 1.
             ends = np.cumsum(np.fromiter((len(word) + 1 for word in words), np.int32, len(words)), dtype=np.int32) - 1
             starts = ends - np.fromiter(map(len, words), np.int32, len(words))
             pieces.append((ids, np.stack([starts, ends], 1), int(ends[-1]) if len(ends) else 0))
@@ -211,6 +213,7 @@ class TextTokenizer:
 
     def count_words(self, texts: Sequence[str]) -> list[int]:
         """How many words each raw text has, whether they are known or not."""
+        # The fast variant keeps no offsets, which counting does not need.
         return [len(encoded) for encoded in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def words(self, text: str, offsets: Iterable[Sequence[int]]) -> list[str]:
@@ -281,7 +284,9 @@ class TextTokenizer:
                 positions = positions[ids != UNKNOWN_ID]
             result.truncated.append(0 < limit < len(positions))
             positions = positions[: limit or None]
+            # Counted before the stand-in is put there: the report says how many texts the vocabulary cannot read.
             result.unknown.append(not (ids[positions] != UNKNOWN_ID).any())
+            # A model needs at least one token per text: attention over nothing is 0 / 0.
             if not len(positions):
                 ids, offsets, positions = (np.array(x, np.int32) for x in ([UNKNOWN_ID], [[0, length]], [-1]))
             ids, offsets = ids[positions], offsets[positions]
@@ -300,6 +305,7 @@ def valid_unicode(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
+        # UTF-16 joins two halves that belong together to their character; only a half by itself is replaced.
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import math
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -16,6 +17,11 @@ logger = logging.getLogger(__name__)
 
 _VERSION = 1
 """Part of the cache key: raised whenever the same data would give other numbers."""
+
+
+def is_text(data: Any) -> TypeGuard[TextDataModule]:
+    """Whether a data module gives what the control learns from: texts and their labels."""
+    return hasattr(data, "training_examples") and hasattr(data, "whole_texts")
 
 
 def control_metrics(data: TextDataModule) -> dict[str, float | None]:

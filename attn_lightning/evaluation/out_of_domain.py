@@ -152,11 +152,11 @@ def examples_for(
             f"Expected data with the {len(label_names)} classes of the checkpoint ({', '.join(label_names)}), but got "
             f"{len(theirs)} ({', '.join(theirs)}); use data of the same task."
         )
-    is_text = isinstance(data, TextDataModule)
-    if is_text != (tokenizer is not None):
+    has_words = hasattr(data, "tokenizer")
+    if has_words != (tokenizer is not None):
         wanted, came = ("text", "segments") if tokenizer is not None else ("segments", "text")
         raise ConfigurationError(f"Expected {wanted} for this checkpoint, but got {came}; use another `--data`.")
-    if not is_text:
+    if not has_words:
         return data.examples(split), []
     classes, notes = _matched(theirs, list(label_names))
     assert tokenizer is not None

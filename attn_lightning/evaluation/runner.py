@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from attn_lightning.data.datamodule import TextDataModule
+from attn_lightning.checks import check_numbers
 from attn_lightning.data.text import UNKNOWN_ID
 from attn_lightning.errors import ConfigurationError
-from attn_lightning.evaluation.control import control_metrics, tfidf_logistic_regression
+from attn_lightning.evaluation.control import control_metrics, is_text, tfidf_logistic_regression
 from attn_lightning.evaluation.folder import EvaluationFolder
 from attn_lightning.evaluation.out_of_domain import Reencoded, Subset, check_rationales, examples_for, subset
 from attn_lightning.evaluation.progress import Progress
@@ -49,12 +49,9 @@ class EvaluationOptions:
     linear: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("max_examples", "batch_size", "token_budget"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigurationError(f"Expected `{name}` to be 1 or more, but got {value}.")
-        if self.seed < 0:
-            raise ConfigurationError(f"Expected `seed` to be 0 or more, but got {self.seed}.")
+        check_numbers(at_least=1, max_examples=self.max_examples, batch_size=self.batch_size)
+        check_numbers(at_least=1, token_budget=self.token_budget)
+        check_numbers(at_least=0, seed=self.seed)
 
 
 @dataclass(frozen=True)
@@ -188,7 +185,7 @@ def _linear(
 ) -> dict[str, float | None]:
     """Metrics of the linear control on exactly the examples that were evaluated; none for segments or other data."""
     data = evaluated.data
-    if not (isinstance(data, TextDataModule) and evaluated.own):
+    if not (is_text(data) and evaluated.own):
         return {}
     rows = subject.examples.rows if isinstance(subject.examples, Subset) else None
     if rows is None and options.split == "test":

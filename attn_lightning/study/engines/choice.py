@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from attn_lightning.checks import check_numbers
 from attn_lightning.errors import ConfigurationError, did_you_mean
 from attn_lightning.study.engines import Engine
 from attn_lightning.study.engines.local import LocalEngine, cores
@@ -58,8 +59,7 @@ def make_engine(options: argparse.Namespace, root: Path, count: int) -> Engine:
     Raises:
         ConfigurationError: there is no such engine, what it needs is not installed, or it cannot be reached.
     """
-    if options.jobs is not None and options.jobs < 1:
-        raise ConfigurationError(f"Expected `--jobs` to be 1 or more, but got {options.jobs}; leave it out.")
+    check_numbers(at_least=1, advice="leave it out", **{"--jobs": options.jobs})
     if options.on == "local":
         engine = LocalEngine(max(1, min(options.jobs or min(_MOST_JOBS, cores()), count)))
         engine.warm_up()

@@ -9,8 +9,8 @@ from attn_lightning.errors import ConfigurationError
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["ivat_sst", "--trials=0"], "`--trials` to be 1 or more, but got 0"),
-        (["ivat_sst", "--jobs=-1"], "`--jobs` to be 1 or more, but got -1"),
+        (["ivat_sst", "--trials=0"], "`--trials` to be a finite number at least 1, but got 0"),
+        (["ivat_sst", "--jobs=-1"], "`--jobs` to be a finite number at least 1, but got -1"),
         (["ivat_sst", "--trials=many"], "many"),
         (["ivat_ssst"], "Did you mean ivat_sst or labels_sst"),
         (["nowhere/mine.yaml"], "nowhere/mine.yaml does not exist"),

@@ -30,7 +30,7 @@ def evaluated():
 
 @pytest.mark.parametrize("name", ["max_examples", "batch_size", "token_budget"])
 def test_sizes_are_1_or_more(name):
-    with pytest.raises(ConfigurationError, match=f"`{name}` to be 1 or more, but got 0"):
+    with pytest.raises(ConfigurationError, match=f"`{name}` to be a finite number at least 1, but got 0"):
         EvaluationOptions(**{name: 0})
 
 

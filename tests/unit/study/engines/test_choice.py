@@ -32,7 +32,7 @@ def test_on_this_machine_there_are_no_more_jobs_than_cells(make, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--jobs", "0"], "`--jobs` to be 1 or more, but got 0"),
+        (["--jobs", "0"], "`--jobs` to be a finite number at least 1, but got 0"),
         (["--on", "lokal"], r"but got 'lokal'; choose one. Did you mean local\?"),
         (["--on", "slurm", "--slurm.extra", "account"], "KEY=VALUE, but got"),
     ],
