@@ -24,6 +24,7 @@ def masked_log_softmax(scores: Tensor, mask: Tensor) -> Tensor:
         (..., T) log-probabilities; 0 at padding, so that a product with any probability stays finite and its
         gradient too (`-inf * 0` would be NaN). Do not exponentiate without the mask.
     """
+    # `log_softmax` and not the logarithm of `softmax`: a weight below 1e-45 is 0 in float32, its logarithm is not.
     log_probabilities = torch.log_softmax(scores.masked_fill(~mask, -math.inf), dim=-1)
     return log_probabilities.masked_fill(~mask, 0.0)
 
@@ -38,6 +39,7 @@ def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
     Returns:
         (..., T) probabilities that sum to 1 over the last axis.
     """
+    # -inf and not a large negative number, so that padding is exactly 0 whatever the scale of the scores.
     return torch.softmax(scores.masked_fill(~mask, -math.inf), dim=-1)
 
 
@@ -50,6 +52,7 @@ def log_attention(attention: Tensor) -> Tensor:
     Returns:
         (B, T) at least -88 in float32; no gradient where the weight is 0.
     """
+    # The smallest normal number: below it a CPU that flushes denormals would make 0, and the logarithm -inf.
     return attention.clamp_min(torch.finfo(attention.dtype).tiny).log()
 
 
@@ -65,8 +68,10 @@ def log_mixture(attention: Tensor, log_probabilities: Tensor) -> Tensor:
         e^50 times as likely as any attended one counts as if it were e^50 times.
     """
     weights = attention.unsqueeze(-1)
+    # The shift cancels in the value, so it is a constant: the gradient through it would only add rounding.
     attended = log_probabilities.detach().masked_fill(weights == 0, -math.inf)
     largest = attended.amax(1, keepdim=True)
+    # Tokens without weight may be more likely than all with one: unbounded, `0 * inf` would be NaN.
     ratios = (log_probabilities - largest).clamp_max(50.0).exp()
     return (weights * ratios).sum(1).log() + largest.squeeze(1)
 
@@ -84,6 +89,7 @@ def entropy_nats(log_probabilities: Tensor, mask: Tensor) -> Tensor:
     Returns:
         (...) in [0, log n] with n real tokens. Its gradient is finite.
     """
+    # Filled before the exponential as well as after: a NaN at padding would reach the gradient of every token.
     log_probabilities = log_probabilities.masked_fill(~mask, 0.0)
     return -(log_probabilities.exp().masked_fill(~mask, 0.0) * log_probabilities).sum(-1)
 
@@ -101,6 +107,7 @@ def kl_divergence(*, log_p: Tensor, log_q: Tensor, mask: Tensor | None = None) -
     Returns:
         (...) at least 0; no mean is taken, so that no caller can take it over the wrong axis.
     """
+    # Finite logarithms are the callers' part (see `log_attention`): with -inf for both, 0 log 0 would be NaN here.
     terms = log_p.exp() * (log_p - log_q)
     if mask is not None:
         terms = terms.masked_fill(~mask, 0.0)
@@ -122,9 +129,11 @@ def unit_vectors(vectors: Tensor, start_dim: int = 1) -> Tensor:
         The same shape; rows of norm 1, and rows of zeros where the input row is all zeros (there is no direction).
     """
     axes = tuple(range(start_dim, vectors.dim()))
+    # The square of 1e-30 is 0 in float32; divided by the largest entry first, the sum of squares lies in [1, n].
     largest = torch.linalg.vector_norm(vectors, ord=math.inf, dim=axes, keepdim=True)
     scaled = vectors / torch.where(largest > 0, largest, torch.ones_like(largest))
     norm = torch.linalg.vector_norm(scaled, dim=axes, keepdim=True)
+    # In place: the vectors are detached, and for words this is the largest tensor of the step.
     return scaled.div_(torch.where(norm > 0, norm, torch.ones_like(norm)))
 
 

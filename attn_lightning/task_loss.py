@@ -20,6 +20,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, class_weights: Tensor | None =
     Returns:
         (B,) float32 in nats, at least 0; no mean, so that methods can weight examples.
     """
+    # float32 also for half precision: its logarithm of a small probability has three digits.
     return nn.functional.cross_entropy(logits.float(), labels, weight=class_weights, reduction="none")
 
 
@@ -42,6 +43,7 @@ def class_weights_from_counts(counts: Sequence[int], mode: Literal["none", "posi
     totals = torch.tensor(counts, dtype=torch.float32)
     if mode == "balanced":
         return totals.sum() / (len(counts) * totals)
+    # The published recipe is for two classes; which of several would be the positive one is not said.
     if len(counts) != 2:
         raise ConfigurationError(
             f"Expected 2 classes for `class_weights: positive`, but got {len(counts)}; use `balanced` or `none`."

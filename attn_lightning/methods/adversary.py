@@ -41,6 +41,7 @@ def imitation_loss(output: AttentionOutput, base: AttentionOutput, divergence_we
     Returns:
         (B,), at least -88 lambda: zeros of attention are taken as the smallest float.
     """
+    # The smallest float stands for 0, so that sparse attention gives a large divergence instead of infinity.
     log_p, log_q = log_attention(output.attention), log_attention(base.attention)
     divergence = kl_divergence(log_p=log_p, log_q=log_q, mask=output.mask)
     return total_variation(output.logits, base.logits) - divergence_weight * divergence
@@ -110,10 +111,12 @@ class ModelConsistentAdversary(Method):
         """(B,) objective that replaces the task loss."""
         if self.weight == 0:
             return None
+        # Without a Trainer nobody has called `on_fit_start`; imitation of nothing would be a loss of 0.
         if self.base is None:
             raise ConfigurationError(
                 "Expected ModelConsistentAdversary to have loaded a base model, but it has none; train by a Trainer."
             )
+        # The base is a constant of the objective; with a graph its activations would double the memory of a step.
         with torch.no_grad():
             base = self.base(step.batch.tokens, step.batch.mask)
         return self.weight * imitation_loss(step.output, base, self.divergence_weight)

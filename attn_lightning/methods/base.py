@@ -51,6 +51,8 @@ class Method(Callback):
         check_numbers(self, at_least=0, advice="0 switches the term off", weight=weight)
         self.weight = weight
 
+    # The parts of `Scheduled` and `Combined` are what the checks are about, not the wrapper, which overrides every
+    # hook.
     @property
     def inner(self) -> "Method":
         """The method that does the work: itself, unless it only wraps another one."""

@@ -52,10 +52,13 @@ class Diversity(Method):
     def loss(self, step: TrainStep) -> LossTerm:
         """Mean conicity of the labelled texts."""
         output = step.output
+        # A cosine of nearly parallel states is 1 minus little, which bfloat16 with its 8 bits rounds away.
         with full_precision(output.hidden.device.type):
             each = conicity(output.hidden, output.mask)
         # A text of one token has no conicity: it counts neither as narrow nor as wide.
         defined = ~each.isnan()
+        # `where` and not `nanmean`: the gradient of a NaN is NaN even if the mean leaves its value out. The clamp
+        # serves a batch in which every text has one token.
         value = torch.where(defined, each, 0.0).sum() / defined.sum().clamp_min(1)
         return LossTerm("diversity", value, self.weight)
 
@@ -71,6 +74,7 @@ def rationale_divergence(attention: Tensor, rationale: Tensor) -> Tensor:
         (B,) at least 0, and 0 where the rationale marks nothing.
     """
     marked = rationale.sum(1, keepdim=True).clamp_min(1).to(attention.dtype)
+    # `log(1 / |r|)` on every token; the mask of the divergence keeps the marked ones.
     log_p = marked.log().neg().expand_as(attention)
     return kl_divergence(log_p=log_p, log_q=log_attention(attention), mask=rationale)
 
@@ -89,6 +93,7 @@ def shuffle_rationale(rationale: Tensor, mask: Tensor, rows: Tensor, seed: int) 
     """
     shuffled = torch.zeros_like(rationale, device="cpu")
     for index, (row, length) in enumerate(zip(rows.tolist(), mask.sum(1).tolist(), strict=True)):
+        # Seeded by the row, so the marks of a text do not depend on its batch, its epoch or the number of processes.
         order = torch.from_numpy(np.random.default_rng([seed, row]).permutation(length))
         shuffled[index, :length] = rationale[index, :length].cpu()[order]
     return shuffled.to(rationale.device)
@@ -138,6 +143,7 @@ class RationaleSupervision(Method):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse data that says of itself that it has no rationales."""
         datamodule: Any = getattr(trainer, "datamodule", None)
+        # Before the first step where the data says what it has; other data is asked at its first batch, in `loss`.
         if self.weight > 0 and hasattr(datamodule, "dataset"):
             rows = datamodule.dataset("train")
             if "has_rationale" not in rows.column_names or not any(rows["has_rationale"]):
@@ -148,9 +154,11 @@ class RationaleSupervision(Method):
         batch = step.batch
         if batch.rationale is None:
             raise _no_rationales("the batch")
+        # Marks may reach beyond the text where `max_length` has cut it off.
         rationale = batch.rationale & batch.mask
         if batch.has_rationale is not None:
             rationale = rationale & batch.has_rationale.unsqueeze(1)
+        # Before the shuffle, which keeps the number of marks of every text and therefore the share.
         share = rationale.any(1).float().mean()
         if self.shuffled:
             rationale = shuffle_rationale(rationale, batch.mask, batch.rows, self.seed)

@@ -41,6 +41,7 @@ class _Composite(Method):
                 part.load_state_dict(state_dict[key])
 
     def _keyed_parts(self) -> list[tuple[str, Method]]:
+        # With the place in front, since two parts may be of one class and would share their state.
         return [(f"{index}_{part.state_key}", part) for index, part in enumerate(self.parts)]
 
 
@@ -53,6 +54,7 @@ def _handed_on(name: str) -> Callable[..., None]:
     return hook
 
 
+# From Lightning's own list: a hook that a later version adds reaches the parts without a line here.
 for _name in vars(Callback):
     if _name.startswith("on_") or _name in ("setup", "teardown"):
         setattr(_Composite, _name, _handed_on(_name))
@@ -87,6 +89,7 @@ class Combined(_Composite):
     """
 
     def __init__(self, methods: list[Method]) -> None:
+        # Taken apart, so that the module asks each method by itself and checks and logs do not meet a tree.
         super().__init__(list(flatten(methods)))
         if not self.parts:
             raise ConfigurationError(
@@ -166,11 +169,15 @@ class Scheduled(_Composite):
 
     def loss(self, step: TrainStep) -> LossTerm | None:
         """The method's term with its weight of this step."""
+        # Of the progress, not of a counter: after a resumption it is where it was, with nothing to store.
         factor = weight_factor(self.schedule, step.progress, self.fraction)
+        # A factor of 0 costs nothing, neither passes of the model nor random numbers, so the run starts as the
+        # baseline.
         term = extra_term(self.method, step) if factor > 0 else None
         if term is None:
             return None
         weight = factor * term.weight
+        # Logged as a tensor on the device: a float would be copied there at every step.
         return replace(term, weight=weight, logs={**term.logs, "weight": torch.full_like(term.value.detach(), weight)})
 
     def example_weights(self, step: TrainStep) -> Tensor | None:
@@ -205,6 +212,7 @@ def _check_schedulable(method: Method) -> None:
             "Expected one method inside Scheduled, but got Combined; give the methods inside Combined a schedule each."
         )
     inner = type(method.inner)
+    # What replaces attention or the task loss has no factor: scheduled, it would be on all the time in silence.
     if inner.loss is Method.loss:
         raise ConfigurationError(
             f"Expected a method with an extra term inside Scheduled, but {inner.__name__} adds none that a schedule "

@@ -30,6 +30,7 @@ def neutral_weights(prior: NDArray[np.float64], conditional: NDArray[np.float64]
     Returns:
         (N,) above 0.
     """
+    # The floor keeps one example of probability 0 from ruling the mean of its class before anything is clipped.
     weights: NDArray[np.float64] = prior / np.maximum(conditional, 1e-6)
     return weights
 
@@ -37,6 +38,7 @@ def neutral_weights(prior: NDArray[np.float64], conditional: NDArray[np.float64]
 def normalized_within_classes(weights: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.float64]:
     """(N,) weights divided by the mean over their class, so that no class gains."""
     classes, members = np.unique(labels, return_inverse=True)
+    # By member number and not by label, as classes may be missing from what was seen.
     means = np.bincount(members, weights) / np.bincount(members)
     assert len(means) == len(classes)
     return weights / means[members]
@@ -61,6 +63,7 @@ def out_of_fold_probabilities(
         (N,) in (0, 1), or None with fewer than two classes of two examples each: nothing can be fitted.
     """
     classes, members, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    # Every fold must hold out at least one example of each class and learn from another.
     if len(classes) < 2 or counts.min() < 2:
         return None
     # Imported where it is used: no other method waits for it.
@@ -69,8 +72,10 @@ def out_of_fold_probabilities(
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
+    # A fixed seed, not the run's: the same masks give the same weights, also after a resumption.
     folds = StratifiedKFold(min(num_folds, int(counts.min())), shuffle=True, random_state=0)
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300))
+    # Out of fold: a model that has seen the example knows its label from its mask by heart, and all weights were small.
     table = cross_val_predict(model, features, members, cv=folds, method="predict_proba")
     chosen: NDArray[np.float64] = table[np.arange(len(members)), members]
     return chosen
@@ -133,9 +138,11 @@ class InstanceWeighting(Method):
         if self.weight == 0:
             return None
         rows, labels = to_array(step.batch.rows), to_array(step.targets)
+        # Now, as attention is gone after the step; kept as small features and not as masks of all lengths.
         features = mask_features(to_array(step.output.attention), to_array(step.batch.mask))
         self._seen.append((rows, labels, features))
         found = np.ones(len(rows), np.float32)
+        # Rows are numbers of the training data; the weights reach as far as the highest that has been seen.
         known = rows < len(self._weights)
         found[known] = self._weights[rows[known]]
         return 1 + self.weight * (torch.from_numpy(found).to(step.output.logits.device) - 1)
@@ -144,6 +151,8 @@ class InstanceWeighting(Method):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Fit anew with the last batch of an epoch: before the validation, so that its checkpoint has the weights."""
+        # Not `on_train_epoch_end`, which Lightning calls after the validation: the checkpoint of this epoch would lack
+        # them.
         if self._seen and trainer.is_last_batch:
             logs = self.refit()
             for name, value in logs.items():
@@ -168,9 +177,13 @@ class InstanceWeighting(Method):
         if conditional is None:
             logger.warning("InstanceWeighting needs two classes with two examples each; the weights stay as they are")
             return {}
+        # `P(y)` of what was seen; under class weights too, as these act beside this factor.
         prior = np.bincount(labels)[labels] / len(labels)
+        # First the mean over the class, then the bounds: the other order would carry weights out
+        # of them again.
         free = normalized_within_classes(neutral_weights(prior, conditional), labels)
         clipped = free.clip(self.min_weight, self.max_weight)
+        # An epoch may have skipped rows (a limit of batches): what an earlier one found for them is kept.
         size = max(len(self._weights), int(rows.max()) + 1)
         self._weights = np.concatenate([self._weights, np.ones(size - len(self._weights), np.float32)])
         self._weights[rows] = clipped
@@ -194,5 +207,6 @@ def _of_all_processes(seen: list[Any]) -> list[Any]:
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return seen
     gathered: list[Any] = [None] * torch.distributed.get_world_size()
+    # All processes fit the same model on everything; each on its share would weight the same example differently.
     torch.distributed.all_gather_object(gathered, seen)
     return [part for parts in gathered for part in parts]

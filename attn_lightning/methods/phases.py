@@ -9,6 +9,7 @@ def forget_best_epoch(trainer: Trainer) -> None:
 
     A phase that trains for another one has scores that mean something else: its epochs must not win.
     """
+    # All four, because Lightning 2.6 compares with the worst of `best_k_models` and deletes `kth_best_model_path`.
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint):
             callback.best_k_models, callback.best_model_score = {}, None

@@ -99,6 +99,7 @@ class RandomAttentionPretraining(Method):
             return self._draw(step.batch.mask).to(own.dtype)
         if self.random_fraction == 0:
             return None
+        # One draw per text: its attention is its own or random, never a mixture of both.
         chosen = torch.rand(len(own), 1, device=own.device) < self.random_fraction
         return torch.where(chosen, self._draw(step.batch.mask).to(own.dtype), own)
 
@@ -115,6 +116,7 @@ class RandomAttentionPretraining(Method):
         """Check that there is a second phase and parts to freeze; give a slow classifier its own parameter group."""
         if self.weight == 0:
             return
+        # -1 stands for a training without an end, in which the second phase comes for sure.
         if trainer.max_epochs is not None and 0 <= trainer.max_epochs <= self.num_pretraining_epochs:
             raise ConfigurationError(
                 f"Expected `trainer.max_epochs` above `num_pretraining_epochs` = {self.num_pretraining_epochs} of "
@@ -122,6 +124,7 @@ class RandomAttentionPretraining(Method):
             )
         model: Any = pl_module.backbone
         parameters = _classifier_parameters(model)
+        # Called for its refusal: a backbone that does not name its scorer is found out before the first phase.
         _scorer_parameters(model)
         if 0 < self.classifier_rate < 1:
             _split_off(trainer.optimizers[0], parameters)
@@ -133,6 +136,7 @@ class RandomAttentionPretraining(Method):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Find the phase from the epoch."""
+        # From the epoch alone, so a resumed run needs no state of its own to be in the right phase.
         self._pretraining = trainer.current_epoch < self.num_pretraining_epochs
         if self.weight == 0:
             return

@@ -67,6 +67,7 @@ def log_gradient_distribution(gradient: Tensor, mask: Tensor, sigma: Sigma, temp
         (B, T) at most 0, zeros of sigma(g) as the smallest float; values at padding have no meaning. A row of zeros
         gives the uniform distribution.
     """
+    # The sign says for or against the class; how much a token matters is its size.
     size = gradient.abs()
     if sigma == "softmax":
         return masked_log_softmax(size / temperature, mask)

@@ -30,6 +30,7 @@ def check_methods(methods: list[Method], model: Backbone) -> None:
     Raises:
         ConfigurationError: see `check_hooks`, `check_requirements` and `check_exclusive`.
     """
+    # A wrapper such as `Scheduled` overrides every hook to hand it on: only the method inside says what it really does.
     for method in methods:
         check_hooks(type(method.inner))
         check_requirements(method.inner, model)
@@ -65,9 +66,11 @@ def check_hooks(cls: type[Method]) -> None:
             raise ConfigurationError(
                 f"Expected {cls.__name__} to define `{new}`, but got `{old}`, the hook's old name; rename it."
             )
+    # Nothing calls a misspelled hook: without this check the run would be vanilla under the method's name.
     if any(_overrides(cls, hook) for hook in HOOKS):
         return
     own = [name for name in dir(cls) if callable(getattr(cls, name)) and not hasattr(Method, name)]
+    # A low cutoff: one wrong guess costs a word in an error, a missed one costs the user the search.
     pairs = [(name, hook) for name in own for hook in difflib.get_close_matches(name, HOOKS, n=1, cutoff=0.5)]
     meant = f"is `{pairs[0][0]}` meant to be `{pairs[0][1]}`?" if pairs else "see `Method` for what each of them does."
     raise ConfigurationError(
@@ -93,6 +96,7 @@ def check_requirements(method: Method, model: Backbone) -> None:
             f"Expected a {wanted} for {type(method).__name__}, but got a {type(model).__name__}; use "
             f"`--model.backbone={wanted}` or another method."
         )
+    # EMBEDDINGS asks nothing of the normalizer: hard attention has no slope by its scores, but one by its states.
     twice = method.differentiates == Differentiates.SCORES_TWICE
     needed = 2 if twice else int(method.differentiates == Differentiates.SCORES)
     normalizer = getattr(model, "normalizer", None)
@@ -103,6 +107,7 @@ def check_requirements(method: Method, model: Backbone) -> None:
             f"{type(normalizer).__name__} allows {possible}; use `--model.backbone.normalizer=Softmax` or another "
             "method."
         )
+    # AOTAutograd compiles a first derivative only (torch 2.13): a second one fails inside of the training, not here.
     if twice and isinstance(model, torch._dynamo.OptimizedModule):
         raise ConfigurationError(
             f"Expected a model that is not compiled for {type(method).__name__}, which differentiates twice; "
@@ -116,6 +121,7 @@ def check_exclusive(methods: Iterable[Method]) -> None:
     Raises:
         ConfigurationError: naming the methods.
     """
+    # A study switches a method off by weight 0, and must then be able to leave it beside another.
     active = [type(method.inner) for method in methods if method.weight > 0]
     for hook, what in _EXCLUSIVE.items():
         names = [cls.__name__ for cls in active if _overrides(cls, hook)]

@@ -26,6 +26,7 @@ def weight_factor(schedule: Schedule, progress: float, fraction: float = 1.0) ->
     Returns:
         A number in [0, 1].
     """
+    # `progress` counts optimizer steps, so that accumulation of gradients does not change the course.
     done = min(1.0, progress / fraction)
     if schedule == "warmup":
         return done

@@ -24,12 +24,15 @@ def single_logits(model: Backbone, states: Tensor, scores: Tensor) -> Tensor:
     Returns:
         (N, C) logits; in eval mode of a model that averages outputs their logarithmic softmax.
     """
+    # One (N, 1) tensor serves twice: as the mask of texts of one token and as attention that is all on it.
     ones = torch.ones_like(scores).unsqueeze(1)
     return model.attend(states.unsqueeze(1), scores.unsqueeze(1), ones.bool(), ones).logits
 
 
 def segment_logits(model: Backbone, output: AttentionOutput) -> Tensor:
     """(B, T, C) `g(v_t)` of every token; finite but without meaning at padding. See `single_logits`."""
+    # Padding goes through the head too: leaving it out would make the shape depend on the values, which a GPU waits
+    # for.
     hidden, scores = at_least_float32(output.hidden), at_least_float32(output.scores)
     return single_logits(model, hidden.flatten(0, 1), scores.flatten()).reshape(*output.mask.shape, -1)
 
@@ -45,6 +48,7 @@ def expected_loss(attention: Tensor, losses: Tensor, mask: Tensor) -> Tensor:
     Returns:
         (B,).
     """
+    # Masked although attention is 0 there: 0 times an infinite loss would be NaN.
     return (attention * losses.masked_fill(~mask, 0.0)).sum(-1)
 
 
@@ -65,6 +69,7 @@ class _SelectiveObjective(Method):
         """(B,) the objective, mixed with the usual loss where `weight` is below 1."""
         if self.weight == 0:
             return None
+        # Logarithms of mixtures lose small probabilities in bfloat16.
         with full_precision(step.output.scores.device.type):
             objective = self._objective(step)
             if self.weight == 1:

@@ -62,6 +62,7 @@ def margin(logits: Tensor, target: Tensor) -> Tensor:
         (B,).
     """
     chosen = target.unsqueeze(1)
+    # The class itself is out of the maximum by -inf, so the best other one is found without sorting.
     return logits.scatter(1, chosen, -torch.inf).amax(1) - logits.gather(1, chosen).squeeze(1)
 
 
@@ -95,6 +96,7 @@ def finite_gradient(gradient: Tensor | None, like: Tensor) -> Tensor:
     """
     if gradient is None:
         return torch.zeros_like(like)
+    # The sum is NaN or infinite if any entry is: one number to wait for instead of a tensor of flags.
     if not gradient.sum().isfinite():
         raise NumericalError(
             "Expected finite gradients of the margin for an attack, but got NaN or infinity; check the weights of the "
@@ -128,6 +130,7 @@ def one_step(site: Site, target: Tensor, epsilon: float, draws: Tensor, gradient
     Cost: one pass through the place, and its gradient if it is not given.
     """
     gradient = attack_gradient(site, target, site.noiseless)[1] if gradient is None else gradient
+    # The full radius at once: the margin is taken as linear within the ball.
     step = _run(site, epsilon * _ascent(site, gradient, draws))
     return _more_harmful(target, _outcome(site.noiseless, site.output), step)
 
@@ -162,6 +165,7 @@ def pgd(
     """
     if gradient is None:
         gradient = attack_gradient(site, target, site.noiseless)[1]
+    # Among the candidates, so that PGD is never below the weaker attack, whatever its steps do.
     best = one_step(site, target, epsilon, draws, gradient) if weaker is None else weaker
     noise = site.noiseless
     if random_start:
@@ -171,6 +175,7 @@ def pgd(
     length = STEP_SHARE * epsilon / num_steps
     for step in range(num_steps):
         noise = _project(noise.add(_ascent(site, gradient, draws), alpha=length), epsilon)
+        # The last point is only measured: its gradient would lead nowhere.
         if step < num_steps - 1:
             reached, gradient = attack_gradient(site, target, noise)
         else:
@@ -180,6 +185,7 @@ def pgd(
 
 
 def _run(site: Site, noise: Tensor) -> Attacked:
+    # Measured without a graph, which would keep the activations of the whole pass.
     with torch.no_grad():
         return _outcome(noise, site.probe(noise))
 
@@ -190,6 +196,7 @@ def _outcome(noise: Tensor, output: AttentionOutput) -> Attacked:
 
 def _more_harmful(target: Tensor, first: Attacked, second: Attacked) -> Attacked:
     """Per example the outcome with the larger margin; the first of equals."""
+    # Strictly: of equals the first stays, so that an attack without any effect reports no noise.
     better = margin(second.logits, target) > margin(first.logits, target)
     return Attacked(
         torch.where(_like(better, second.noise), second.noise, first.noise),
@@ -207,6 +214,7 @@ def _ascent(site: Site, gradient: Tensor, draws: Tensor) -> Tensor:
     """(B, T, ...) directions of the gradient, those of the draws in rows where it is exactly 0."""
     uphill = unit_noise(gradient, site.output.mask)
     blind = torch.linalg.vector_norm(uphill, dim=tuple(range(1, uphill.dim()))) == 0
+    # The usual case; the test costs less than the norm of the draws and the choice.
     if not blind.any():
         return uphill
     return torch.where(_like(blind, uphill), unit_noise(draws, site.output.mask), uphill)
@@ -215,5 +223,6 @@ def _ascent(site: Site, gradient: Tensor, draws: Tensor) -> Tensor:
 def _project(noise: Tensor, epsilon: float) -> Tensor:
     """The nearest noise within the ball, per example."""
     norm: Tensor = torch.linalg.vector_norm(noise, dim=tuple(range(1, noise.dim())), keepdim=True)
+    # The clamp makes the factor 1 within the ball, and keeps a norm of 0 out of the denominator.
     inside: Tensor = noise * (epsilon / norm.clamp_min(epsilon))
     return inside

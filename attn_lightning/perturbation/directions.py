@@ -88,6 +88,7 @@ def toward_differences(scores: Tensor, mask: Tensor, normalize: Normalization) -
     Returns:
         The map `g -> w g`. All zeros in a row of exactly equal scores under `sentence`.
     """
+    # Factors that are the same for all tokens of a text cancel in `unit_noise`, so `1 / ||d||_F` is left out.
     if normalize == "sentence":
         weights = squared_differences(scores, mask)
         return lambda gradient: weights * gradient
@@ -106,6 +107,7 @@ def squared_differences(scores: Tensor, mask: Tensor) -> Tensor:
     """
     inside = mask.to(scores.dtype)
     shares = inside / inside.sum(-1, keepdim=True)
+    # Around the mean, and not `mean of squares - square of the mean`, which loses all digits for scores far from 0.
     deviations = scores - (shares * scores).sum(-1, keepdim=True)
     squares = deviations.square()
     return squares + (shares * squares).sum(-1, keepdim=True)
@@ -122,6 +124,7 @@ def unit_noise(noise: Tensor, mask: Tensor) -> Tensor:
         (B, T, ...), 0 at padding; a row of zeros stays zero, as it has no direction.
     """
     inside = mask.reshape(mask.shape + (1,) * (noise.dim() - mask.dim()))
+    # Replaced and not multiplied: noise at padding may be NaN, and `0 * NaN` is NaN.
     return unit_vectors(torch.where(inside, noise, 0.0))
 
 
@@ -138,6 +141,7 @@ def gradient_at(
     Returns:
         The output, and (B, T, ...) gradients; see `slope`.
     """
+    # A leaf of its own, so that the gradient ends here and leaves nothing in any `.grad`.
     noise = noise.detach().requires_grad_()
     output = site.probe(noise)
     return output, slope(objective(output.logits), noise)
@@ -154,6 +158,7 @@ def slope(values: Tensor, at: Tensor, *, retain_graph: bool = False) -> Tensor |
     Returns:
         (B, ...). Values are summed over the batch, so that a row does not depend on the others or on B.
     """
+    # `autograd.grad` raises there; that nothing depends on the place is an answer which the caller has words for.
     if not values.requires_grad:
         return None
     (gradient,) = torch.autograd.grad(values.sum(), at, allow_unused=True, retain_graph=retain_graph)

@@ -141,6 +141,7 @@ class NearestWords(Directions):
         self._cache: NeighborCache | None = None
 
     def __getstate__(self) -> dict[str, Any]:
+        # Ids are cheap to find again, and a pickle must not drag a copy of the word vectors along.
         return {**vars(self), "_cache": None}
 
     def __eq__(self, other: object) -> bool:
@@ -161,6 +162,7 @@ class NearestWords(Directions):
     def projection(self, model: Backbone, output: AttentionOutput, batch: Batch) -> Projection:
         """See `Directions.projection`."""
         table = word_table(model)
+        # A model that was moved or exchanged has another table, whose neighbors are others.
         if self._cache is None or not self._cache.fits(table):
             self._cache = NeighborCache(table, self.num_neighbors)
         words, mask = batch.tokens, batch.mask
@@ -186,6 +188,7 @@ def toward_neighbors(words: Tensor, mask: Tensor, neighbors: Tensor, table: Tens
     """
     centers = words[mask]
     numbers = DIFFERENCES if table.device.type == "cpu" else DIFFERENCES_ON_DEVICE
+    # Pieces whose differences fit into the cache of a CPU: they are used twice and never leave it.
     size = max(1, numbers // (neighbors.shape[1] * table.shape[1]))
 
     @torch.no_grad()
@@ -205,6 +208,8 @@ def _moved(gradient: Tensor, words: Tensor, neighbors: Tensor, table: Tensor) ->
     vectors = at_least_float32(table.index_select(0, neighbors.flatten())).view(*neighbors.shape, -1)
     differences = vectors.sub_(at_least_float32(table.index_select(0, words)).unsqueeze(1))
     lengths = torch.linalg.vector_norm(differences, dim=2)
+    # Two words may have the same vector: there is no direction between them.
     scale = torch.where(lengths > 0, 1 / lengths, 0.0)
     slopes = torch.bmm(gradient.unsqueeze(1), differences.mT).squeeze(1) * scale
+    # Scaled twice instead of dividing the differences once: those are n k E numbers, the scales n k.
     return torch.bmm((unit_vectors(slopes) * scale).unsqueeze(1), differences).squeeze(1)

@@ -45,6 +45,7 @@ class Trial:
 
 def label_trials(step: TrainStep, where: Where) -> list[Trial]:
     """The adversarial objective `L_task(r)` on the labelled examples."""
+    # Without the unlabelled batch: this objective needs a label to lead away from.
     labels = step.batch.labels
     return [Trial(where(step.model, step.output), lambda logits: step.task_loss(logits, labels), step.batch)]
 
@@ -68,6 +69,7 @@ def divergence_from(clean_logits: Tensor) -> AdversarialObjective:
     Returns:
         A function from (B, C) to (B,). Value and gradient are 0 at the clean logits.
     """
+    # Detached, `sg(p)`: else the clean prediction would move towards the perturbed one, and agree by being flat.
     log_p = clean_logits.detach().log_softmax(-1)
     return lambda logits: kl_divergence(log_p=log_p, log_q=logits.log_softmax(-1))
 
@@ -120,8 +122,10 @@ def virtual_perturbation(
         (B, T, ...) `r`, without graph; 0 at padding and in rows whose gradient is exactly 0.
     """
     mask = trial.site.output.mask
+    # Restricted before the first round too, so that no iterate leaves what the noise may be.
     direction = unit_noise(projection(start), mask)
     for _ in range(num_power_iterations):
+        # Only the direction is kept: the length of the gradient goes with xi and the curvature, which epsilon replaces.
         direction = unit_noise(projection(_gradient(trial, xi * direction)), mask)
     return epsilon * direction
 
@@ -135,6 +139,7 @@ def _noiseless_gradient(trial: Trial) -> Tensor:
     site = trial.site
     if site.place is None:
         return _gradient(trial, site.noiseless)
+    # The graph of the clean pass is kept, as the backward pass of the whole loss needs it once more.
     found = slope(trial.objective(site.output.logits), site.place, retain_graph=True)
     return at_least_float32(_required(found))
 
@@ -168,10 +173,12 @@ def perturbation_term(
     for trial in trials:
         output = trial.site.output
         with full_precision(output.scores.device.type):
+            # Found first and constant from here on: the loss is differentiated at the noise, never through its search.
             noise = perturb(trial)
             logits = trial.site.rerun(noise).logits
             values.append(trial.objective(logits))
         radii.append(noise.flatten(1).norm(dim=1))
         flips.append(logits.detach().argmax(-1) != output.logits.argmax(-1))
+    # A radius below epsilon tells of rows without any gradient; no flips at all, of an epsilon that is too small.
     logs = {"radius": torch.cat(radii).mean(), "flips": torch.cat(flips).to(noise.dtype).mean()}
     return LossTerm(name, torch.cat(values).mean(), weight, logs)

@@ -78,7 +78,9 @@ def embedding_site(model: Backbone, output: AttentionOutput) -> Site:
     """
     assert output.embeddings is not None, "a clean pass has them"
     place, mask = output.embeddings, output.mask
+    # The encoder runs in float32 under noise: a finite difference of 0.1 in bfloat16 is mostly rounding.
     embeddings = at_least_float32(place)
+    # The search for the noise must not reach the table of word vectors: it is a constant of the loss.
     fixed = embeddings.detach()
 
     def probe(noise: Tensor) -> AttentionOutput:
@@ -107,6 +109,7 @@ EMBEDDINGS = Place("embeddings", embedding_site)
 
 def from_embeddings(model: Backbone, embeddings: Tensor, mask: Tensor) -> AttentionOutput:
     """The pass from given (B, T, E) embeddings on, differentiable in them also on CUDA."""
+    # cuDNN's LSTM has no backward in eval mode, and no second derivative at all.
     with recurrent_kernels(model, embeddings):
         hidden = at_least_float32(model.encode(embeddings, mask))
         with full_precision(hidden.device.type):

@@ -87,6 +87,7 @@ class Vocabulary:
 
     def replacements(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """(B, T, k) ids of the neighbors of every word; 0 where nothing may be replaced: padding and `<unk>`."""
+        # `<unk>` stands for any rare word, so that it has no neighbors in meaning.
         open_to = mask & (tokens > UNKNOWN_ID)
         found = self.neighbors.look_up(tokens[open_to], self.table)
         neighbors = found.new_zeros(*tokens.shape, found.shape[1])
@@ -127,14 +128,17 @@ def substitute_words(
     state = Substituted(tokens, clean.logits, clean.attention)
     outcomes = [state] * budgets.shape[1]
     replacements = vocabulary.replacements(tokens, clean.mask)
+    # Texts that gained in the last round; who gained nothing would find the same replacements again.
     rising = torch.ones_like(target, dtype=torch.bool)
     for spent in range(1, int(budgets.max()) + 1):
+        # By the largest budget: smaller ones keep what was found within theirs, so all are one greedy search.
         rising = rising & (budgets.amax(1) >= spent) & (replacements > 0).flatten(1).any(1)
         rows = rising.nonzero().squeeze(1)
         if not len(rows):
             break
         current = Task(state.tokens[rows], clean.mask[rows], target[rows], replacements[rows])
         found, places = _best_trial(model, current, vocabulary.table, token_budget, num_trials)
+        # The gradient is only an estimate: kept is what a forward pass confirms.
         rising[rows] = margin(found.logits, target[rows]) > margin(state.logits[rows], target[rows])
         state = state.replaced(rising, found.spread(rows, state))
         # A word is replaced once: the neighbor of a neighbor is not near any more.
@@ -148,6 +152,7 @@ def _best_trial(
 ) -> tuple[Substituted, Tensor]:
     """The most harmful of the replacements that promise most, per text, and the (B,) token that it replaces."""
     estimates = estimated_gains(model, task, table).flatten(1)
+    # Over all places and neighbors together, since most of the gain of a text often lies at one word.
     promise, chosen = estimates.topk(min(num_trials, estimates.shape[1]), dim=1)
     places = chosen // task.replacements.shape[2]
     words = task.replacements.flatten(1).gather(1, chosen)
