@@ -1,6 +1,7 @@
 """Encoded texts to padded batches: memory-mapped rows, buckets of similar length, shares for several processes."""
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, Protocol
@@ -8,7 +9,7 @@ from typing import Any, Protocol
 import datasets
 import numpy as np
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningDataModule, Trainer
 from numpy.typing import ArrayLike, NDArray
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
@@ -350,3 +351,29 @@ def second_lengths(examples: Lengths) -> Rows | None:
     """(N,) tokens of the second text of every example; None where there are none."""
     found: Rows | None = getattr(examples, "second_lengths", None)
     return found
+
+
+class _SplitLoaders(LightningDataModule, ABC):
+    """The loaders that read every row of a split once, the same for texts and mosaics.
+
+    Attributes:
+        eval_batch_size: rows of a batch, per process.
+    """
+
+    eval_batch_size: int
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Every validation row once, sorted by length."""
+        return self._loader("validation", self.eval_batch_size)
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """Every test row once, sorted by length; `Batch.rows` puts results back in order."""
+        return self._loader("test", self.eval_batch_size)
+
+    def predict_dataloader(self) -> DataLoader[Batch]:
+        """The test rows."""
+        return self.test_dataloader()
+
+    @abstractmethod
+    def _loader(self, split: str, batch_size: int) -> DataLoader[Batch]:
+        """Batches of a split."""

@@ -9,7 +9,6 @@ from typing import Any, ClassVar, Literal, get_args
 
 import datasets
 import pyarrow as pa
-from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -20,6 +19,7 @@ from attn_lightning.data.batching import (
     TRAINING_TOKENS,
     EncodedTexts,
     Rows,
+    _SplitLoaders,
     batch_loader,
 )
 from attn_lightning.data.cache import build_aside, default_cache, is_whole
@@ -45,7 +45,7 @@ from attn_lightning.types import Batch, DataSpec
 logger = logging.getLogger(__name__)
 
 
-class TextDataModule(LightningDataModule):
+class TextDataModule(_SplitLoaders):
     """Text data from source to padded batches.
 
     `prepare_data` reads, checks, splits and encodes once, into a cache keyed by the content of the source and the
@@ -384,18 +384,6 @@ class TextDataModule(LightningDataModule):
         pool = self._loader_of(UnlabeledTexts(self._pool), self.unlabeled_batch_size, seed=1, **options)
         mode = "max_size_cycle" if self.epoch_of == "longer" else "min_size"
         return CombinedLoader({"labeled": labeled, "unlabeled": pool}, mode)  # type: ignore[arg-type]
-
-    def val_dataloader(self) -> DataLoader[Batch]:
-        """Every validation row once, sorted by length."""
-        return self._loader("validation", self.eval_batch_size)
-
-    def test_dataloader(self) -> DataLoader[Batch]:
-        """Every test row once, sorted by length; `Batch.rows` puts results back in order."""
-        return self._loader("test", self.eval_batch_size)
-
-    def predict_dataloader(self) -> DataLoader[Batch]:
-        """The test rows."""
-        return self.test_dataloader()
 
     def _loader(self, split: str, batch_size: int, **options: Any) -> DataLoader[Batch]:
         options.setdefault("token_budget", self.token_budget or EVALUATION_TOKENS)

@@ -11,12 +11,11 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from attn_lightning.checks import check_numbers
-from attn_lightning.data.batching import Rows, batch_loader, row_index
+from attn_lightning.data.batching import Rows, _SplitLoaders, batch_loader, row_index
 from attn_lightning.data.sources import SPLITS, SplitName
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.types import Batch, DataSpec
@@ -220,7 +219,7 @@ def seeds(options: MosaicOptions, published_train: int, published_test: int) -> 
     return {split: range(start, start + options.mosaics(split)) for split, start in starts.items()}
 
 
-class SegmentDataModule(LightningDataModule):
+class SegmentDataModule(_SplitLoaders):
     """Mosaics from options to batches; a data set says what its segments are.
 
     After `setup` it has `manifest`, `label_names`, `spec`, `examples(split)` and the data loaders. Training batches
@@ -322,19 +321,7 @@ class SegmentDataModule(LightningDataModule):
         """Every training mosaic once, in an order that changes every epoch."""
         return self._loader("train", self.batch_size, shuffle=True)
 
-    def val_dataloader(self) -> DataLoader[Batch]:
-        """Every validation mosaic once."""
-        return self._loader("validation", self.eval_batch_size)
-
-    def test_dataloader(self) -> DataLoader[Batch]:
-        """Every test mosaic once."""
-        return self._loader("test", self.eval_batch_size)
-
-    def predict_dataloader(self) -> DataLoader[Batch]:
-        """The test mosaics."""
-        return self.test_dataloader()
-
-    def _loader(self, split: SplitName, batch_size: int, **options: Any) -> DataLoader[Batch]:
+    def _loader(self, split: str, batch_size: int, **options: Any) -> DataLoader[Batch]:
         examples = self.examples(split)
         return batch_loader(examples, batch_size, trainer=self.trainer, num_workers=self.num_workers, **options)
 
