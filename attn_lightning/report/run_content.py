@@ -36,7 +36,8 @@ class Corpora:
         known = self._numbers.setdefault(name, {})
         seen: Counter[tuple[str, str | None]] = Counter()
         found = []
-        for pair in zip(texts, questions or [None] * len(texts), strict=True):
+        second: Sequence[str | None] = questions or [None] * len(texts)
+        for pair in zip(texts, second, strict=True):
             seen[pair] += 1
             found.append(known.setdefault((*pair, seen[pair]), len(known)))
         return found
