@@ -7,6 +7,7 @@ from attn_lightning import __version__
 from attn_lightning.console import harmless_messages, harmless_warnings, say
 from attn_lightning.errors import AttnLightningError, ConfigurationError, did_you_mean
 from attn_lightning.signals import Stopped, stopping_raises
+from attn_lightning.startup import lean_torchmetrics
 
 _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 """What no program can mend by itself, and what no traceback explains."""
@@ -125,6 +126,7 @@ def main(arguments: Sequence[str]) -> int:
         hint = did_you_mean(arguments[0], COMMANDS, most=1)
         say(f"error: Expected a command, but got {arguments[0]!r}.{hint}\n\n{_help()}", error=True)
         return 2
+    lean_torchmetrics()
     try:
         with stopping_raises(), harmless_warnings(), harmless_messages():
             if arguments[0] != "predict":  # which takes any text and counts what it replaces

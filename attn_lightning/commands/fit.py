@@ -1,13 +1,13 @@
 """`fit`, `validate` and `test`: LightningCLI with a method slot, run folders and errors in one line."""
 
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import datasets
 import yaml
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -295,7 +295,7 @@ def training_command(arguments: Sequence[str]) -> int:
     _quiet_libraries()
     show_messages(logging.INFO if is_first() else logging.WARNING)
     if not sys.stderr.isatty():
-        datasets.disable_progress_bars()
+        os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"  # which `datasets` reads when it is imported
     print_cards(arguments)
     arguments, trusted = split_trusted(arguments)
     arguments = with_checkpoint_config(spelled_out(arguments), trusted)

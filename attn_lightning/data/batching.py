@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, Protocol
 
-import datasets
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
@@ -14,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+from attn_lightning.data.rows import ArrowDataset, MappedRows, to_numpy
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.types import Batch
 
@@ -56,11 +56,11 @@ class RaggedColumn:
         name: a column of lists of numbers.
     """
 
-    def __init__(self, dataset: datasets.Dataset, name: str) -> None:
+    def __init__(self, dataset: ArrowDataset | MappedRows, name: str) -> None:
         chunks = dataset.data.column(name).chunks
-        bounds = [np.asarray(chunk.offsets) for chunk in chunks]
+        bounds = [to_numpy(chunk.offsets) for chunk in chunks]
         # A sliced chunk's offsets refer to the unsliced values, which is what `values` gives.
-        self._values = [chunk.values.to_numpy(zero_copy_only=False) for chunk in chunks]
+        self._values = [to_numpy(chunk.values) for chunk in chunks]
         self._chunk = np.repeat(np.arange(len(chunks), dtype=np.int32), [len(chunk) for chunk in chunks])
         self._start = np.concatenate([bound[:-1] for bound in bounds]).astype(np.int64)
         self.lengths: Rows = np.concatenate([np.diff(bound) for bound in bounds]).astype(np.int64)
@@ -86,7 +86,7 @@ class EncodedTexts(Dataset[Batch]):
             the class + 1 of a shortcut word and 0 elsewhere.
     """
 
-    def __init__(self, dataset: datasets.Dataset) -> None:
+    def __init__(self, dataset: ArrowDataset | MappedRows) -> None:
         self.dataset = dataset
 
     def __getstate__(self) -> dict[str, Any]:
@@ -115,8 +115,7 @@ class EncodedTexts(Dataset[Batch]):
         return self._column("has_rationale").astype(np.bool_)
 
     def _column(self, name: str) -> NDArray[Any]:
-        values: NDArray[Any] = self.dataset.data.column(name).to_numpy()
-        return values
+        return to_numpy(self.dataset.data.column(name))
 
     @property
     def lengths(self) -> Rows:

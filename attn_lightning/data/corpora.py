@@ -5,12 +5,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
-import datasets
-
 from attn_lightning.checks import check_choice, check_numbers
 from attn_lightning.data.datamodule import TextDataModule
 from attn_lightning.data.formats import FileOptions
-from attn_lightning.data.preparation import Recipe, cut
+from attn_lightning.data.preparation import Recipe, Splits, cut
 from attn_lightning.data.records import Columns
 from attn_lightning.data.sources import (
     SPLITS,
@@ -129,9 +127,11 @@ class News(ProtocolTexts):
             return shared.replace(min_length=7, length_limit=500, digits="merge")
         return shared.replace(max_length=500)
 
-    def arrange(self, splits: dict[str, datasets.Dataset]) -> dict[str, datasets.Dataset]:
+    def arrange(self, splits: Splits) -> Splits:
         """Pool and split anew under `jain_wallace`: a fifth for test, then a fifth of the rest for validation."""
         if self.protocol == "jain_wallace":
+            import datasets
+
             pooled = datasets.concatenate_datasets([splits["train"], splits["test"]])
             train, test = cut(pooled, 0.2, self.recipe.split_seed)
             splits = {"train": train, "test": test}

@@ -7,7 +7,6 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
-import datasets
 import pyarrow as pa
 from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor
@@ -25,9 +24,10 @@ from attn_lightning.data.batching import (
 from attn_lightning.data.cache import build_aside, default_cache, is_whole
 from attn_lightning.data.embeddings import Embeddings, RandomEmbeddings
 from attn_lightning.data.encoding import ANNOTATIONS
-from attn_lightning.data.preparation import Description, Recipe, cut, data_line, prepare
+from attn_lightning.data.preparation import Description, Recipe, Splits, cut, data_line, prepare
 from attn_lightning.data.prepared import PreparedTexts
 from attn_lightning.data.records import Columns
+from attn_lightning.data.rows import ArrowDataset, MappedRows, to_numpy
 from attn_lightning.data.sources import Source
 from attn_lightning.data.text import Digits, Splitting, TextTokenizer, Unknown
 from attn_lightning.data.unlabeled import (
@@ -191,7 +191,7 @@ class TextDataModule(_SplitLoaders):
         """Sentences for the manifest: what a reader of a result must know about the data."""
         return []
 
-    def arrange(self, splits: dict[str, datasets.Dataset]) -> dict[str, datasets.Dataset]:
+    def arrange(self, splits: Splits) -> Splits:
         """Make the splits of the protocol; by default a missing validation split is cut from train."""
         if "validation" in splits:
             return splits
@@ -250,7 +250,7 @@ class TextDataModule(_SplitLoaders):
 
     def _open(self) -> None:
         self._prepared, self._vectors = PreparedTexts(self._folder), None
-        labels = self.dataset("train").data.column("label").to_numpy()
+        labels = to_numpy(self.rows("train").data.column("label"))
         self.labeled_rows = self.shown_labels.choose(labels)
         if len(self.labeled_rows) < len(labels):
             self.manifest["labeled"] = self.shown_labels.describe(self.labeled_rows, labels, self.label_names)
@@ -261,7 +261,7 @@ class TextDataModule(_SplitLoaders):
         return None if isinstance(self.unlabeled, str) else self.unlabeled
 
     def _open_pool(self) -> None:
-        self._pool, content = self.dataset("train"), {"name": "train", "rows": len(self.dataset("train"))}
+        self._pool, content = self.rows("train"), {"name": "train", "rows": len(self.rows("train"))}
         if self._other_texts is not None:
             self._pool, content = open_pool(self._pool_folder(self._other_texts))
         self.manifest["unlabeled"] = content | {"batch_size": self.unlabeled_batch_size, "epoch_of": self.epoch_of}
@@ -301,7 +301,7 @@ class TextDataModule(_SplitLoaders):
     @property
     def has_question(self) -> bool:
         """Whether the data is pairs of texts."""
-        return "question_ids" in self.dataset("train").column_names
+        return "question_ids" in self.rows("train").column_names
 
     @property
     def digest(self) -> str:
@@ -323,28 +323,32 @@ class TextDataModule(_SplitLoaders):
         """The tokenizer that encoded the data."""
         return self._ready().tokenizer
 
-    def dataset(self, split: str) -> datasets.Dataset:
+    def dataset(self, split: str) -> ArrowDataset:
         """The encoded split, memory-mapped: `text`, `label`, `ids`, `starts`, `ends` and annotations."""
         return self._ready().split(split)
 
+    def rows(self, split: str) -> MappedRows:
+        """The same as a table alone, which takes no import of `datasets`."""
+        return self._ready().rows(split)
+
     def annotations(self, split: str) -> frozenset[str]:
         """Which marks of words the batches of a split carry: `rationale`, `shortcut`."""
-        return frozenset(ANNOTATIONS) & frozenset(self.dataset(split).column_names)
+        return frozenset(ANNOTATIONS) & frozenset(self.rows(split).column_names)
 
     def examples(self, split: str) -> EncodedTexts:
         """A split in random access, for whoever evaluates a model on it; of train all rows, labels shown."""
-        return EncodedTexts(self.dataset(split))
+        return EncodedTexts(self.rows(split))
 
     def texts(self, split: str) -> list[str]:
         """All texts of a split in the order of their rows; reads them into memory."""
-        texts: list[str] = self.dataset(split).data.column("text").to_pylist()
+        texts: list[str] = self.rows(split).data.column("text").to_pylist()
         return texts
 
     def questions(self, split: str, rows: Sequence[int] | None = None) -> list[str] | None:
         """The second texts of a split, of all rows in their order or of some; None where there are none."""
         if not self.has_question:
             return None
-        column = self.dataset(split).data.column("question")
+        column = self.rows(split).data.column("question")
         found: list[str] = (column if rows is None else column.take(pa.array(rows))).to_pylist()
         return found
 
@@ -356,7 +360,7 @@ class TextDataModule(_SplitLoaders):
 
     def text(self, split: str, row: int) -> str:
         """The original text of a row."""
-        text: str = self.dataset(split).data.column("text")[int(row)].as_py()
+        text: str = self.rows(split).data.column("text")[int(row)].as_py()
         return text
 
     def words(self, split: str) -> list[list[str]] | None:
@@ -365,7 +369,7 @@ class TextDataModule(_SplitLoaders):
 
     def offsets(self, split: str, row: int) -> list[tuple[int, int]]:
         """Start and end of every token of a row in its text, in characters."""
-        table = self.dataset(split).data
+        table = self.rows(split).data
         starts, ends = (table.column(name)[int(row)].as_py() for name in ("starts", "ends"))
         return list(zip(starts, ends, strict=True))
 
@@ -377,7 +381,7 @@ class TextDataModule(_SplitLoaders):
     def train_dataloader(self) -> DataLoader[Batch] | CombinedLoader:
         """Batches of similar length in an order that changes every epoch; pairs of them with an unlabelled pool."""
         options: dict[str, Any] = {"shuffle": True, "token_budget": self.token_budget or TRAINING_TOKENS}
-        labeled = self._loader_of(LabeledTexts(self.dataset("train"), self.labeled_rows), self.batch_size, **options)
+        labeled = self._loader_of(LabeledTexts(self.rows("train"), self.labeled_rows), self.batch_size, **options)
         if self.unlabeled is None:
             return labeled
         # Another seed, or both would deal out the same rows where all labels are shown.
@@ -387,7 +391,7 @@ class TextDataModule(_SplitLoaders):
 
     def _loader(self, split: str, batch_size: int, **options: Any) -> DataLoader[Batch]:
         options.setdefault("token_budget", self.token_budget or EVALUATION_TOKENS)
-        return self._loader_of(EncodedTexts(self.dataset(split)), batch_size, **options)
+        return self._loader_of(EncodedTexts(self.rows(split)), batch_size, **options)
 
     def _loader_of(self, data: EncodedTexts, batch_size: int, seed: int = 0, **options: Any) -> DataLoader[Batch]:
         return batch_loader(data, batch_size, trainer=self.trainer, num_workers=self.num_workers, seed=seed, **options)

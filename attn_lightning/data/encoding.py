@@ -5,12 +5,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from attn_lightning.data.formats import Row
+from attn_lightning.data.rows import ArrowDataset, open_rows
 from attn_lightning.data.text import TextTokenizer
 from attn_lightning.errors import DataFormatError
 
@@ -18,12 +18,7 @@ ANNOTATIONS = {"rationale": "bool", "shortcut": "int8", "token_sentiment": "int8
 """Columns with one number per word, and how it is stored."""
 
 
-def open_rows(path: Path) -> datasets.Dataset:
-    """An Arrow file of rows, mapped into memory."""
-    return datasets.Dataset.from_file(str(path))
-
-
-def write_rows(rows: Iterator[Row], path: Path) -> datasets.Dataset:
+def write_rows(rows: Iterator[Row], path: Path) -> ArrowDataset:
     """Rows to an Arrow file, a thousand in memory at a time.
 
     Raises:
@@ -42,14 +37,16 @@ def write_rows(rows: Iterator[Row], path: Path) -> datasets.Dataset:
     return open_rows(path)
 
 
-def column_batches(rows: datasets.Dataset, column: str) -> Iterator[list[Any]]:
+def column_batches(rows: ArrowDataset, column: str) -> Iterator[list[Any]]:
     """The values of a column, a thousand rows at a time."""
     for batch in rows.select_columns([column]).iter(batch_size=1000):
         yield batch[column]
 
 
-def encode_rows(rows: datasets.Dataset, tokenizer: TextTokenizer, path: Path) -> None:
+def encode_rows(rows: ArrowDataset, tokenizer: TextTokenizer, path: Path) -> None:
     """Rows as `write_rows` made them, with the ids and offsets of their words in place of the words."""
+    import datasets
+
     annotations = [name for name in ANNOTATIONS if name in rows.column_names]
     features = {"line": "int64", "label": "int64", "text": "string", "truncated": "bool", "unknown": "bool"}
     lists = dict.fromkeys(("ids", "starts", "ends"), "int32") | {name: ANNOTATIONS[name] for name in annotations}

@@ -12,17 +12,17 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 from numpy.typing import NDArray
 
 from attn_lightning.checks import check_numbers
 from attn_lightning.data.batching import RaggedColumn
 from attn_lightning.data.cache import MANIFEST
-from attn_lightning.data.encoding import column_batches, encode_rows, open_rows, write_rows
+from attn_lightning.data.encoding import column_batches, encode_rows, write_rows
 from attn_lightning.data.formats import Row
 from attn_lightning.data.labels import Labels
 from attn_lightning.data.records import RATIONALE, Columns, records
+from attn_lightning.data.rows import ArrowDataset, open_rows
 from attn_lightning.data.sources import SPLITS, Source
 from attn_lightning.data.text import (
     PADDING,
@@ -44,7 +44,7 @@ FORMAT = 1
 
 TOKENIZER = "tokenizer.json"
 
-Splits = dict[str, datasets.Dataset]
+Splits = dict[str, ArrowDataset]
 
 
 @dataclass(frozen=True)
@@ -249,7 +249,7 @@ def write_manifest(folder: Path, content: dict[str, Any]) -> None:
     write_json(folder / MANIFEST, {**content, "files": {path.name: path.stat().st_size for path in folder.iterdir()}})
 
 
-def cut(rows: datasets.Dataset, fraction: float, seed: int) -> tuple[datasets.Dataset, datasets.Dataset]:
+def cut(rows: ArrowDataset, fraction: float, seed: int) -> tuple[ArrowDataset, ArrowDataset]:
     """Two stratified parts, the second with `fraction` of the rows, as scikit-learn's `train_test_split` makes them.
 
     Raises:
@@ -294,7 +294,7 @@ def _describe(name: str, splits: Splits, filtered: dict[str, int], classes: tupl
     return contents
 
 
-def _training_texts(rows: datasets.Dataset, recipe: Recipe) -> Iterator[Any]:
+def _training_texts(rows: ArrowDataset, recipe: Recipe) -> Iterator[Any]:
     """The texts that make the vocabulary, those of questions too; all as words where the source gives words."""
     given = "tokens" in rows.column_names
     yield from chain.from_iterable(column_batches(rows, "tokens" if given else "text"))
@@ -306,7 +306,7 @@ def _training_texts(rows: datasets.Dataset, recipe: Recipe) -> Iterator[Any]:
         yield from (map(cutter.words, texts, pieces) if given else texts)
 
 
-def _warn_of_uncut_words(rows: datasets.Dataset, recipe: Recipe) -> list[str]:
+def _warn_of_uncut_words(rows: ArrowDataset, recipe: Recipe) -> list[str]:
     """The sentence, for log and manifest, that a language without spaces was not cut into words; none for others."""
     sample = rows.select(range(min(len(rows), 1000)))
     found = None if recipe.splitting == "unicode" else uncut_words_per_clause(sample["text"][:])
@@ -321,7 +321,7 @@ def _warn_of_uncut_words(rows: datasets.Dataset, recipe: Recipe) -> list[str]:
     return [sentence]
 
 
-def _within(rows: datasets.Dataset, recipe: Recipe) -> datasets.Dataset:
+def _within(rows: ArrowDataset, recipe: Recipe) -> ArrowDataset:
     """The rows whose length in words the recipe admits."""
     if not (recipe.min_length or recipe.length_limit or recipe.drop_longest):
         return rows
@@ -341,7 +341,7 @@ def _within(rows: datasets.Dataset, recipe: Recipe) -> datasets.Dataset:
     return kept
 
 
-def _statistics(rows: datasets.Dataset, names: tuple[str, ...]) -> dict[str, Any]:
+def _statistics(rows: ArrowDataset, names: tuple[str, ...]) -> dict[str, Any]:
     """Counts per class, and of what happened to the texts."""
     lengths = RaggedColumn(rows, "ids").lengths
     counts = np.bincount(rows.data.column("label").to_numpy(), minlength=len(names))
@@ -378,7 +378,7 @@ def data_line(manifest: dict[str, Any]) -> str:
     return "; ".join([*parts, *(f"{of_splits(key)} {done[key]}" for key in changed), *manifest["notes"]])
 
 
-def _digests(rows: datasets.Dataset) -> tuple[str, NDArray[np.uint64]]:
+def _digests(rows: ArrowDataset) -> tuple[str, NDArray[np.uint64]]:
     """SHA-256 of labels and texts in their order, and a short digest of each text."""
     whole, texts = hashlib.sha256(), np.empty(len(rows), np.uint64)
     labels = rows.data.column("label").to_numpy()

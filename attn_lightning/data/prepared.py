@@ -1,19 +1,19 @@
 """A folder of prepared texts, mapped into memory: its splits, its tokenizer, its words."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 from torch import Tensor
 
 from attn_lightning.data.cache import MANIFEST, is_whole
 from attn_lightning.data.embeddings import Embeddings, with_random_rows
-from attn_lightning.data.encoding import open_rows
 from attn_lightning.data.preparation import TOKENIZER
+from attn_lightning.data.rows import ArrowDataset, MappedRows, to_numpy
 from attn_lightning.data.text import TextTokenizer
 from attn_lightning.errors import ConfigurationError
 
@@ -38,12 +38,14 @@ class PreparedTexts:
             raise ConfigurationError(
                 f"Expected prepared data in {folder}, but got none; call `prepare_data()` first (the Trainer does)."
             )
+        self._folder = folder
         self.manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text("utf-8"))
         self.tokenizer = TextTokenizer.from_str((folder / TOKENIZER).read_text("utf-8"))
         # Mapped, not read: several processes of a job share the pages of one file.
-        self.splits = {split: open_rows(folder / f"{split}.arrow") for split in self.manifest["splits"]}
+        self.splits = {split: MappedRows(folder / f"{split}.arrow") for split in self.manifest["splits"]}
+        self._datasets: dict[str, ArrowDataset] = {}
 
-    def split(self, name: str) -> datasets.Dataset:
+    def rows(self, name: str) -> MappedRows:
         """The rows of a split.
 
         Raises:
@@ -55,9 +57,15 @@ class PreparedTexts:
             )
         return self.splits[name]
 
+    def split(self, name: str) -> ArrowDataset:
+        """The rows of a split with all that `datasets` can do; see `rows` for errors."""
+        if name not in self._datasets:
+            self._datasets[name] = self.rows(name).dataset()
+        return self._datasets[name]
+
     def words(self, name: str) -> list[list[str]] | None:
         """The words of every text of a split as the source gave them; None where it gave raw text."""
-        rows = self.split(name)
+        rows = self.rows(name)
         if "words" not in rows.column_names:
             return None
         texts, ends = (rows.data.column(column).to_pylist() for column in ("text", "words"))
@@ -68,13 +76,27 @@ class PreparedTexts:
     def word_vectors(self, embeddings: Embeddings, cache: Path, seed: int) -> Tensor:
         """(V, E) the initial vectors of the vocabulary, those of default tokens drawn at random."""
         vocabulary, before = self.tokenizer.vocabulary, self.tokenizer.options.default_tokens
-        vectors = embeddings.build(vocabulary[: len(vocabulary) - before], self._sentences, cache, seed)
+        # The folder's name stands for the options, the digest for the texts.
+        name = f"{self._folder.name} {self.manifest['splits']['train']['sha256']}"
+        sentences = _Sentences(self._sentences, name)
+        vectors = embeddings.build(vocabulary[: len(vocabulary) - before], sentences, cache, seed)
         return with_random_rows(vectors, before, seed) if before else vectors
 
     def _sentences(self) -> Iterator[list[str]]:
         """The words of every training text as they were encoded, without the default tokens."""
         words = np.array(self.tokenizer.vocabulary, object)
         for chunk in self.splits["train"].data.column("ids").chunks:
-            values, bounds = words[chunk.values.to_numpy()], chunk.offsets.to_numpy()
+            values, bounds = words[to_numpy(chunk.values)], to_numpy(chunk.offsets)
             for start, end in pairwise(bounds):
                 yield values[start + self.tokenizer.options.default_tokens : end].tolist()
+
+
+@dataclass(frozen=True)
+class _Sentences:
+    """The words of every training text, with a name that no other texts have: who knows it need not read them."""
+
+    words: Callable[[], Iterator[list[str]]]
+    name: str
+
+    def __call__(self) -> Iterator[list[str]]:
+        return self.words()

@@ -9,7 +9,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-import datasets
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -17,11 +16,12 @@ from numpy.typing import NDArray
 from attn_lightning.checks import check_numbers
 from attn_lightning.data.batching import EncodedTexts, Rows
 from attn_lightning.data.cache import MANIFEST
-from attn_lightning.data.encoding import encode_rows, open_rows, write_rows
+from attn_lightning.data.encoding import encode_rows, write_rows
 from attn_lightning.data.formats import Row
 from attn_lightning.data.labels import Labels
 from attn_lightning.data.preparation import FORMAT, Description, write_manifest
 from attn_lightning.data.records import Columns, records
+from attn_lightning.data.rows import ArrowDataset, MappedRows
 from attn_lightning.data.sources import Split
 from attn_lightning.data.text import UNKNOWN_ID, TextTokenizer
 from attn_lightning.errors import ConfigurationError
@@ -104,7 +104,7 @@ class LabeledTexts(EncodedTexts):
         rows: (n,) rows to take.
     """
 
-    def __init__(self, dataset: datasets.Dataset, rows: Rows) -> None:
+    def __init__(self, dataset: ArrowDataset | MappedRows, rows: Rows) -> None:
         super().__init__(dataset)
         self.rows = rows
 
@@ -181,18 +181,18 @@ def prepare_pool(pool: Description, limit: int | None, tokenizer: TextTokenizer,
         rows = write_rows(texts, Path(raw) / "pool.arrow")
         share = check_language(rows, tokenizer, pool.name)
         encode_rows(rows, tokenizer, folder / POOL_FILE)
-    counted = len(open_rows(folder / POOL_FILE))
+    counted = len(MappedRows(folder / POOL_FILE))
     write_manifest(folder, {"name": pool.name, "source": pool.origin(), "rows": counted, "unknown_share": share})
 
 
-def open_pool(folder: Path) -> tuple[datasets.Dataset, dict[str, Any]]:
+def open_pool(folder: Path) -> tuple[MappedRows, dict[str, Any]]:
     """The texts of a pool that `prepare_pool` made, and what a manifest says of them."""
     content: dict[str, Any] = json.loads((folder / MANIFEST).read_text("utf-8"))
     del content["files"]
-    return open_rows(folder / POOL_FILE), content
+    return MappedRows(folder / POOL_FILE), content
 
 
-def check_language(rows: datasets.Dataset, tokenizer: TextTokenizer, name: str) -> float:
+def check_language(rows: ArrowDataset, tokenizer: TextTokenizer, name: str) -> float:
     """Share of words of a pool that the task does not know, at `SAMPLE` rows spread over it.
 
     Args:

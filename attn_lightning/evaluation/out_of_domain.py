@@ -85,10 +85,10 @@ class Reencoded:
             None if self._second is None else np.array([len(ids) for ids in self._second])
         )
         self._ids, self._offsets = encoding.ids, encoding.offsets
-        labels = np.asarray(data.dataset(split)["label"], np.int64)
+        labels = np.asarray(data.rows(split).data.column("label"), np.int64)
         self._labels = np.where(labels == UNLABELED, UNLABELED, classes[labels.clip(0)])
         self.lengths: Rows = np.array([len(ids) for ids in self._ids], np.int64)
-        names = data.dataset(split).column_names
+        names = data.rows(split).column_names
         self._marks = [name for name in ("rationale", "shortcut") if name in names]
 
     def __len__(self) -> int:

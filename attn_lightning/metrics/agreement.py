@@ -9,7 +9,7 @@ import math
 from typing import ClassVar
 
 import numpy as np
-from scipy import special, stats
+import scipy
 from torch import Tensor
 from torchmetrics import MetricCollection
 
@@ -158,7 +158,7 @@ def jensen_shannon(first: FloatArray, second: FloatArray, mask: BoolArray) -> Fl
     """
     p, q = distribution(first, mask), distribution(second, mask)
     middle = (p + q) / 2
-    divergence = (special.rel_entr(p, middle) + special.rel_entr(q, middle)).sum(1) / 2
+    divergence = (scipy.special.rel_entr(p, middle) + scipy.special.rel_entr(q, middle)).sum(1) / 2
     return np.where(mask.sum(1) >= 2, divergence.clip(0, np.log(2)), np.nan)
 
 
@@ -241,7 +241,7 @@ def _centered(scores: FloatArray, mask: BoolArray) -> FloatArray:
 
 def _ranks(scores: FloatArray, mask: BoolArray) -> FloatArray:
     """(B, T) ranks among the real tokens, from 1; what stands at padding is arbitrary."""
-    ranks: FloatArray = stats.rankdata(np.where(mask & np.isfinite(scores), scores, np.inf), axis=1)
+    ranks: FloatArray = scipy.stats.rankdata(np.where(mask & np.isfinite(scores), scores, np.inf), axis=1)
     return ranks
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+import scipy
 
 Floats = npt.NDArray[np.float64]
 
@@ -79,7 +79,7 @@ def mean_intervals(samples: Floats, level: float = LEVEL) -> tuple[Floats, Float
     skewness = np.where(equal, 0.0, (deviations**3).mean(axis=-1) / np.where(equal, 1.0, variance) ** 1.5)
     error = np.where(equal, 0.0, np.sqrt(variance / (n - 1)))
     permitted = (1 - level) * (1 - min(_MOST, _PER_VALUE / n))
-    quantile = float(stats.t.ppf(1 - permitted / 2, n - 1))
+    quantile = float(scipy.stats.t.ppf(1 - permitted / 2, n - 1))
     slant = skewness / np.sqrt(n)
     return mean - error * _untransformed(quantile, slant), mean - error * _untransformed(-quantile, slant)
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import special, stats
 
 from attn_lightning.metrics.per_example import BoolArray, FloatArray
 
@@ -42,7 +42,7 @@ class Ties:
         # Infinity puts padding last, where it is told from real scores, which are finite.
         ordered = np.sort(np.where(mask, scores, np.inf), axis=1)
         tied = np.flatnonzero(((ordered[:, 1:] == ordered[:, :-1]) & np.isfinite(ordered[:, 1:])).any(1))
-        last, first = (stats.rankdata(ordered[tied], method=method, axis=1) for method in ("max", "min"))
+        last, first = (scipy.stats.rankdata(ordered[tied], method=method, axis=1) for method in ("max", "min"))
         # Of the group that a token is in, so that a group counts t times.
         size = np.where(np.isfinite(ordered[tied]), last - first + 1, 1)
         sums = np.zeros((3, len(mask)))
@@ -91,7 +91,7 @@ class Concordance:
         """(R,) two-sided probability of a surplus so far from 0 if all orders are equally likely, in [0, 1]."""
         tokens = self.tokens
         # If all orders are equally likely, a surplus and its opposite are: two sides are twice one.
-        p_values = 2 * special.ndtr(-np.abs(self.surplus) / np.sqrt(self._variance()))
+        p_values = 2 * scipy.special.ndtr(-np.abs(self.surplus) / np.sqrt(self._variance()))
         # With ties there is no exact distribution over orders that scipy would use, so the normal limit stays.
         untied = (self.first.pairs == 0) & (self.second.pairs == 0)
         # Without ties: discordant pairs, or concordant ones if those are fewer.
@@ -100,7 +100,7 @@ class Concordance:
         p_values[short] = 2 * _inversions_cdf()[tokens[short], fewest[short].astype(np.int64)]
         # One order out of n! has no pair in the wrong order, n - 1 have one.
         nearly_sorted = np.flatnonzero(untied & (tokens > _LONGEST_EXACT) & (fewest <= 1))
-        p_values[nearly_sorted] = 2 * np.exp(-special.gammaln(tokens + 1 - fewest)[nearly_sorted])
+        p_values[nearly_sorted] = 2 * np.exp(-scipy.special.gammaln(tokens + 1 - fewest)[nearly_sorted])
         return np.clip(p_values, 0, 1)
 
     def _variance(self) -> FloatArray:
@@ -133,7 +133,7 @@ def _surplus(first: FloatArray, second: FloatArray, mask: BoolArray, ties: tuple
     for row in order[:start]:
         real = mask[row]
         # It gives tau alone; the surplus is a whole number, so that rounding brings it back exactly.
-        surplus[row] = np.rint(stats.kendalltau(first[row, real], second[row, real]).statistic * largest[row])
+        surplus[row] = np.rint(scipy.stats.kendalltau(first[row, real], second[row, real]).statistic * largest[row])
     while start < len(order):
         width = int(tokens[order[start]])
         rows = order[start : start + max(1, _PAIRS_TOGETHER // width**2)]

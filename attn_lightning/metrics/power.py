@@ -2,7 +2,7 @@
 
 import math
 
-from scipy import stats
+import scipy
 
 POWER = 0.8
 ALPHA = 0.05
@@ -48,11 +48,11 @@ def seeds_needed(difference: float, deviation: float, power: float = POWER, alph
 
 
 def _signs_alike(effect: float, n: int) -> float:
-    return float(stats.norm.cdf(effect) ** n + stats.norm.cdf(-effect) ** n)
+    return float(scipy.stats.norm.cdf(effect) ** n + scipy.stats.norm.cdf(-effect) ** n)
 
 
 def _power(effect: float, n: int, alpha: float) -> float:
-    critical, shift = stats.t.ppf(1 - alpha / 2, n - 1), effect * math.sqrt(n)
-    other_side = float(stats.nct.cdf(-critical, n - 1, shift))
+    critical, shift = scipy.stats.t.ppf(1 - alpha / 2, n - 1), effect * math.sqrt(n)
+    other_side = float(scipy.stats.nct.cdf(-critical, n - 1, shift))
     # scipy gives NaN for a probability that is too small to compute, far on the other side.
-    return float(stats.nct.sf(critical, n - 1, shift)) + (0.0 if math.isnan(other_side) else other_side)
+    return float(scipy.stats.nct.sf(critical, n - 1, shift)) + (0.0 if math.isnan(other_side) else other_side)

@@ -8,7 +8,7 @@ at padding never count. A number is NaN where it is undefined: a weight is negat
 from collections.abc import Callable, Mapping
 
 import numpy as np
-from scipy import special
+import scipy
 
 from attn_lightning.metrics.agreement import distribution
 from attn_lightning.metrics.measure import MANY, Measure
@@ -26,7 +26,7 @@ def entropy_bits(weights: FloatArray, mask: BoolArray) -> FloatArray:
         (B,) in [0, log2 n] for n tokens: 0 if one token has all the weight, log2 n for uniform weights.
     """
     # `entr` is 0 at 0, where `-a log a` by hand would be NaN.
-    bits: FloatArray = special.entr(distribution(weights, mask)).sum(1) / np.log(2)
+    bits: FloatArray = scipy.special.entr(distribution(weights, mask)).sum(1) / np.log(2)
     return bits
 
 

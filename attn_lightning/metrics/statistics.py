@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+import scipy
 
 from attn_lightning.metrics.intervals import UNBOUNDED, mean_interval
 from attn_lightning.metrics.power import seeds_needed
@@ -67,7 +67,7 @@ def paired_permutation_test(
         share: Floats = 1 + np.abs(signed.sum(axis=axis)) / total
         return share
 
-    found = stats.permutation_test(
+    found = scipy.stats.permutation_test(
         (sample,),
         size,
         permutation_type="samples",

@@ -38,7 +38,7 @@ ROOMS = (
     ("metrics",),
     ("checkpoint", "run_folder", "sheet", "task_loss"),
     ("locks", "signals", "console", "files", "checks", "experiments"),
-    ("numerics", "types", "errors", "discovery"),
+    ("numerics", "types", "errors", "discovery", "startup"),
 )
 """From the roof to the ground; those of one line do not know each other either."""
 

@@ -49,7 +49,8 @@ class Embeddings(ABC):
 
         Args:
             vocabulary: V words, the padding word first and the unknown word second.
-            sentences: gives an iterator over the words of every training text; may be called several times.
+            sentences: gives an iterator over the words of every training text; may be called several times. Where it
+                has a `name`, no other texts have the same one.
             cache: folder for what is expensive to make; created if it is absent.
             seed: of the rows that are drawn at random.
 
@@ -115,8 +116,8 @@ def complete(found: Mapping[int, Vector], num_words: int, dimension: int, seed: 
     lengths = [float(np.linalg.norm(vector)) for vector in found.values()]
     mean_length = sum(lengths) / len(lengths) if lengths else 0.0
     table = random_rows(num_words, dimension, mean_length / dimension**0.5, seed)
-    for row, vector in found.items():
-        table[row] = torch.from_numpy(vector)
+    if found:
+        table[list(found)] = torch.from_numpy(np.stack(list(found.values())).astype(np.float32, copy=False))
     table[PADDING_ROW] = 0.0
     return table
 

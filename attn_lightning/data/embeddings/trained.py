@@ -31,6 +31,7 @@ from attn_lightning.data.embeddings.base import (
 )
 from attn_lightning.data.embeddings.pretrained import read_binary
 from attn_lightning.errors import ConfigurationError, DataFormatError
+from attn_lightning.files import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -109,15 +110,14 @@ class FastTextEmbeddings(Embeddings):
 
     def build(self, vocabulary: Sequence[str], sentences: Sentences, cache: Path, seed: int) -> Tensor:
         """Train, or read what an earlier call trained. See `Embeddings.build`."""
-        content, counts = _summary(vocabulary, sentences)
-        num_words = counts.total()
+        content, num_words = _content(vocabulary, sentences, cache)
         if num_words == 0:
             raise DataFormatError("Expected the training text to have words, but it has none; check the text column.")
         options = {**self.options, "epoch": self.epochs or epochs_for(num_words)}
         key = digest([content, json.dumps(options, sort_keys=True), version(FASTTEXT_PACKAGE)])
 
         def train() -> dict[int, Vector]:
-            return self._train(vocabulary, sentences, cache, options, list(counts))
+            return self._train(vocabulary, sentences, cache, options)
 
         found = cached(cache / f"fasttext-{key}.npz", train)
         return complete(found, len(vocabulary), self.dimension, seed)
@@ -128,14 +128,13 @@ class FastTextEmbeddings(Embeddings):
         sentences: Sentences,
         cache: Path,
         options: Mapping[str, Any],
-        words: Sequence[bytes],
     ) -> dict[int, Vector]:
         with tempfile.TemporaryDirectory(dir=cache, prefix="fasttext-") as folder:
             text, start, model = (Path(folder, name) for name in ("text.txt", "start.vec", "model.bin"))
             with text.open("wb") as file:
                 file.writelines(_training_lines(vocabulary, sentences))
             with start.open("wb") as file:
-                file.writelines(_starting_lines(words, options["dim"]))
+                file.writelines(_starting_lines(list(_summary(vocabulary, sentences)[1]), options["dim"]))
             files = {"input": str(text), "pretrainedVectors": str(start)}
             run_fasttext({**options, **files, "minCount": 1, "verbose": 2}, model)
             return read_binary(model, [_escaped(word) for word in vocabulary], options["dim"])
@@ -169,6 +168,24 @@ def _starting_lines(words: Sequence[bytes], dimension: int) -> Iterator[bytes]:
     for word in words:
         row = (2.0 * random.random(dimension) - 1.0) / dimension
         yield word + b" " + b" ".join(b"%.5g" % number for number in row.tolist()) + b"\n"
+
+
+def _content(vocabulary: Sequence[str], sentences: Sentences, cache: Path) -> tuple[str, int]:
+    """Digest of vocabulary and text, and the number of words: kept in a file for texts that have a name."""
+
+    def read() -> tuple[str, int]:
+        content, counts = _summary(vocabulary, sentences)
+        return content, counts.total()
+
+    name = getattr(sentences, "name", None)
+    if name is None:
+        return read()
+    path = cache / f"text-{digest([name, *vocabulary])}.json"
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, dict(zip(("content", "words"), read(), strict=True)))
+    stored: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    return stored["content"], stored["words"]
 
 
 def _summary(vocabulary: Sequence[str], sentences: Sentences) -> tuple[str, Counter[bytes]]:

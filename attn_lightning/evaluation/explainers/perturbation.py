@@ -8,8 +8,8 @@ import zlib
 from typing import ClassVar, get_args
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import special
 
 from attn_lightning.checks import check_choice, check_numbers
 from attn_lightning.evaluation.erasure import Replacement, erased_probabilities
@@ -249,7 +249,7 @@ def shapley_kernel(sizes: NDArray[np.int64], length: int) -> NDArray[np.float64]
     Returns:
         (S,) above 0.
     """
-    kernel: NDArray[np.float64] = (length - 1) / (special.binom(length, sizes) * sizes * (length - sizes))
+    kernel: NDArray[np.float64] = (length - 1) / (scipy.special.binom(length, sizes) * sizes * (length - sizes))
     return kernel
 
 

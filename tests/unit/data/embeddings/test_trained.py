@@ -56,6 +56,28 @@ class TestFastText:
         table = small_fasttext(**options).build(topics.vocabulary, topics.sentences, tmp_path, 0)
         torch.testing.assert_close(table[[2, 40], :3], torch.tensor(expected), atol=1e-4, rtol=1e-3)
 
+    def test_texts_with_a_name_are_read_once_and_another_name_or_vocabulary_is_another_text(
+        self, topics: Any, tmp_path: Path
+    ) -> None:
+        class Named:
+            name, reads = "one text", 0
+
+            def __call__(self) -> Any:
+                self.reads += 1
+                return topics.sentences()
+
+        named = Named()
+        plain = small_fasttext().build(topics.vocabulary, topics.sentences, tmp_path / "plain", 0)
+        assert torch.equal(small_fasttext().build(topics.vocabulary, named, tmp_path, 0), plain)
+        read = named.reads
+        assert torch.equal(small_fasttext().build(topics.vocabulary, named, tmp_path, 0), plain)
+        assert named.reads == read
+        small_fasttext().build(topics.vocabulary[:-1], named, tmp_path, 0)
+        assert named.reads > read
+        read, named.name = named.reads, "another"
+        assert torch.equal(small_fasttext().build(topics.vocabulary, named, tmp_path, 0), plain)
+        assert named.reads == read + 1  # to see that it is the text that was trained on
+
     def test_a_warm_cache_gives_the_same_and_trains_nothing(
         self, topics: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
