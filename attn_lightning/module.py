@@ -146,14 +146,22 @@ class AttentionModule(LightningModule):
             self.class_weights = None if weights is None else weights.to(self.device)
 
     def on_fit_start(self) -> None:
-        """Check the methods against each other and the model that was built, and what is monitored."""
+        """Check the run, and compute the states of a frozen encoder."""
+        self.check()
+        prepare_encoder(self._model, self.trainer)
+
+    def check(self) -> None:
+        """Check the methods against each other and the model that was built, and what is monitored.
+
+        Raises:
+            ConfigurationError: they do not go together, or nothing logs what is monitored.
+        """
         check_methods(self.methods, self._model)
         pool = getattr(getattr(self.trainer, "datamodule", None), "unlabeled", None)
         if pool is not None and not learns_from_pool(self.methods) and self.trainer.is_global_zero:
             logger.warning(ignored_pool(self.methods))
         if (note := unreached_by(str(self.trainer.precision), self._model, self.device.type)) is not None:
             logger.warning(note)
-        prepare_encoder(self._model, self.trainer)
         if type(self) is AttentionModule:  # a subclass may log more
             check_monitors(self.trainer.callbacks, self.validation_names)  # type: ignore[attr-defined]
 

@@ -50,7 +50,11 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
         help="do what is left of this one alone and show no table: METHOD_DATA/seed_0",
     )
     parser.add_argument("--root", type=Path, default=Path("runs"), help="folder of all runs (default: runs)")
-    parser.add_argument("--dry-run", action="store_true", help="check every command and print them; run nothing")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check every command up to its first step and print them all; run nothing",
+    )
     parser.add_argument("--table", action="store_true", help="only show the tables of what is finished; run nothing")
     parser.add_argument(
         "--publish",
@@ -104,6 +108,10 @@ def study_command(arguments: Sequence[str]) -> int:
 
     run = StudyRun(study, cells, root, *shared_validator().both)
     if options.dry_run:
+        from attn_lightning.commands.rehearsal import Rehearsal, rehearse
+
+        validator = shared_validator()
+        rehearse(cells, run.root, Rehearsal(validator.parser), validator.options)
         _print_commands(cells, run.root)
         return 0
     if engine is not None:

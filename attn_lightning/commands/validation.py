@@ -15,7 +15,7 @@ from attn_lightning.commands.arguments import prepared
 from attn_lightning.commands.fit import AttentionCLI
 from attn_lightning.commands.parsing import class_change_resets_arguments
 from attn_lightning.data.revision import revisions
-from attn_lightning.errors import AttnLightningError, ConfigurationError
+from attn_lightning.errors import AttnLightningError, ConfigurationError, own_cause
 from attn_lightning.study.state import Parse, Revisions
 
 
@@ -24,6 +24,9 @@ class _ParserOnly(AttentionCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         self.config = Namespace(subcommand=None)
+        # Lightning writes the configuration down when it makes a class of data or model. There is none here, and
+        # without this it would fail on its absence.
+        self.config_dump: dict[str, Any] = {}
 
     def _set_seed(self) -> None: ...
 
@@ -41,11 +44,15 @@ def shared_validator() -> "Validator":
 
 
 class Validator:
-    """Parses `fit` commands with one parser for all of them, which takes a fraction of the time of the command."""
+    """Parses `fit` commands with one parser for all of them, which takes a fraction of the time of the command.
+
+    Attributes:
+        parser: of `fit`.
+    """
 
     def __init__(self) -> None:
         # That of `fit` itself: the one above it, which only chooses the command, would check everything once more.
-        self._parser = _ParserOnly([])._parser("fit")
+        self.parser = _ParserOnly([])._parser("fit")
         self._data: dict[str, Namespace] = {}
         self._revisions: dict[str, dict[str, str]] = {}
 
@@ -59,9 +66,13 @@ class Validator:
         key = _key(config)
         if key not in self._revisions:
             try:
-                data = self._parser.instantiate(Namespace(data=self._data[key])).data
+                data = self.parser.instantiate(Namespace(data=self._data[key])).data
                 self._revisions[key] = revisions(data)
-            except (AttnLightningError, OSError, ValueError):
+            except (AttnLightningError, OSError):
+                self._revisions[key] = {}
+            except ValueError as error:
+                if own_cause(error) is None:  # nothing that is wrong with the data
+                    raise
                 self._revisions[key] = {}
         return self._revisions[key]
 
@@ -71,17 +82,26 @@ class Validator:
         Raises:
             ConfigurationError: the command line would refuse it.
         """
+        config = self.options(arguments)
+        contents: dict[str, Any] = yaml.safe_load(self.parser.dump(config, skip_unset=False, skip_validation=True))
+        self._data[_key(contents)] = config.data
+        return contents
+
+    def options(self, arguments: Sequence[str]) -> Namespace:
+        """The same as the parser has it, from which classes can be made.
+
+        Raises:
+            ConfigurationError: the command line would refuse it.
+        """
         _, *options = prepared(arguments)
         errors = io.StringIO()
         try:
             with contextlib.redirect_stderr(errors), class_change_resets_arguments():
-                config = self._parser.parse_args(options)
+                config: Namespace = self.parser.parse_args(options)
         except SystemExit:
             message = errors.getvalue().removeprefix("error: ").split("\nrun with --help")[0].strip()
             raise ConfigurationError(message) from None
-        contents: dict[str, Any] = yaml.safe_load(self._parser.dump(config, skip_unset=False, skip_validation=True))
-        self._data[_key(contents)] = config.data
-        return contents
+        return config
 
 
 def _key(config: Mapping[str, Any]) -> str:

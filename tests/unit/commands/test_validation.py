@@ -3,6 +3,8 @@
 import pytest
 
 from attn_lightning.commands.validation import Validator
+from attn_lightning.data import Planted
+from attn_lightning.data.revision import revisions
 from attn_lightning.errors import ConfigurationError
 
 
@@ -52,3 +54,10 @@ def test_nothing_is_left_behind(validator, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     validator.parse(["fit", "--data=Planted", "--run.root=here"])
     assert not list(tmp_path.iterdir())
+
+
+def test_the_revision_of_data_is_that_of_its_own_module(validator, tmp_path):
+    config = validator.parse(["fit", "--data=Planted", "--data.embeddings=RandomEmbeddings"])
+    assert validator.revisions(config) == revisions(Planted())
+    absent = validator.parse(["fit", "--data=TextFiles", f"--data.train={tmp_path / 'none.csv'}"])
+    assert validator.revisions(absent) == {}
