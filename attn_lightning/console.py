@@ -44,12 +44,14 @@ def say(text: str = "", error: bool = False) -> None:
         text: one line or several.
         error: on the standard error.
     """
+    # Flushed: a log file of a killed process would otherwise lack the last lines, which say why.
     print(printable_lines(text), file=sys.stderr if error else sys.stdout, flush=True)
 
 
 @contextmanager
 def harmless_warnings() -> Iterator[None]:
     """Warnings of other packages in the block quote paths and values too: they lose their control characters."""
+    # `formatwarning` and not `showwarning`: a catcher such as pytest's replaces the latter.
     original = warnings.formatwarning
 
     def harmless(*arguments: Any, **options: Any) -> str:
@@ -92,10 +94,12 @@ def show_messages(level: int = logging.INFO) -> None:
         level: the least important messages that are shown.
     """
     package = logging.getLogger("attn_lightning")
+    # A second call in one process must not print every line twice.
     if not package.handlers:
         handler = logging.StreamHandler(sys.stdout)
         handler.setFormatter(_Printable("%(message)s"))
         package.addHandler(handler)
+        # The root logger would print it again where a library has set that up.
         package.propagate = False
     package.setLevel(level)
 

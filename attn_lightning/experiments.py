@@ -84,6 +84,7 @@ class Experiments:
         self.data = self._parts("data")
         self.special = {name: whole for name, whole in _files(folder).items() if name not in _RESERVED}
         for name, options in self._variants["experiments"].items():
+            # A file wins over a variant of its name: what is written out as a whole is meant as it is.
             self.special.setdefault(name, self._special(name, options))
 
     def find(self, name: str) -> Experiment:
@@ -122,6 +123,7 @@ class Experiments:
         return self._base + Experiment((data,)) + self.methods[method]
 
     def _composed(self, name: str) -> Experiment | None:
+        # The longest first: `sdc_blobs` must not be read as a method `..._sdc` on `blobs`.
         for data in sorted(self.data, key=len, reverse=True):
             for method in (name.removesuffix(f"_{data}"), name.removeprefix(f"{data}_")):
                 if method in self.methods and method != name:
@@ -190,6 +192,7 @@ def _first_comment(path: Path) -> str:
 
 def as_option(value: Any) -> str:
     """A value of YAML as it stands on the command line."""
+    # JSON is YAML: lists and numbers come back as what they were.
     return value if isinstance(value, str) else json.dumps(value)
 
 
@@ -309,6 +312,7 @@ def _check_section(path: Path, section: str, value: Any) -> None:
 
 def _mappings(root: yaml.Node | None) -> Iterator[yaml.MappingNode]:
     """All mappings below a node, each once: an anchor may be used often, or below itself."""
+    # A stack and not recursion: a file of a thousand levels must not end in a RecursionError.
     waiting, seen = [root], set()
     while waiting:
         node = waiting.pop()

@@ -33,9 +33,11 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         with temporary.open("wb") as file:
             yield file
             file.flush()
+            # `flush` hands the bytes to the system only; without this a rename may reach the disk before them.
             os.fsync(file.fileno())
         temporary.replace(path)
     finally:
+        # After a success the name is gone already.
         temporary.unlink(missing_ok=True)
 
 
@@ -59,6 +61,7 @@ def to_json(contents: Any, indent: int | None = None) -> str:
         contents: plain values.
         indent: blanks per level; None for one line.
     """
+    # Without `allow_nan=False` Python writes NaN, which is no JSON and stops most readers.
     return json.dumps(_finite(contents), indent=indent, allow_nan=False, ensure_ascii=False)
 
 

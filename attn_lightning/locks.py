@@ -41,6 +41,7 @@ class Claim:
         self.path = path
         self._marker: Path | None = None
         self.descriptor = self._locked()
+        # Who holds it, for people: written after the lock is ours, so that it never names a loser.
         os.ftruncate(self.descriptor, 0)
         os.pwrite(self.descriptor, _this_process(), 0)
 
@@ -48,6 +49,7 @@ class Claim:
         while True:
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             try:
+                # Without waiting: the caller knows better whether to wait, skip or say who works there.
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 if error.errno not in _WITHOUT_LOCKS:
@@ -64,8 +66,10 @@ class Claim:
     def _mark(self, error: OSError, descriptor: int) -> None:
         marker = _marker(self.path)
         logger.warning("%s: the file system has no locks (%s); %s stands for one", self.path.parent, error, marker.name)
+        # Twice: once more after the marker of a dead process has been taken away.
         for _ in range(2):
             try:
+                # "x" makes the file or fails, in one step, also on file systems without locks.
                 with marker.open("xb") as file:
                     file.write(_this_process())
             except FileExistsError:
@@ -145,9 +149,11 @@ def _read(path: Path) -> dict[str, Any]:
 def _is_left_behind(marker: Path) -> bool:
     """Whether the process of a marker ran on this machine and has ended."""
     found = _read(marker)
+    # A process number means something on its own machine only.
     if found.get("host") != socket.gethostname() or not isinstance(found.get("pid"), int):
         return False
     try:
+        # Signal 0 only asks whether the process is there.
         os.kill(found["pid"], 0)
     except ProcessLookupError:
         return True

@@ -29,6 +29,7 @@ class Stopped(KeyboardInterrupt):
 
 def raise_stopped(number: int, _frame: FrameType | None) -> None:
     """Signal handler: raises once; what the same signals say while the program is ending is ignored."""
+    # A batch system repeats its signal: a second exception in the middle of the clean-up would leave half of it undone.
     for other in (*STOPPING, number):
         signal.signal(other, signal.SIG_IGN)
     raise Stopped(number)
@@ -45,6 +46,7 @@ def stopping_raises(numbers: Sequence[int] = STOPPING) -> Iterator[None]:
         return
     # All that the handler switches off is put back, whichever of them it was called for.
     before = {number: signal.getsignal(number) for number in (*STOPPING, *numbers)}
+    # `nohup` works by ignoring SIGHUP before the program starts; a handler of ours would undo that.
     active = [number for number in numbers if before[number] is not signal.SIG_IGN]
     for number in active:
         signal.signal(number, raise_stopped)

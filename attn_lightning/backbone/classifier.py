@@ -96,6 +96,8 @@ class AttentionClassifier(Backbone):
             )
         # Word vectors are drawn before the encoder's weights. Words that are kept by their letters have none.
         self.embedding = nn.Identity() if spec.vocabulary else _embedding(spec).requires_grad_(not freeze_embeddings)
+        # The order in which parts are made is the order of their random draws: another one would change every seeded
+        # run.
         network = None if focus is None else focus(spec.segment_shape or (spec.embedding_size,))
         self.encoder: Encoder = encoder(spec.embedding_size) if network is None else network.encoder
         own_input = self.encoder.bind(spec)
@@ -133,6 +135,7 @@ class AttentionClassifier(Backbone):
                 "AttentionClassifier, and `--model.backbone.reading=shared`."
             )
         self.pair = PairReader(self.encoder, own, joint)
+        # After the pair reader and before the optimizer is made: it adds a weight that has to be learned.
         self.scorer.condition()
         self.classifier = PairClassifier(self.encoder.output_size, spec.num_classes)
 
@@ -147,6 +150,7 @@ class AttentionClassifier(Backbone):
         Half-precision states become float32 here, once, so that each later `attend` finds them ready.
         """
         read: Callable[[Tensor, Tensor], Tensor] = self.encoder if self.pair is None else self.pair
+        # Dropout here and not in `attend`: methods run the head several times and compare, which noise would drown.
         hidden: Tensor = self.encoder_dropout(at_least_float32(read(embeddings, mask)))
         return hidden
 
@@ -161,8 +165,10 @@ class AttentionClassifier(Backbone):
 
     def attend(self, hidden: Tensor, scores: Tensor, mask: Tensor, attention: Tensor | None = None) -> AttentionOutput:
         """See `Backbone.attend`."""
+        # Attention in bfloat16 has steps of 0.4 %: perturbations of scores would be lost between them.
         with full_precision(scores.device.type):
             hidden, scores = at_least_float32(hidden), at_least_float32(scores)
+            # Given attention takes the place of the normalizer's: methods replace it, importances hold it constant.
             weights: Tensor = self.normalizer(scores, mask) if attention is None else attention.to(hidden.dtype)
             context, logits = self._classified(hidden, weights)
         return AttentionOutput(logits, weights, scores, hidden, context, mask)
@@ -174,12 +180,16 @@ class AttentionClassifier(Backbone):
         if rule == "argmax_segment":
             context = values[torch.arange(len(values), device=values.device), weights.argmax(1)]
         else:
+            # A batched product, not `(weights * values).sum(1)`, which would write (B, T, D) numbers and read them
+            # again.
             context = torch.bmm(weights.unsqueeze(1), values).squeeze(1)
+        # As extra arguments, so that a classifier of one text need not know that there are pairs.
         second = () if self.pair is None else (query_of(hidden),)
         if rule != "averaged_output":
             return context, self.classifier(context, *second)
         repeated = (query.unsqueeze(1).expand_as(values).flatten(0, 1) for query in second)
         of_each: Tensor = self.classifier(values.flatten(0, 1), *repeated).unflatten(0, weights.shape)
+        # A mixture of probabilities, not of logits: what the model says if it looks at token t with probability a_t.
         return context, log_mixture(weights, of_each.log_softmax(-1))
 
     @property
@@ -188,6 +198,8 @@ class AttentionClassifier(Backbone):
 
         A subclass with an `attend` of its own may average something else than the hidden states.
         """
+        # By identity of the functions: a subclass that overrides one may do anything, and then the formula is not
+        # known.
         averages_states = type(self.encoder).values is Encoder.values and self.prediction == "averaged_input"
         return averages_states and type(self.classifier) is nn.Linear and self.pair is None
 
@@ -217,6 +229,7 @@ def _embedding(spec: DataSpec) -> nn.Module:
     """Word ids to word vectors; segments to themselves, flattened."""
     if spec.segment_shape:
         return nn.Flatten(start_dim=2)
+    # `_weight`, since torch would otherwise draw a table first: random numbers, and time for a large vocabulary.
     return nn.Embedding(spec.vocabulary_size, spec.embedding_size, padding_idx=0, _weight=_embedding_table(spec))
 
 
@@ -229,6 +242,7 @@ def _embedding_table(spec: DataSpec) -> Tensor:
     if spec.embedding_weights is not None:
         return spec.embedding_weights.clone()
     table = torch.randn(spec.vocabulary_size, spec.embedding_size) * 0.1
+    # Padding is zero, so that it is told from a word where only embeddings are at hand.
     table[0] = 0.0
     return table
 

@@ -156,6 +156,7 @@ class BiLSTM(Encoder):
         if embeddings.is_cuda:
             with recurrent_kernels(self, embeddings, twice=self.double_backward):
                 return packed_lstm(self.lstm, embeddings, mask)
+        # A gradient of a gradient divides rounding by a small step, which bfloat16 with its 8 bits does not survive.
         kept = next(self.lstm.parameters()).dtype
         used = kept if self.double_backward else cpu_recurrence_type(kept)
         with full_precision(embeddings.device.type):
@@ -195,8 +196,10 @@ class CNN(Encoder):
     def forward(self, embeddings: Tensor, mask: Tensor) -> Tensor:
         """See `Encoder.forward`."""
         padding = ~mask.unsqueeze(-1)
+        # Zeros before the convolution: a filter at the last word reaches into padding.
         channels = embeddings.masked_fill(padding, 0.0).transpose(1, 2)
         states = torch.cat([convolution(channels) for convolution in self.convolutions], dim=1)
+        # And after it: a filter near the end of the text gives padding a state that is not 0.
         return states.relu().transpose(1, 2).masked_fill(padding, 0.0)
 
 

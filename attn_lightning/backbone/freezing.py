@@ -19,6 +19,7 @@ def constant(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
     Args:
         parameters: those of a model, or of a part of it; one that does not learn anyway stays as it is.
     """
+    # A list, as the flags that the filter reads are about to change.
     learned = [parameter for parameter in parameters if parameter.requires_grad]
     try:
         for parameter in learned:
@@ -49,6 +50,7 @@ class _KeptInGraph(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, value: Tensor, *parameters: Tensor) -> Tensor:
         ctx.num_parameters = len(parameters)
+        # A view: autograd takes an input that is returned unchanged for an output without a function.
         return value.view_as(value)
 
     @staticmethod

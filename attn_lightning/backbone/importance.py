@@ -50,12 +50,14 @@ def importances(
         check_choice(choices=get_args(Importance), kind=kind)
     with differentiable(model):
         tokens, mask = batch.tokens.clone(), batch.mask.clone()  # autograd refuses to save inference tensors
+        # A leaf: the gradient ends at the embeddings and never reaches the table.
         embeddings = model.embed(tokens).detach().requires_grad_()
         with recurrent_kernels(model, embeddings):
             hidden = model.encode(embeddings, mask)
             output, gradients = _head_gradients(model, hidden, mask, {_holds_attention(kind) for kind in kinds})
             results: dict[str, Tensor] = {}
             for kind in kinds:
+                # The chain rule by hand: the gradient at the states serves as the vector that goes through the encoder.
                 gradient, at = gradients[_holds_attention(kind)], hidden
                 if kind != "hidden":
                     (gradient,), at = torch.autograd.grad(hidden, embeddings, gradient, retain_graph=True), embeddings
@@ -73,9 +75,11 @@ def differentiable(model: nn.Module) -> Iterator[None]:
     Args:
         model: what the block differentiates.
     """
+    # Module by module, as a part may be in eval mode by itself (a frozen encoder) while the rest trains.
     modes = [(module, module.training) for module in model.modules()]
     try:
         model.eval()
+        # Both are needed: leaving inference mode does not turn gradients on inside `no_grad`.
         with constant(model.parameters()), torch.inference_mode(False), torch.enable_grad():
             yield
     finally:
@@ -92,6 +96,7 @@ def confidence(logits: Tensor) -> Tensor:
     Args:
         logits: (B, C).
     """
+    # Differences to the highest logit are at most 0, so the exponential cannot overflow.
     top, predicted = logits.max(-1, keepdim=True)
     others = torch.ones_like(logits, dtype=torch.bool).scatter(-1, predicted, False)
     return 1 / (1 + (logits - top).exp().masked_fill(~others, 0.0).sum(-1))
@@ -105,6 +110,7 @@ def _head_gradients(
     output = model.attend(states, model.score(states, mask), mask)
     gradients = {}
     for hold in holds:
+        # Scores are given too, as `attend` wants them; with attention at hand they have no effect on the logits.
         attended = model.attend(states, output.scores.detach(), mask, output.attention.detach()) if hold else output
         (gradients[hold],) = torch.autograd.grad(confidence(attended.logits).sum(), states, retain_graph=True)
     return output, gradients

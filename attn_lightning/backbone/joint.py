@@ -29,6 +29,7 @@ def joint_passes(model: Backbone, first: Batch, second: Batch) -> tuple[Attentio
         The output of each batch.
     """
     batches = (first, second)
+    # An LSTM's time goes with the longest text, so that one run over both is nearly as fast as one of them.
     lengths = sorted(batch.mask.shape[1] for batch in batches)
     # The second text of a pair stands at the end of its row, which stretching would move.
     apart = type(model).forward is not Backbone.forward or getattr(model, "pair", None) is not None
@@ -46,6 +47,7 @@ def joint_passes(model: Backbone, first: Batch, second: Batch) -> tuple[Attentio
 
 
 def _finish(model: Backbone, hidden: Tensor, mask: Tensor, embeddings: Tensor) -> AttentionOutput:
+    # Back to its own width: methods draw noise of this shape, and would draw other numbers for the wider one.
     hidden = hidden[:, : mask.shape[1]]
     with full_precision(hidden.device.type):
         output = model.attend(hidden, model.checked_scores(hidden, mask), mask)

@@ -21,6 +21,7 @@ def recurrent_kernels(model: nn.Module, embeddings: Tensor, *, twice: bool = Fal
         embeddings: its input; without a graph to it there is nothing to differentiate.
         twice: whether a gradient will be differentiated again.
     """
+    # Only with a graph to the input: in eval mode without one cuDNN stays on, which is several times faster.
     explained = torch.is_grad_enabled() and embeddings.requires_grad
     if embeddings.is_cuda and (twice or (explained and _has_rnn_in_eval_mode(model))):
         return torch.backends.cudnn.flags(enabled=False)

@@ -46,6 +46,7 @@ def windows_of(counts: Tensor, room: Tensor) -> Tensor:
     Returns:
         (B, T) number of the run, from 0.
     """
+    # The usual case, without the loop over words.
     if bool((counts.sum(1) <= room).all()):
         return torch.zeros_like(counts)
     found = np.zeros(tuple(counts.shape), np.int64)
@@ -56,6 +57,7 @@ def windows_of(counts: Tensor, room: Tensor) -> Tensor:
                 run, used = run + 1, 0
             used += size
             line[place] = run
+    # Greedy and in Python: where a run ends depends on all before it, which no tensor operation says.
     return torch.from_numpy(found).to(counts.device)
 
 

@@ -21,6 +21,7 @@ def _below_largest(scores: Tensor, mask: Tensor, depth: float) -> Tensor:
     NaN that squares of -inf, or of the smallest float, make inside of it.
     """
     scores = scores.masked_fill(~mask, -math.inf)
+    # Detached, as the shift cancels: with a gradient the largest score would get the sum of all others'.
     return (scores - scores.detach().amax(-1, keepdim=True)).clamp_min(-depth)
 
 
@@ -37,12 +38,15 @@ def entmax15(scores: Tensor, mask: Tensor) -> Tensor:
     be differentiated any number of times; the package's own backward takes the root of weights that are 0, where
     second derivatives are NaN.
     """
+    # Nothing 2 below the largest score gets weight, so that 4 is far enough to be out and near enough to be squared.
     halves = _below_largest(scores, mask, 4.0) / 2
     support: Tensor = entmax.entmax15(2 * halves.detach(), dim=-1) > 0
     size = support.sum(-1, keepdim=True)
+    # On the support S: `sum_S (s/2 - tau)^2 = 1` gives `tau = mean - sqrt((1 - sum_S (s/2 - mean)^2) / |S|)`.
     mean = halves.masked_fill(~support, 0.0).sum(-1, keepdim=True) / size
     spread = (halves - mean).masked_fill(~support, 0.0).square().sum(-1, keepdim=True)
     threshold = mean - ((1 - spread) / size).sqrt()
+    # The support is a constant almost everywhere, hence the derivatives of the formula are those of entmax.
     return (halves - threshold).masked_fill(~support, 0.0).square()
 
 
@@ -54,6 +58,7 @@ def entmax_alpha(scores: Tensor, mask: Tensor, alpha: float) -> Tensor:
         mask: (B, T) bool.
         alpha: in (1, 2].
     """
+    # Each round halves the error: 30 reach the last bit of float32, 50 nearly that of float64.
     num_rounds = 50 if scores.dtype == torch.float64 else 30
     shifted = _below_largest(scores, mask, 2 / (alpha - 1))
     attention: Tensor = entmax.entmax_bisect(shifted, alpha=alpha, dim=-1, n_iter=num_rounds)
@@ -69,6 +74,7 @@ def spherical_softmax(scores: Tensor, mask: Tensor) -> Tensor:
     scores = scores.masked_fill(~mask, 0.0)
     largest = scores.detach().abs().amax(-1, keepdim=True)
     undefined = largest == 0
+    # The denominator is filled too: `where` hides a 0 / 0 in the value, but its gradient would be NaN.
     scaled = torch.where(undefined, mask.to(scores.dtype), scores / largest.masked_fill(undefined, 1.0))
     squares = scaled.square()
     return squares / squares.sum(-1, keepdim=True)
@@ -85,8 +91,10 @@ def top_k_selection(scores: Tensor, mask: Tensor, k: int) -> Tensor:
     Returns:
         (B, T), rows sum to 1.
     """
+    # Sorted and not `topk`, which does not say which of equal scores it takes.
     order = scores.detach().masked_fill(~mask, -math.inf).argsort(dim=-1, descending=True, stable=True)
     num_chosen = mask.sum(-1, keepdim=True).clamp_max(k)
+    # The inverse of the order is the rank of every token.
     return (order.argsort(dim=-1) < num_chosen).to(scores.dtype) / num_chosen
 
 
@@ -254,11 +262,13 @@ class TopK(Normalizer):
         """The hard choice by `scores`, with the gradient of the softmax of `surrogate`."""
         self._log_short_texts(mask)
         soft = masked_softmax(surrogate, mask)
+        # The bracket is exactly 0 in the value and the softmax in the gradient; in this order the sum rounds nothing.
         return top_k_selection(scores, mask, self.k) + (soft - soft.detach())
 
     def _log_short_texts(self, mask: Tensor) -> None:
         if self._logged:
             return
+        # Waits for a GPU at each step until the first short text; after that never again.
         shortest = int(mask.sum(-1).min())
         if shortest < self.k:
             self._logged = True

@@ -47,6 +47,8 @@ class OrthogonalLSTM(Encoder):
         padding = ~mask.unsqueeze(-1)
         with full_precision(embeddings.device.type):
             inputs = embeddings.to(next(self.lstm.parameters()).dtype).masked_fill(padding, 0.0)
+            # Each text is turned round within its own length: turned with its padding, a state would begin with zeros
+            # to read.
             order = reversed_order(mask)
             rows = torch.arange(len(mask), device=mask.device).unsqueeze(1)
             ahead, back = self._run(torch.stack([inputs, inputs[rows, order]]))
@@ -59,6 +61,7 @@ class OrthogonalLSTM(Encoder):
     def _run(self, inputs: Tensor) -> Tensor:
         """Both directions: (2, B, T, E) inputs, the second one reversed, to (2, B, T, H) states in the same order."""
         to_input, to_state, bias = self._weights()
+        # The part of the gates that needs no earlier state, for all steps in one product.
         gates = torch.einsum("dbte,dge->dtbg", inputs, to_input) + bias[:, None, None]
         state = cell = total = gates.new_zeros(2, inputs.shape[1], self.lstm.hidden_size)
         states = []

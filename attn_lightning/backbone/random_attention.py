@@ -14,6 +14,7 @@ def random_subset_attention(mask: Tensor, size: int) -> Tensor:
     Returns:
         (B, T) float32, rows sum to 1, 0 at padding.
     """
+    # The k largest of independent keys are a uniform subset, for all texts at once.
     keys = torch.randn_like(mask, dtype=torch.float32).masked_fill(~mask, -torch.inf)
     ranks = keys.argsort(dim=1, descending=True).argsort(dim=1)
     chosen = ((ranks < size) & mask).float()

@@ -66,6 +66,7 @@ class AdditiveScorer(Scorer):
         size = max(1, hidden_size // 2) if attention_size is None else attention_size
         check_numbers(self, at_least=1, advice="null takes half of the hidden size", attention_size=size)
         self.projection = nn.Linear(hidden_size, size)
+        # No bias: the same number on every score of a text changes no attention.
         self.vector = nn.Linear(size, 1, bias=False)
 
     def condition(self) -> None:
@@ -97,6 +98,7 @@ class ScaledDotScorer(Scorer):
 
     def condition(self) -> None:
         """See `Scorer.condition`: the learned query goes."""
+        # A learned query beside the text would be a second opinion of where to look that no published model has.
         self.query = None
 
     def forward(self, hidden: Tensor, mask: Tensor, query: Tensor | None = None) -> Tensor:

@@ -42,6 +42,7 @@ def moved_left(embeddings: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     """
     lengths = second.sum(1)
     width = max(1, int(lengths.max()))
+    # Stable: the words go to the left and keep their order.
     order = torch.argsort((~second).to(torch.uint8), dim=1, stable=True)[:, :width]
     moved = embeddings.gather(1, order.unsqueeze(-1).expand(-1, -1, embeddings.shape[-1]))
     return moved, torch.arange(width, device=second.device) < lengths.clamp_min(1).unsqueeze(1)
@@ -50,6 +51,7 @@ def moved_left(embeddings: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
 def masked_mean(states: Tensor, mask: Tensor) -> Tensor:
     """(B, D) mean of (B, T, D) states over the words of a (B, T) mask; 0 where there is none."""
     weights = mask.unsqueeze(-1).to(states.dtype)
+    # An empty second text has the summary 0, not NaN.
     return (states * weights).sum(1) / weights.sum(1).clamp_min(1)
 
 
@@ -81,6 +83,7 @@ class PairReader(nn.Module):
         Raises:
             ConfigurationError: there is no room for a second text.
         """
+        # On the CPU only: a GPU would have to wait for the answer at every step.
         if mask.device.type == "cpu" and bool(mask[:, -1].any()):
             raise ConfigurationError(
                 "Expected rows with a second text behind the first, but got texts alone: this model was trained on "
@@ -94,6 +97,7 @@ class PairReader(nn.Module):
             states = at_least_float32(encoder(embeddings, mask))
             reader = encoder if self.own is None else self.own
             query = self._read(reader, embeddings, second)
+        # In a column that no mask covers: the signature of the four functions stays that of single texts.
         return torch.cat([states[:, :-1], query.unsqueeze(1)], 1)
 
     @staticmethod
@@ -123,6 +127,7 @@ class PairClassifier(nn.Module):
     def __init__(self, hidden_size: int, num_classes: int, width: int = 128) -> None:
         super().__init__()
         self.context = nn.Linear(hidden_size, width)
+        # One bias is enough for the sum of the two.
         self.query = nn.Linear(hidden_size, width, bias=False)
         self.output = nn.Linear(width, num_classes)
 

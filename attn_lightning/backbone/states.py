@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 def key_of(ids: NDArray[Any]) -> bytes:
     """16 bytes that stand for a text, by the ids of its words."""
+    # Of int64 whatever the tensor has: the same words must give the same key on every device.
     return hashlib.blake2b(np.ascontiguousarray(ids, np.int64).tobytes(), digest_size=16).digest()
 
 
@@ -42,10 +43,12 @@ class StateStore:
         chunks = table.column("states").chunks
         self._values = [chunk.values.to_numpy() for chunk in chunks]
         self._starts = [chunk.offsets.to_numpy() for chunk in chunks]
+        # Keys are read once and stay in memory: 16 bytes a text, where its states are a thousand times that.
         keys = (chunk.to_pylist() for chunk in table.column("key").chunks)
         self._index = {key: (place, row) for place, chunk in enumerate(keys) for row, key in enumerate(chunk)}
 
     def __getstate__(self) -> dict[str, Any]:
+        # Workers and checkpoints get the path; each process maps the file by itself.
         return {"path": self.path, "size": self.size}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -92,6 +95,7 @@ def write(
     with replacing(path) as file, pa.ipc.new_file(file, schema) as writer:
         for tokens, mask in batches:
             keys = keys_of(tokens, mask)
+            # The same text may come twice in a batch, as second texts of pairs do.
             new = [row for row, key in enumerate(keys) if key not in seen and keys.index(key) == row]
             if not new:
                 continue

@@ -45,11 +45,13 @@ class CostMeter(Callback):
     def __init__(self) -> None:
         self._fit_start = self._epoch_start = self._step_start = 0.0
         self._fit_seconds = self._train_seconds = self._step_seconds = 0.0
+        # Summed on the device, and read once at the end: a number per step would make the CPU wait for the GPU.
         self._tokens: Tensor | int = 0
         self._in_epoch = False
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock of the fit."""
+        # What was allocated before the fit (another model of the same process) is not this run's.
         if pl_module.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(pl_module.device)
         self._fit_start = time.perf_counter()
@@ -95,6 +97,7 @@ class CostMeter(Callback):
 
     def cost(self, device: torch.device) -> dict[str, float]:
         """The values of `COSTS`; the fit's time so far if it has not ended."""
+        # A run that is interrupted or fails has its cost recorded too.
         seconds = self._fit_seconds or time.perf_counter() - self._fit_start
         tokens = float(self._tokens)
         return {

@@ -33,6 +33,7 @@ class PredictionWriter:
         if hasattr(self._data, "offsets"):
             table = self._with_text(table)
         if self._writer is None:
+            # Opened with the first batch, which alone says what columns there are.
             self._writer = pq.ParquetWriter(self._part, table.schema, compression="zstd")
         self._writer.write_table(table)
 
@@ -53,6 +54,7 @@ class PredictionWriter:
         """Finish the part and, on the first process, join all parts into `predictions.parquet`."""
         if self._writer is not None:
             self._writer.close()
+        # The first process must not join parts that others are still writing.
         self._trainer.strategy.barrier("predictions")
         if self._trainer.is_global_zero:
             parts = sorted(self._folder.glob(".predictions.*.parquet"))
@@ -69,6 +71,7 @@ class PredictionWriter:
 
 def _join(parts: list[Path], target: Path) -> None:
     if len(parts) == 1:
+        # One process has nothing to join: a rename, whatever the size.
         parts[0].replace(target)
         return
     with pq.ParquetWriter(target, pq.read_schema(parts[0]), compression="zstd") as writer:
@@ -89,12 +92,14 @@ def prediction_table(batch: Batch, outputs: dict[str, torch.Tensor]) -> pa.Table
         value, and `rationale` (null for an example without one) where the data has any.
     """
     lengths = batch.mask.sum(-1).cpu()
+    # Arrow's layout of lists: the values in one array, and where each row begins.
     offsets = pa.array(torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]).to(torch.int32).numpy())
     mask = batch.mask.cpu()
     probabilities = outputs["probabilities"].float().cpu()
     labels = batch.labels.cpu()
     columns: dict[str, pa.Array] = {
         "row": pa.array(batch.rows.cpu().numpy()),
+        # Null and not -1: a reader who counts labels would find a class too many.
         "label": pa.array(labels.numpy(), mask=(labels < 0).numpy()),
         "prediction": pa.array(probabilities.argmax(-1).numpy()),
         "probabilities": pa.array(list(probabilities.numpy()), pa.list_(pa.float32())),

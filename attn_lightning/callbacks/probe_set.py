@@ -46,6 +46,7 @@ class ProbeSet(Callback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure and log."""
+        # The rehearsal of the validation measures a model before any training.
         if trainer.sanity_checking or (trainer.current_epoch + 1) % self.every_n_epochs:
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
@@ -55,6 +56,7 @@ class ProbeSet(Callback):
                 f"Expected a data module with `examples(split)` for ProbeSet, but got {type(data).__name__}; leave the "
                 "callback out."
             )
+        # Made anew in every epoch, as the model moves; the subset depends on the seed alone and is always the same.
         subject = Subject(
             model=module.backbone,
             examples=subset(data.examples("validation"), self.num_examples, self.seed),

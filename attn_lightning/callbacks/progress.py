@@ -42,6 +42,8 @@ class EpochLines(Callback):
         done, total = batch_idx + 1, trainer.num_training_batches
         left = ""
         if math.isfinite(total):
+            # Of the steps that this process has done: a resumed epoch would otherwise look many times faster than it
+            # is.
             pace = (now - self._epoch_start) / (done - (self._first_batch or 0))
             left = f" of {total}, about {duration(pace * (total - done))} left in this epoch"
         say(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  step {done}{left}")

@@ -59,6 +59,7 @@ def in_folder(state: Any, folder: str) -> Any:
     if not _is_of_checkpoints(state):
         return state
     best = str(state["best_model_path"])
+    # Only paths into the folder of the checkpoint move with it; one that a user has set elsewhere stays as it is.
     was_beside = state["dirpath"] == _HERE or (
         os.path.basename(str(state["dirpath"])) == os.path.basename(folder)
         and os.path.dirname(best) in ("", state["dirpath"])

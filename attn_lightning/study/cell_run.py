@@ -108,6 +108,7 @@ def run_cell(planned: Planned, root: Path, parse: Parse, fit: Callable[[Sequence
 
 def _claim(path: Path) -> Claim | None:
     """The right to work on a cell; None if somebody else has it, and not only for the moment that `holder` takes."""
+    # Asking who holds a claim takes it for a moment; a cell must not be given up for that.
     for attempt in range(_ATTEMPTS):
         with suppress(BlockingIOError):
             return Claim(path)

@@ -76,6 +76,7 @@ class Scheduler:
 
     def _next(self) -> Planned | None:
         """Take the first waiting cell whose bases are not still to end, or any if the engine lets it wait itself."""
+        # A base that is still to be run, by us or somebody else, keeps its cells waiting.
         open_cells = [*self._waiting, *self._claimed.values()]
         if not self.engine.queues:
             open_cells += [started.planned for started in self._running.values()]
@@ -97,6 +98,7 @@ class Scheduler:
             self._wait_for(planned, who)
             return
         state = planned.state(self.root, self.parse)
+        # Looked at once more just before the start: hours may have passed since the plan was made.
         if not planned.needs_work(state):
             # Another study has done it since this one looked at all cells.
             self._report(cell, state, "elsewhere")
@@ -156,6 +158,7 @@ def log_path(root: Path, cell: Cell) -> Path:
 
 def _last_line(path: Path) -> str:
     text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    # A log holds all attempts, each under its command; an error of an earlier one would mislead.
     last_attempt = f"\n{text}".rpartition("\n$ ")[2].splitlines()[1:]
     said = [line for line in last_attempt if line.strip()]
     errors = [line for line in said if line.startswith("error: ")]

@@ -112,6 +112,7 @@ class Search:
             storage=f"sqlite:///{self.folder / 'search.db'}",
             direction="maximize" if sweep.maximize else "minimize",
             load_if_exists=True,
+            # Five trials make a median worth comparing with, and after one epoch nobody can be judged.
             pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=1),
         )
         # The same seed after a restart would draw the points again that were tried already.
@@ -134,6 +135,8 @@ class Search:
         try:
             while True:
                 elsewhere = self._repeat_killed()
+                # Trials that other searches work on count as coming: two searches together must not do more than was
+                # asked for.
                 while len(self._open) < jobs and engine.has_room() and self._missing(trials) > elsewhere:
                     self._start(engine, claim.path.name, tell)
                 if not self._open and self._missing(trials) <= 0:
@@ -197,6 +200,7 @@ class Search:
         """Draw a trial, or take the next one of the queue, and hand its command to the engine."""
         trial = self.study.ask()
         values = {parameter.name: _suggest(trial, parameter) for parameter in self.sweep.parameters}
+        # The folder of the first attempt, where a repeated trial finds its checkpoint and goes on.
         folder = self.folder / f"trial_{_original(trial)}"
         trial.set_user_attr("search", search)
         trial.set_user_attr("folder", folder.name)
@@ -293,6 +297,7 @@ class Search:
         from matplotlib import pyplot
         from optuna.visualization import matplotlib as plots
 
+        # No window: searches run on machines without a screen.
         matplotlib.use("Agg")
         drawn: dict[str, Callable[[Any], Any]] = {"history": plots.plot_optimization_history, "slice": plots.plot_slice}
         complete = self.study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))

@@ -71,6 +71,7 @@ def cell_state(folder: Path, wanted: Wanted, parse: Parse, base_files: Sequence[
         return CellState("missing")
     record = _record(folder)
     config = folder / run_folder.CONFIG
+    # Before the status: a complete run of other options says nothing about this cell.
     if config.exists() and not (
         _same(config, wanted.config, parse)
         and same_files(record.get("data"), wanted.revisions)
@@ -118,6 +119,7 @@ def _record(folder: Path) -> dict[str, Any]:
 def _same(path: Path, expected: Mapping[str, Any], parse: Parse) -> bool:
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        # The cheap answer first: parsing takes a second, and a study asks for every cell.
         if comparable(config) == expected:
             return True
         # To parse a configuration imports the classes that it names.

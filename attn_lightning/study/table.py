@@ -147,6 +147,7 @@ def _rows(study: Study, group: Sequence[tuple[Cell, CellState]], metric: str, co
     values = {method: _values(states, metric, required) for method, states in by_method.items()}
     bounds = bounds_of(metric)
     comparisons = {m: _comparison(values, m, study.baseline, bounds) for m in values}
+    # Over the methods of one table, which is the family of tests that a reader compares at a glance.
     adjusted = holm([math.nan if found is None else found.p for found in comparisons.values()])
     rows = [
         _row(method, by_method[method], values[method], bounds, comparisons[method], p)
