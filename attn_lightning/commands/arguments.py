@@ -25,6 +25,7 @@ def prepared(arguments: Sequence[str]) -> list[str]:
     Raises:
         ConfigurationError: there is no such experiment, or a file says something twice.
     """
+    # jsonargparse takes options in turn: `--method X` after `--method.weight 2` would forget the weight.
     command, *options = arguments
     configs: list[str] = []
     rest: list[list[str]] = []
@@ -51,6 +52,7 @@ def _options(arguments: Sequence[str]) -> Iterator[list[str]]:
     """Each option with the values that follow it; a negative number is a value."""
     option: list[str] = []
     for argument in arguments:
+        # `-1` is a value: an option begins with a letter.
         if re.match(r"--?[A-Za-z]", argument) and option:
             yield option
             option = []
@@ -137,6 +139,7 @@ def with_checkpoint_config(arguments: list[str], trusted: Collection[str] = ()) 
             also changes the model: those values would be ignored in favour of the checkpoint's.
     """
     paths = values_of(arguments, "--ckpt_path")
+    # `last` is a file of the run that goes on, whose configuration is given by its name.
     if not paths or paths[-1] == "last":
         return arguments
     changed = [a for a in arguments if a.split("=")[0].split(".")[0] in ("--model", "--method")]

@@ -86,6 +86,7 @@ class Watch:
                 self._kill_others()
                 return found
             time.sleep(_POLL_SECONDS)
+        # An orphan gets another parent, which is how a child learns that rank 0, which started it, is gone.
         if os.getppid() != self._parent and "LOCAL_RANK" in os.environ:
             return _sentence(0)
         size = int(os.environ.get("WORLD_SIZE") or 0)

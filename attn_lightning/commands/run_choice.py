@@ -88,6 +88,7 @@ def _resumed(checkpoint: str, options: Namespace, same: SameRun) -> RunChoice:
     root, name = Path(options.run.root), options.run.name
     path = run_folder.last_checkpoint(root, name) if checkpoint == "last" else Path(checkpoint)
     folder = run_folder.of_checkpoint(path)
+    # A run may be made longer when it goes on; anything else would make two halves of different runs.
     differences = [option for option in same.differences(folder) if option not in LONGER]
     if differences and run_folder.newest_config(folder) is not None:
         raise _of_another_run(folder, differences)

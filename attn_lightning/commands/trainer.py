@@ -57,6 +57,7 @@ def plugins(chosen: Any) -> list[Any]:
         chosen: `trainer.plugins`: None, one, or several.
     """
     found = list(chosen) if isinstance(chosen, list) else [] if chosen is None else [chosen]
+    # A user's own subclass of ours takes its place.
     if not any(isinstance(plugin, RunCheckpointIO) for plugin in found):
         found.append(RunCheckpointIO())
     if not any(isinstance(plugin, ClusterEnvironment) for plugin in found) and in_job():
@@ -83,6 +84,7 @@ def checkpoints(folder: Path, monitor: str, mode: str, every_n_epochs: int | Non
         mode: max or min.
         every_n_epochs: how often there is a last one, as often as there is validation.
     """
+    # No counters in the names: `best.ckpt` and `last.ckpt` are what scripts and `--run.resume` look for.
     options: dict[str, Any] = {
         "dirpath": folder / run_folder.CHECKPOINTS,
         "auto_insert_metric_name": False,

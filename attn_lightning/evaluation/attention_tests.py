@@ -77,6 +77,7 @@ def linear_head(classifier: nn.Linear, hidden: Tensor) -> Head:
         classifier: D to C.
         hidden: (B, T, D).
     """
+    # (B, T, C): what each token alone says for every class, before any weights.
     votes = hidden @ classifier.weight.T
     bias = classifier.bias
 
@@ -143,6 +144,7 @@ def permuted(attention: Tensor, mask: Tensor, keys: Tensor) -> Tensor:
     Returns:
         (B, K, T); rows hold the same weights, exactly 0 at padding.
     """
+    # Infinite keys send padding behind the tokens, so each row is a permutation of its real tokens.
     order = keys.masked_fill(~mask.unsqueeze(1), torch.inf).argsort(-1)
     return attention.unsqueeze(1).expand(keys.shape).gather(-1, order).masked_fill(~mask.unsqueeze(1), 0.0)
 
@@ -206,10 +208,12 @@ def adversarial_divergence(
     Cost: `num_steps` times the head and its gradient with respect to the weights; the encoder is not run.
     """
     attention = output.attention.detach().unsqueeze(1)
+    # Constant over all steps, and `0 log 0 = 0` for sparse attention.
     negative_entropy = torch.special.xlogy(attention, attention).sum(-1)
     original = output.logits.detach().softmax(-1).unsqueeze(1)
     # Their weight is exactly 0, and so is their gradient: no mask is needed again.
     scores = start.to(attention.dtype).masked_fill(~output.mask.unsqueeze(1), _NEVER)
+    # Adam acts on every number by itself, so the candidates of all texts are one tensor and still independent.
     optimizer = torch.optim.Adam([scores], lr=learning_rate, amsgrad=True, fused=True)
     best = attention.new_zeros(len(attention))
     for step in range(num_steps + 1):
@@ -223,12 +227,15 @@ def adversarial_divergence(
         log_middle = (0.5 * (attention + weights)).clamp_min(torch.finfo(weights.dtype).tiny).log()
         ratio = log_weights - log_middle
         divergence = 0.5 * (negative_entropy + (weights * ratio - attention * log_middle).sum(-1))
+        # After every step: the penalty lets a path cross the threshold and come back.
         best = torch.maximum(best, divergence.where(change <= threshold, 0.0).amax(1))
         if step == num_steps:
             break
         direction = difference.sign() * (0.5 * PENALTY * (change > threshold)).unsqueeze(-1)
+        # The derivative of a softmax, `p (g - sum p g)`, by hand: autograd would keep the graph of all candidates.
         at_logits = probabilities * (direction - (probabilities * direction).sum(-1, keepdim=True))
         downhill = pull(at_logits) - 0.5 * ratio
+        # The same for the softmax that made the weights; no graph goes from step to step.
         scores.grad = weights * (downhill - (weights * downhill).sum(-1, keepdim=True))
         optimizer.step()
     return best.clamp_max(math.log(2))

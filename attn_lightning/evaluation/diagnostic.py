@@ -119,6 +119,7 @@ class GuidedModel(nn.Module):
         super().__init__()
         self.embedding = nn.Embedding(vocabulary_size, recipe.embedding_size) if vocabulary_size else None
         if self.embedding is not None:
+            # From zero: a word that training never saw then has no say, whatever the draws.
             nn.init.zeros_(self.embedding.weight)
         self.hidden = nn.Linear(recipe.embedding_size if vocabulary_size else segment_size, recipe.hidden_size)
         self.classifier = nn.Linear(recipe.hidden_size, num_classes)
@@ -135,6 +136,7 @@ class GuidedModel(nn.Module):
         if self.embedding is None:
             inputs = tokens.flatten(2)
         else:
+            # Words of the test split may have higher ids than any in training.
             inputs = self.embedding(tokens.where(tokens < self.embedding.num_embeddings, 0))
         hidden = torch.tanh(self.hidden(inputs))
         if weights is None:
@@ -212,6 +214,8 @@ def _fit(
             for part in _pieces(lengths, rows[chosen], subject):
                 batch, weights = _guided_batch(subject, train, part, guide)
                 logits = model(batch.tokens, batch.mask, weights)
+                # Summed over the pieces of a step and divided by its size: the gradient does not depend on the token
+                # budget.
                 (F.cross_entropy(logits, batch.labels, reduction="sum") / len(chosen)).backward()
             optimizer.step()
             advance(len(chosen))

@@ -91,6 +91,7 @@ def erased_probabilities(
     (`attention`).
     """
     check_choice(choices=get_args(Replacement), replacement=replacement)
+    # Padding is never a token, whatever the caller's ranks say of it.
     kept = keep & batch.mask.cpu().numpy()[owners]
     chosen, inverse = _distinct(owners, kept)
     owners, kept = owners[chosen], kept[chosen]
@@ -98,6 +99,7 @@ def erased_probabilities(
     with inference(subject.model):
         run = _runner(subject, batch, replacement, output, not kept.any(1).all())
         sizes = kept.sum(1) if replacement == "delete" else batch.mask.sum(1).cpu().numpy()[owners]
+        # By length, since a batch costs what its longest text costs; the order has no effect on the numbers.
         for places in length_batches(np.maximum(sizes, 1), token_budget=_tokens_at_once(subject, batch.tokens.device)):
             probabilities[places] = _probabilities(run(owners[places], kept[places]))
     return probabilities[inverse]
@@ -127,6 +129,7 @@ def scaled_probabilities(
         for places in length_batches(lengths, token_budget=_tokens_at_once(subject, device)):
             width = int(lengths[places].max())
             which = torch.from_numpy(owners[places]).to(device)
+            # The type first and then the device: some accelerators have no float64.
             factors = torch.from_numpy(scales[places, :width]).to(embeddings.dtype).to(device)
             mask, behind = _cut(batch.mask, which, width), _second(batch.mask)
             scaled = model.scaled(embeddings[which, :width], factors.unsqueeze(-1))
@@ -173,6 +176,7 @@ def removals_until_flip(
             count = int(running.sum())
             if count == 0:
                 break
+            # Copies only when half of the documents are done: one after every flip would cost more than it saves.
             if 2 * count <= len(left):
                 left, hidden, ranked, real = (part[running] for part in (left, hidden, ranked, real))
                 running = running[running]
@@ -187,6 +191,7 @@ def _distinct(owners: NDArray[np.int64], kept: NDArray[np.bool_]) -> tuple[NDArr
     """Places of the first of equal variants, and for every variant which of them it is."""
     if len(owners) == 0:
         return owners, owners
+    # Owner and mask as one string of bytes, which NumPy can sort and compare at once.
     keys = np.concatenate([owners.astype("<i8")[:, None].view(np.uint8), np.packbits(kept, axis=1)], 1)
     rows = np.ascontiguousarray(keys).view(f"V{keys.shape[1]}")[:, 0]
     _, chosen, inverse = np.unique(rows, return_index=True, return_inverse=True)
@@ -212,6 +217,7 @@ def _runner(
     lstm = _shareable_lstm(model) if tokens.device.type == "cpu" else None
     if lstm is None:
         return partial(_shortened, model, tokens, end, batch.tokens[:, _second(batch.mask)])
+    # Embedded once for all variants: they differ in which tokens are there, not in what a token is.
     inputs = model.embed(tokens.unsqueeze(0)).squeeze(0).to(next(lstm.parameters()).dtype)
     return partial(_shared, model, SharedLSTM(lstm, inputs), end)
 
@@ -223,6 +229,7 @@ def _shareable_lstm(model: Backbone) -> nn.LSTM | None:
     """
     if not isinstance(model, AttentionClassifier) or type(model.encoder) is not BiLSTM or model.pair is not None:
         return None
+    # By identity of the functions: a subclass that overrides one may read the text in any other way.
     own, lstm = type(model), model.encoder.lstm
     stock = own.embed is AttentionClassifier.embed and own.encode is AttentionClassifier.encode
     stock = stock and own.forward in (AttentionClassifier.forward, BottleneckClassifier.forward)
@@ -246,6 +253,7 @@ def _shortened(
     source, lengths = _kept_places(owners, kept, end)
     mask = torch.from_numpy(np.arange(source.shape[1]) < lengths[:, None]).to(tokens.device)
     texts = tokens[torch.from_numpy(source).to(tokens.device)]
+    # Places of padding point at the first token of the chunk; id 0 has the embedding 0.
     texts[~mask] = 0
     if second.shape[1]:
         texts = torch.cat([texts, second[torch.from_numpy(owners).to(tokens.device)]], 1)

@@ -68,6 +68,7 @@ class Parts:
         if not path.exists():
             return None
         stored: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        # Other options: measured again, and the file is replaced.
         return stored if stored.get("settings") == settings else None
 
     def keep_family(self, name: str, settings: dict[str, Any], rows: list[dict[str, Any]]) -> None:
@@ -98,6 +99,7 @@ class EvaluationFolder:
             folder = parent / (name if number == 0 else f"{name}-{number}")
             self._claim = _claim(folder, waits)
             stored = _read(folder / "evaluation.json")
+            # Empty: nobody has begun here, or died before the first file.
             if stored in ({}, identity):
                 break
             self._claim.release()

@@ -134,6 +134,7 @@ class Predictor:
         if self.tokenizer.growing:
             self.module.backbone.know(self.tokenizer.vocabulary)
         texts = [text if isinstance(text, str) else " ".join(text) for text in texts]
+        # By row, as batches come in the order of their length.
         answers: dict[int, Prediction] = {}
         beside = None if second is None else [len(ids) for ids in second]
         for rows in length_batches([len(ids) for ids in encoding.ids], batch_size, TOKEN_BUDGET, beside):
@@ -213,6 +214,7 @@ def _padded(ids: Sequence[NDArray[np.int32]]) -> tuple[Tensor, Tensor]:
     """(B, T) int64 ids, zeros on the right, and the (B, T) bool mask."""
     lengths = torch.tensor([len(row) for row in ids])
     mask = torch.arange(int(lengths.max())) < lengths[:, None]
+    # Boolean indexing fills row by row, so the flat ids land in their order without a loop.
     tokens = torch.zeros(mask.shape, dtype=torch.int64)
     tokens[mask] = torch.from_numpy(np.concatenate(ids).astype(np.int64))
     return tokens, mask
@@ -230,6 +232,7 @@ def write(answers: Iterable[Prediction], path: Path) -> int:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as file:
+            # Written as they come: the answers of a file that is larger than the memory are never all there at once.
             return _write_jsonl(answers, file) if path.suffix == ".jsonl" else _write_parquet(answers, file)
     except OSError as error:
         raise ConfigurationError(

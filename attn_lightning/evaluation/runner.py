@@ -106,6 +106,7 @@ def evaluate(
     name = f"{evaluated.name}-{corpus}-{options.split}"
     if options.max_examples is not None:
         name += f"-{len(subject.examples)}"
+    # By content and not by path: a file that was changed in place is another data set.
     content = evaluated.data.manifest["splits"][options.split]["sha256"]
     identity = {
         "checkpoint": evaluated.checkpoint,
@@ -121,6 +122,7 @@ def evaluate(
             progress.note(note)
         trained = measure(subject, plan, folder.model, progress)
         untrained = Findings()
+        # The same measurements on random weights: what a model of this shape gets without having learned anything.
         if options.untrained:
             other = replace(subject, model=_fresh(evaluated.module, options.seed))
             untrained = measure(other, plan, folder.untrained, progress.about("untrained model: "))
@@ -174,6 +176,7 @@ def subject_of(evaluated: EvaluatedModel, options: EvaluationOptions) -> tuple[S
 
 def _fresh(module: AttentionModule, seed: int) -> Any:
     """The model of the module before any training: the same classes and options, random weights of their own seed."""
+    # Seeded by the evaluation and not by the run: two runs are compared with the same untrained model.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         backbone = module.untrained_backbone()
@@ -188,6 +191,7 @@ def _linear(
     if not (is_text(data) and evaluated.own):
         return {}
     rows = subject.examples.rows if isinstance(subject.examples, Subset) else None
+    # All test texts are what the control of the run was measured on, so its cached numbers serve.
     if rows is None and options.split == "test":
         return control_metrics(data)
     path = folder / "linear.json"

@@ -60,6 +60,7 @@ def features_of(weights: Ragged, k: int | None) -> FloatArray:
     order = np.argsort(-weights.lengths, kind="stable")
     start = 0
     while start < len(order):
+        # The longest first, so that the first row of a chunk tells its width.
         rows = order[start : start + max(1, _CHUNK // int(weights.lengths[order[start]]))]
         padded = weights.pad(rows)
         mask = np.arange(padded.shape[1]) < weights.lengths[rows, None]

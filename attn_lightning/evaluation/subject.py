@@ -114,6 +114,7 @@ class Ragged:
     @classmethod
     def load(cls, path: Path, lengths: Rows) -> "Ragged":
         """Map a file that `save` wrote into memory."""
+        # Mapped: ten explanations of a long split need no memory until a batch asks for its rows.
         return cls(np.load(path, mmap_mode="r"), lengths)
 
     def save(self, path: Path) -> None:
@@ -141,6 +142,7 @@ class Ragged:
             mask: (B, T) bool; row i has its `lengths[rows[i]]` real tokens first.
         """
         for row, values, real in zip(rows.tolist(), padded, mask, strict=True):
+            # `values[real]` and not the first n: a batch of pairs has columns behind its longest text.
             self.values[self.starts[row] : self.starts[row] + self.lengths[row]] = values[real]
 
     def pad(self, rows: Rows, width: int = 0) -> NDArray[Any]:

@@ -62,12 +62,14 @@ def measure(subject: Subject, plan: Plan, parts: Parts, progress: Progress) -> F
         NumericalError: the model predicts NaN.
     """
     findings = Findings()
+    # Before anything is computed: what is missing is told at the start and not after an hour.
     explainers = _available(subject, plan.explainers, findings)
     families = [family for family in plan.families if not _skip(family.name, family.unavailable(subject), findings)]
     _explain(subject, explainers, parts, progress)
     keys = {name: _key(explainer) for name, explainer in explainers.items()}
     explained = explained_from(parts, keys, np.asarray(subject.examples.lengths))
     for family in families:
+        # Another option of an explainer gives other rows, so it is a part of what a stored family is known by.
         settings = {"options": options_of(family), "explainers": options_of_all(explainers)}
         stored = parts.family(family.name, settings)
         if stored is None:
@@ -99,6 +101,7 @@ def _explain(subject: Subject, explainers: Mapping[str, Explainer], parts: Parts
     """One shared pass for the prediction and all that comes with it, then the others one by one."""
     lengths = np.asarray(subject.examples.lengths)
     missing = [name for name in explainers if parts.explanation(_key(explainers[name]), lengths) is None]
+    # These come with the clean pass; each by itself would run the encoder again.
     native = [name for name in missing if name in NATIVE]
     if parts.clean() is None or native:
         with progress.part("predictions, " + ", ".join(native or ["attention"]), len(lengths)) as advance:
@@ -140,6 +143,7 @@ def check_finite(probabilities: np.ndarray[Any, Any]) -> None:
 @contextmanager
 def _repeatable(subject: Subject) -> Iterator[None]:
     """Whatever a part draws from torch's own generator is the same in every order of parts, and leaves no trace."""
+    # Forked: a training that goes on after a probe must draw what it would have drawn without it.
     with torch.random.fork_rng(devices=[subject.device] if subject.device.type == "cuda" else []):
         torch.manual_seed(subject.seed)
         yield
@@ -148,6 +152,7 @@ def _repeatable(subject: Subject) -> Iterator[None]:
 def options_of(thing: object) -> dict[str, Any]:
     """The options of a family or an explainer that are plain values, as JSON; tuples become lists."""
     found = {}
+    # Sorted, as the digest in a file's name must not depend on the order of assignments.
     for name, value in sorted(vars(thing).items()):
         if name.startswith("_"):
             continue

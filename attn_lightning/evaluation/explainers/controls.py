@@ -90,6 +90,7 @@ def inverted(attention: Tensor, mask: Tensor) -> Tensor:
     Returns:
         (B, T) at least 0, 0 at padding.
     """
+    # Padding has 0, which is never the largest, so that it needs no mask here as it does below.
     largest = attention.amax(1, keepdim=True)
     smallest = attention.masked_fill(~mask, torch.inf).amin(1, keepdim=True)
     return (largest - attention + smallest).masked_fill(~mask, 0.0)

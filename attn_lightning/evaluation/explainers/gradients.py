@@ -98,6 +98,7 @@ def native_explanations(
             **{name: gradients[kind] for name, kind in _KINDS.items() if kind in gradients},
         }
         rows, mask = to_array(batch.rows), to_array(batch.mask)
+        # On the CPU in float64: differences of probabilities near 1 are what is measured afterwards.
         probabilities[rows] = to_array(output.logits.cpu().double().softmax(-1))
         labels[rows] = to_array(batch.labels)
         for name, ragged in found.items():

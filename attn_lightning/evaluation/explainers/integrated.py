@@ -64,12 +64,14 @@ def integrated_gradients(model: Backbone, batch: Batch, steps: int = 50, token_b
     """
     with inference(model):
         predicted = model(batch.tokens, batch.mask).logits.argmax(-1)
+    # Nodes on [-1, 1]; halved and moved below, since the line goes from 0 to 1.
     points, weights = np.polynomial.legendre.leggauss(steps)
     with differentiable(model):
         tokens, mask, predicted = batch.tokens.clone(), batch.mask.clone(), predicted.clone()
         embeddings = model.embed(tokens).detach()
         average = torch.zeros_like(embeddings)
         alphas, quadrature = (embeddings.new_tensor(values) for values in ((1 + points) / 2, weights / 2))
+        # Several points of the line in a pass: short batches would leave the machine idle.
         together = max(1, token_budget // mask.numel())
         for alpha, share in zip(alphas.split(together), quadrature.split(together), strict=True):
             # The second text of a pair stays what it is: the line leads from no words of the first one.

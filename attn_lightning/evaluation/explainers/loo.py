@@ -39,6 +39,7 @@ class LeaveOneOut(Explainer):
 def _distances(subject: Subject, batch: Batch, mask: NDArray[np.bool_]) -> NDArray[np.float64]:
     """(B, T) scores of a chunk, 0 at padding."""
     documents = np.arange(len(mask))
+    # By the same code as the shortened texts, so that a difference is never one of two ways of computing.
     whole = erased_probabilities(subject, batch, documents, mask)
     owners, places = mask.nonzero()
     distances = np.zeros(mask.shape)
