@@ -53,7 +53,7 @@ class Measurements(nn.Module):
         groups: dict[str, MetricCollection] = {"prediction": prediction_metrics(num_classes)}
         if agreement:
             groups |= {kind: agreement_metrics() for kind in IMPORTANCES}
-        # Submodules, so that Lightning moves the states to the device and torchmetrics gathers them under DDP.
+        # Submodules, so that their states move to the device with the module.
         self._groups = nn.ModuleDict({**groups, "rationale": evidence_metrics(), "shortcut": shortcut_metrics()})
 
     def update(self, output: AttentionOutput, batch: Batch) -> None:

@@ -135,7 +135,7 @@ class AttentionClassifier(Backbone):
                 "AttentionClassifier, and `--model.backbone.reading=shared`."
             )
         self.pair = PairReader(self.encoder, own, joint)
-        # After the pair reader and before the optimizer is made: it adds a weight that has to be learned.
+        # Before the optimizer is made, because it adds a weight or takes one away.
         self.scorer.condition()
         self.classifier = PairClassifier(self.encoder.output_size, spec.num_classes)
 

@@ -110,7 +110,7 @@ def _head_gradients(
     output = model.attend(states, model.score(states, mask), mask)
     gradients = {}
     for hold in holds:
-        # Scores are given too, as `attend` wants them; with attention at hand they have no effect on the logits.
+        # Scores are constants as well: a bottleneck compresses the states by them.
         attended = model.attend(states, output.scores.detach(), mask, output.attention.detach()) if hold else output
         (gradients[hold],) = torch.autograd.grad(confidence(attended.logits).sum(), states, retain_graph=True)
     return output, gradients

@@ -21,7 +21,7 @@ def _below_largest(scores: Tensor, mask: Tensor, depth: float) -> Tensor:
     NaN that squares of -inf, or of the smallest float, make inside of it.
     """
     scores = scores.masked_fill(~mask, -math.inf)
-    # Detached, as the shift cancels: with a gradient the largest score would get the sum of all others'.
+    # Detached: the shift cancels in what follows, and its gradient would only add rounding.
     return (scores - scores.detach().amax(-1, keepdim=True)).clamp_min(-depth)
 
 

@@ -98,7 +98,7 @@ class ScaledDotScorer(Scorer):
 
     def condition(self) -> None:
         """See `Scorer.condition`: the learned query goes."""
-        # A learned query beside the text would be a second opinion of where to look that no published model has.
+        # The second text is the query from now on, as in the published models of pairs.
         self.query = None
 
     def forward(self, hidden: Tensor, mask: Tensor, query: Tensor | None = None) -> Tensor:

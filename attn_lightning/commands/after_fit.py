@@ -23,6 +23,7 @@ from attn_lightning.module import AttentionModule
 
 def leave_group() -> None:
     """Close the connection between the processes of a job, when all have come here; nothing if there is none."""
+    # First all come here: the group must not end while one process still gathers a metric.
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()

@@ -79,6 +79,7 @@ class AttentionCLI(LightningCLI):
 
     def __init__(self, arguments: Sequence[str], name: str = "run", watch: Watch | None = None) -> None:
         self.name = name
+        # Before the base class, whose constructor parses, trains and tests: nothing can be set after it.
         self.watch = watch or Watch()
         try:
             super().__init__(
@@ -87,10 +88,12 @@ class AttentionCLI(LightningCLI):
                 subclass_mode_data=True,
                 save_config_callback=RunConfig,
                 parser_class=OneLineErrorParser,
+                # The module makes its optimizer; Lightning's own options for one would be ignored beside it.
                 auto_configure_optimizers=False,
                 seed_everything_default=0,
                 args=list(arguments),
             )
+        # Of `BaseException`: Ctrl-C must end the run at W&B too, or it is shown as running for ever.
         except BaseException as error:
             self._close_wandb(exit_code=1)
             explained = self.watch.explained(error)
@@ -107,6 +110,7 @@ class AttentionCLI(LightningCLI):
     def _close_wandb(self, exit_code: int) -> None:
         """End the W&B run: a later one in the same process would silently go on with it."""
         trainer = getattr(self, "trainer", None)
+        # Asked of the loggers and not of wandb, whose import takes a second that most runs need not spend.
         if trainer is not None and any(isinstance(logger, WandbLogger) for logger in trainer.loggers):
             import wandb
 
@@ -177,6 +181,7 @@ class AttentionCLI(LightningCLI):
         if self.config.subcommand == "fit":
             # Written down, so that the configuration of a run says how its best epoch was chosen.
             self.options.run.monitor_mode = monitor_mode(self.options.run.monitor, self.options.run.monitor_mode)
+        # Before the folder is made: a refused command leaves nothing behind.
         check_trainer_options(self.options.trainer)
         keep_words_for_letters(self.options)
         self._choose()
@@ -241,6 +246,7 @@ class AttentionCLI(LightningCLI):
         if (started := sweep_of_agent()) is not None:
             self.record.record["sweep"] = dict(zip(("id", "run"), started, strict=True))
         method = self._get(self.config_init, "method")
+        # Only a training has methods: in `test` they would load base models and check schedules for nothing.
         if fits and method is not None:
             callbacks.append(method)
         callbacks.extend(run_callbacks(self.record))
@@ -253,6 +259,7 @@ class AttentionCLI(LightningCLI):
             **config,
             "logger": loggers(config["logger"], self.choice, run, fits),
             "plugins": plugins(config["plugins"]),
+            # Whatever writes beside the run folder by default (profilers, Lightning's own logs) writes into it.
             "default_root_dir": self.choice.folder,
         }
         # Our batch samplers deal out the examples themselves, in buckets of similar length.
@@ -306,6 +313,7 @@ def training_command(arguments: Sequence[str]) -> int:
     except NothingToDo as found:
         say(f"nothing to do: {found.folder} is complete")
     except MisconfigurationException as error:
+        # One line for the user: Lightning's own message says which options, and the traceback only says where.
         raise ConfigurationError(f"Expected options that work together, but Lightning says: {error}") from error
     return 0
 

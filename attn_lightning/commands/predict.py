@@ -102,6 +102,7 @@ def _alone(output: Path) -> Iterator[None]:
     if not is_one_of_several():
         yield
         return
+    # Each process of a job was started with this command and would write the same file at the same time.
     claim = patient_claim(output.with_name(f".{output.name}.lock"))
     try:
         yield

@@ -148,6 +148,7 @@ def _of_variables(trainer: Namespace, environment: MutableMapping[str, str]) -> 
 
 def _port(job: str) -> int:
     """A port that all processes of a job derive alike; Lightning uses the job's own for itself."""
+    # Python's `hash` of a string differs from process to process.
     return _PORTS[int.from_bytes(hashlib.sha256(job.encode()).digest()[:4]) % len(_PORTS)]
 
 
@@ -160,6 +161,7 @@ class Agreement:
 
     def __init__(self, place: Place) -> None:
         self.place = place
+        # Put back at the end, as a program may run several commands one after the other.
         self._before = {name: os.environ.get(name) for name in _LEFT_BEHIND}
         self._server: Any = None
         self._store: Any = None
@@ -184,6 +186,7 @@ class Agreement:
             self._connect()
         try:
             decision = decide()
+        # The others must hear of a refusal too, or they wait ten minutes for a decision that never comes.
         except ConfigurationError as error:
             self._tell({"error": str(error)})
             raise
@@ -197,6 +200,7 @@ class Agreement:
     def _asked(self) -> Decision:
         self._connect()
         decision: Decision = json.loads(self._store.get("decision"))
+        # Counted, so that the first process knows when it may take the store away.
         self._store.add("heard", 1)
         if "error" in decision:
             raise ConfigurationError(decision["error"])

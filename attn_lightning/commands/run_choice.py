@@ -117,6 +117,7 @@ def _refuse_complete(folder: Path, options: Namespace) -> None:
 def _check_resumable(path: Path, folder: Path) -> None:
     """Refuse a checkpoint from which a run could not go on as if nothing had happened."""
     checkpoint = read_checkpoint(path)
+    # Where Lightning 2.6 keeps how far the epoch was; a checkpoint without it is taken at its word.
     progress = checkpoint.get("loops", {}).get("fit_loop", {}).get("epoch_loop.batch_progress", {})
     if not progress.get("is_last_batch", True):
         raise ConfigurationError(
@@ -136,6 +137,7 @@ def _check_resumable(path: Path, folder: Path) -> None:
 def _auto(options: Namespace, same: SameRun) -> RunChoice:
     """Start, go on, or find that there is nothing to do."""
     parent, version = Path(options.run.root) / options.run.name, options.run.version
+    # The newest run of the same configuration is the one to go on with.
     for folder in run_folder.runs(parent) if version is None else [parent / version]:
         if not folder.exists():
             continue
@@ -173,6 +175,7 @@ def _continued(folder: Path, options: Namespace) -> RunChoice:
         _check_resumable(last, folder)
         return RunChoice(folder, last, claim=claim)
     claim.release(remove=True)
+    # Kept and not deleted: its log is all that says why the run ended so early.
     if (kept := run_folder.set_aside(folder)) is not None:
         say(f"{folder} ended before its first checkpoint; it is kept as {kept.name}")
     return _new(options, folder.name)

@@ -48,6 +48,7 @@ def search_command(arguments: Sequence[str]) -> int:
     options = _options(arguments)
     sweep = read_sweep(named_file(options.sweep, "a sweep", FOLDER, SWEEPS))
     engine = make_engine(options, options.root / f"search_{sweep.path.stem}", options.trials)
+    # Imported late, because it loads torch: a mistake in an option is answered at once.
     from attn_lightning.commands.validation import shared_validator
     from attn_lightning.study.search import Search
 

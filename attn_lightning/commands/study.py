@@ -77,6 +77,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
         raise ConfigurationError("Expected `--publish` without `--dry-run`, which measures nothing; leave one out.")
     others = [name for name in ("dry_run", "table", "publish") if getattr(options, name)]
     if options.cell is not None and others:
+        # argparse made underscores of the dashes; the message shows what was typed.
         name = others[0].replace("_", "-")
         raise ConfigurationError(f"Expected `--cell` alone, but got `--{name}` with it, which is about all of them.")
     return options

@@ -166,6 +166,7 @@ def _json_lines(path: Path, options: FileOptions) -> Rows:
     for number, line in enumerate(_lines(path, options), start=1):
         if line.strip():
             try:
+                # Python keeps the last of two equal keys in silence, and half of a row would be gone.
                 row = json.loads(line, object_pairs_hook=_unique)
             except (ValueError, RecursionError) as error:
                 raise _not_an_object(error, path, f"line {number}") from error
@@ -191,6 +192,7 @@ def _json_rows(path: Path, options: FileOptions) -> Rows:
     try:
         content = json.loads(text, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
+        # What Python's parser says behind the first of several documents.
         if "Extra data" in str(error):
             yield from _json_lines(path, options)
             return
@@ -229,6 +231,7 @@ def _posts(path: Path, posts: dict[str, Row]) -> Rows:
             marks = [[float(mark) for mark in marked] for marked in post["rationales"]]
             rationale = [sum(column) / len(marks) for column in zip(*marks, strict=True)] if marks else None
             tokens = [str(token) for token in post["post_tokens"]]
+            # A tie falls to any of them here, and is left out below, as nobody has more than half.
             label = max(set(labels), key=labels.count)
         except (TypeError, ValueError, KeyError, OverflowError) as error:
             raise DataFormatError(
@@ -264,6 +267,7 @@ def _csv_rows(path: Path, options: FileOptions) -> Rows:
     # The default limit of 131,072 characters is less than a long document.
     csv.field_size_limit(2**31 - 1)
     delimiter = options.delimiter or _delimiter(list(islice(_lines(path, options), _SAMPLE)), options.columns)
+    # Strict: otherwise a quote that is never closed swallows the rest of the file as one field.
     reader = csv.reader(_lines(path, options), delimiter=delimiter, strict=True)
     header = list(options.columns or ())
     try:
@@ -302,6 +306,7 @@ def _delimiter(lines: list[str], columns: Sequence[str] | None) -> str:
         as_named = width == len(columns) if columns else width > 1
         return as_named, sum(len(fields) == width for fields in records) if width > 1 else 0, width
 
+    # The first of equals, hence the order of `DELIMITERS`: the comma before the rare ones.
     return max(DELIMITERS, key=rating)
 
 

@@ -161,6 +161,7 @@ def generate(split: SplitName, options: PlantedOptions) -> list[PlantedDocument]
     """
     writer = _Writer(options, split)
     count = options.documents(split)
+    # A shuffled 0, 1, ..., n - 1 modulo C: classes as even as can be, in random order.
     labels = writer.random.random(count).argsort(kind="stable") % options.num_classes
     return [writer.document(int(label)) for label in labels]
 
@@ -180,6 +181,8 @@ class _Writer:
         self.options = options
         self.split = split
         self.strength = options.shortcut_strength(split)
+        # Only `random()` is drawn from it, the plainest use of the bits: what other distributions make of them has
+        # changed between versions of NumPy.
         self.random = np.random.default_rng([options.seed, SPLITS.index(split)])
         self.names = options.label_names
 
@@ -195,6 +198,7 @@ class _Writer:
 
     def document(self, true_label: int) -> PlantedDocument:
         label = self.noisy(true_label)
+        # A negation turns the class on by one: the evidence word alone then names the wrong class.
         negated = self.chance(self.options.negation)
         evidence_class = (true_label - negated) % self.options.num_classes
         evidence = _Phrase([MARKER, *self.claim(evidence_class, negated)], is_evidence=True)
@@ -248,6 +252,7 @@ class _Writer:
         return fixed.get(self.options.shortcut_position, self.below(num_background + 1))
 
     def background_words(self, count: int) -> list[str]:
+        # Inverse of the cumulated 1 / rank: Zipf's law, as words of real text follow it.
         drawn = np.searchsorted(self.cumulative, self.random.random(count) * self.cumulative[-1], side="right")
         return [str(word) for word in self.background[drawn]]
 
@@ -269,5 +274,6 @@ def _join(label: int, phrases: Sequence[_Phrase]) -> PlantedDocument:
 
 
 def _shuffled(words: Sequence[str]) -> list[str]:
+    # A seed of its own: all data sets of this kind speak the same language.
     order = np.random.default_rng(_VOCABULARY_SEED).random(len(words)).argsort(kind="stable")
     return [words[index] for index in order]

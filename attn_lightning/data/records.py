@@ -62,6 +62,7 @@ def records(split: Split, columns: Columns, labels: Labels, seen: Collection[int
     number = 0
     for number, row in split.rows():
         value = take(row, columns.label, split, number)
+        # The label first: rows of classes that are not kept need no valid text.
         label = labels.index(value, split, number)
         if label is None:
             continue
@@ -73,6 +74,7 @@ def records(split: Split, columns: Columns, labels: Labels, seen: Collection[int
         record: Row = {"line": number, "label": label}
         words = words_of(row, columns, split, number)
         read = [text_of(row, columns.text, split, number)] if words is None else words
+        # Arrow takes UTF-8 only; half a surrogate pair would end the preparation with an error about bytes.
         clean = [valid_unicode(piece) for piece in read]
         record |= {"text": " ".join(clean), "replaced": clean != read}
         if words is not None:

@@ -127,6 +127,7 @@ def uniform_mosaics(of_seeds: range, background: Rows, foreground: Rows, classes
         num_segments: m.
     """
     draws = LegacyIntegers(of_seeds)
+    # In the order of the authors' draws: another order gives other mosaics for the same seed.
     others = np.stack([draws.below(len(background)) for _ in range(num_segments - 1)], 1)
     places = foreground[draws.below(len(foreground))]
     position = draws.below(num_segments)

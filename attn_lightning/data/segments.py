@@ -48,6 +48,7 @@ class Points:
     def __init__(self, values: NDArray[np.floating[Any]], classes: Rows) -> None:
         self.values = np.ascontiguousarray(values, np.float32)
         self.classes = classes
+        # In one byte order, so that the same data has the same name on every machine.
         self.sha256 = hashlib.sha256(self.values.astype("<f4").tobytes()).hexdigest()
 
     def take(self, places: Rows) -> NDArray[np.float32]:
@@ -213,6 +214,7 @@ def seeds(options: MosaicOptions, published_train: int, published_test: int) -> 
     Returns:
         Ranges that share no seed.
     """
+    # Behind the larger of the two: more training mosaics than published must not run into those of the test.
     test = max(published_train, options.train_mosaics)
     validation = test + max(published_test, options.test_mosaics)
     starts: dict[SplitName, int] = {"train": 0, "validation": validation, "test": test}

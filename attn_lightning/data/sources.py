@@ -97,6 +97,7 @@ def find(name: str, root: Path | None, hub: Hub | None, names: Sequence[str]) ->
         raise ConfigurationError(
             f"Expected `--data.root` (or ATTN_LIGHTNING_DATA) to be a folder, but got {root}; correct the path."
         )
+    # A local copy wins over the hub: what a machine without network runs is what others see too.
     if root is not None and (root / name).is_dir():
         return from_folder(root / name, names)
     if root is not None:
@@ -136,6 +137,7 @@ def from_files(
         if not path.name.endswith(EXTENSIONS):
             raise ConfigurationError(f"Expected {path.name} to end in {', '.join(EXTENSIONS)}; convert the file.")
     digest = hashlib.sha256()
+    # Sorted, so that the digest does not depend on the order in which files were named.
     for split, path in sorted(paths.items()):
         with path.open("rb") as file:
             digest.update(f"{split}:{path.name}:{hashlib.file_digest(file, 'sha256').hexdigest()}".encode())
@@ -175,6 +177,7 @@ class _Download:
 
     def reader(self, split: str) -> Callable[[], Iterator[tuple[int, Row]]]:
         def rows() -> Iterator[tuple[int, Row]]:
+            # Once for all splits, and only when a row is asked for: a prepared data set never gets here.
             if self.dataset is None:
                 self.dataset = download(self.hub, self.name)
             return enumerate(self.dataset[split], start=1)
@@ -196,6 +199,8 @@ def download(hub: Hub, name: str) -> Any:
     silence = None
     try:
         if not offline:
+            # A question with a time limit first: `load_dataset` itself retries for half a minute and more where there
+            # is no network.
             HfApi().dataset_info(hub.repository, revision=hub.revision, timeout=HUB_TIMEOUT)
     except Exception as error:
         silence = error

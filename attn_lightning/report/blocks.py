@@ -68,6 +68,7 @@ class Blocks:
         return {"steps": self._add(steps.astype("<i1").tobytes(), "i1"), "scales": self.floats(scales)}
 
     def _add(self, raw: bytes, kind: str) -> dict[str, str]:
+        # By content: runs on the same data share their texts and offsets, and the page holds them once.
         key = hashlib.sha256(raw).hexdigest()[:16]
         if key not in self.contents:
             self.contents[key] = base64.b64encode(zlib.compress(raw, _LEVEL)).decode("ascii")

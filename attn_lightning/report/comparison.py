@@ -151,6 +151,7 @@ def mcnemar(only_first: int, only_second: int) -> float:
     Returns:
         p in (0, 1]; 1 where the runs get the same documents right.
     """
+    # Documents that both get right, or both wrong, say nothing of which is better.
     discordant = only_first + only_second
     return float(stats.binomtest(only_first, discordant, 0.5).pvalue) if discordant else 1.0
 
@@ -246,6 +247,7 @@ def _same_tokens(a: Documents, b: Documents) -> NDArray[np.bool_]:
 
 def _alike(a: Documents, b: Documents, rows: NDArray[np.int64]) -> Iterator[Alike]:
     functions = ((KENDALL, kendall_tau), (JENSEN_SHANNON, jensen_shannon), (TOP_K_OVERLAP, top_k_overlap))
+    # By length, so that documents of similar length are padded together.
     kept = rows[np.argsort(a.lengths[rows], kind="stable")]
     for explanation in (name for name in a.explanations if name in b.explanations):
         found: dict[Measure, list[NDArray[np.floating[Any]]]] = {measure: [] for measure, _ in functions}
@@ -256,6 +258,7 @@ def _alike(a: Documents, b: Documents, rows: NDArray[np.int64]) -> Iterator[Alik
             for measure, function in functions:
                 found[measure].append(function(mine, theirs, mask))
         for measure, _ in functions:
+            # With an empty array at the end, since of no documents at all there is nothing to concatenate.
             values = np.concatenate([*found[measure], np.zeros(0)])
             values = values[np.isfinite(values)]
             bounds = measure.minimum, measure.maximum

@@ -79,6 +79,7 @@ def read_documents(run: Run, most: int) -> Documents:
         raise DataFormatError(f"Expected {path}, but there is none; `fit` with `--run.test=true` writes it.")
     try:
         table = pq.read_table(path)
+        # Written in the order of batches, and by several processes; pages and comparisons count rows of the split.
         table = table.take(pa.array(np.argsort(table.column("row").to_numpy(), kind="stable")))
         return _documents(table, chosen_rows(len(table), most, 0), run)
     except (pa.ArrowException, OSError, LookupError, ValueError, TypeError) as error:

@@ -72,6 +72,7 @@ def read_sources(paths: Sequence[Path]) -> Sources:
         ConfigurationError: none of them can be read.
     """
     found = Sources()
+    # Each folder once, however it was spelled; a dict keeps the order, a set would not.
     for path in dict.fromkeys(path.resolve() for path in paths):
         try:
             if not path.is_dir():
@@ -183,6 +184,7 @@ def page_content(sources: Sources, documents: int, files: Sequence[str] = ()) ->
         documents: documents per run at the most.
         files: those beside the page, by their paths from it.
     """
+    # Filled by everything below, and put into the page last, when all is known.
     blocks = Blocks()
     corpora = Corpora(blocks)
     shown = _shown(sources)

@@ -196,6 +196,7 @@ def _read_text(path: Path, wanted: set[str], dimension: int) -> dict[str, Vector
             word, numbers = _split_row(line, dimension, path, number)
             text = word.decode(errors="replace")
             num_replaced += "\ufffd" in text
+            # The first of equal words. Numbers are parsed only where they are wanted, for that takes the time.
             if text in wanted and text not in vectors:
                 vectors[text] = _parse(numbers, dimension, path, number)
     if num_replaced:
@@ -239,6 +240,7 @@ def _parse(numbers: bytes, dimension: int, path: Path, number: int) -> Vector:
 
 def _load_npz(path: Path) -> tuple[npt.NDArray[np.str_], Vector]:
     try:
+        # A pickle in the file would be run as code.
         with np.load(path, allow_pickle=False) as arrays:
             words, vectors = arrays["words"], arrays["vectors"]
     except Exception as error:  # zip, header and arrays are read by three libraries, each with errors of its own
