@@ -20,6 +20,7 @@ from attn_lightning.backbone.precision import unreached_by
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.checkpoint import (
     add_checkpoint_contents,
+    check_finite,
     check_layout,
     check_same_data,
     checkpoint_contents,
@@ -101,8 +102,6 @@ class AttentionModule(LightningModule):
         self.tokenizer_state: str | None = None
         self._epoch_means = EpochMeans()
         self._frozen: list[nn.Parameter] = []
-
-    # --- construction ---------------------------------------------------------------------------------------------
 
     def build(self, spec: DataSpec) -> None:
         """Build the backbone for this data; called by the trainer, or by hand where there is no data module."""
@@ -352,7 +351,6 @@ class AttentionModule(LightningModule):
             ConfigurationError: a file that is missing, damaged or of another version, or names a class not trusted.
         """
         contents = read_checkpoint(Path(checkpoint_path))
-        checkpoint_contents(contents)
         check_layout(contents)
         check_checkpoint(contents, trusted)
         return super().load_from_checkpoint(checkpoint_path, **{**options, "weights_only": True})
@@ -384,12 +382,7 @@ class AttentionModule(LightningModule):
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Load weights; a model of another shape, or one that diverged, is the user's error, not ours."""
-        # Weights that are NaN load without a word, and every prediction would be class 0.
-        for name, value in state_dict.items():
-            if isinstance(value, Tensor) and not torch.isfinite(value).all():
-                raise ConfigurationError(
-                    f"Expected finite weights, but {name} of the checkpoint has NaN or infinity; use another one."
-                )
+        check_finite(state_dict)
         try:
             return super().load_state_dict(state_dict, strict=strict, assign=assign)
         except RuntimeError as error:

@@ -3,6 +3,7 @@
 from attn_lightning.checkpoint.contents import (
     FORMAT,
     add_checkpoint_contents,
+    check_finite,
     check_layout,
     check_same_data,
     checkpoint_contents,
@@ -15,6 +16,7 @@ from attn_lightning.checkpoint.file import read_checkpoint, write_checkpoint
 __all__ = [
     "FORMAT",
     "add_checkpoint_contents",
+    "check_finite",
     "check_layout",
     "check_same_data",
     "checkpoint_contents",

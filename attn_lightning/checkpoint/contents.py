@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -142,14 +142,31 @@ def _edited(name: str, expected: str, value: Any) -> ConfigurationError:
 
 
 def check_layout(checkpoint: dict[str, Any]) -> None:
-    """Refuse a checkpoint whose other parts Lightning could not read: it takes them as they are.
+    """Refuse a checkpoint of another program, or one whose other parts Lightning could not read: it takes any.
 
     Raises:
         ConfigurationError: naming the part.
     """
+    checkpoint_contents(checkpoint)
     for name, (expected, fits) in _PARTS.items():
         if not fits(checkpoint.get(name)):
             raise _edited(name, expected, checkpoint.get(name, "nothing"))
+
+
+def check_finite(weights: Mapping[str, Any]) -> None:
+    """Refuse weights that are NaN or infinite: they load without a word, and every prediction would be class 0.
+
+    Args:
+        weights: tensors by name, as of `state_dict`; what is no tensor is left alone.
+
+    Raises:
+        ConfigurationError: naming the first of them.
+    """
+    for name, value in weights.items():
+        if isinstance(value, Tensor) and not torch.isfinite(value).all():
+            raise ConfigurationError(
+                f"Expected finite weights, but {name} of the checkpoint has NaN or infinity; use another one."
+            )
 
 
 def describe_backbone(backbone: Any) -> dict[str, Any] | None:
