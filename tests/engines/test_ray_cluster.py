@@ -179,8 +179,9 @@ def test_twelve_cells_while_a_worker_and_a_node_die_and_a_node_joins(cluster, tm
     assert len(list((root / "a").iterdir())) == COUNT
 
 
-def test_one_task_is_stopped_in_order_and_a_command_killed_is_tried_again(cluster, tmp_path):
-    engine = RayEngine(f"127.0.0.1:{cluster.port}", program="support.light_cell")
+@pytest.mark.parametrize("address", ["127.0.0.1:{port}", "ray://127.0.0.1:{client}"])
+def test_one_task_is_stopped_in_order_and_a_command_killed_is_tried_again(cluster, tmp_path, address):
+    engine = RayEngine(address.format_map(vars(cluster)), program="support.light_cell")
     for seed, seconds in ((0, "600"), (1, "3")):
         arguments = (str(tmp_path), "a", str(seed), seconds)
         engine.submit(Job(f"a/{seed}", arguments, tmp_path / "logs" / f"{seed}.log"))
