@@ -96,11 +96,15 @@ def show_messages(level: int = logging.INFO) -> None:
     package = logging.getLogger("attn_lightning")
     # A second call in one process must not print every line twice.
     if not package.handlers:
-        handler = logging.StreamHandler(sys.stdout)
+        handler = logging.StreamHandler()
         handler.setFormatter(_Printable("%(message)s"))
         package.addHandler(handler)
         # The root logger would print it again where a library has set that up.
         package.propagate = False
+    for shown in package.handlers:
+        if isinstance(shown.formatter, _Printable) and isinstance(shown, logging.StreamHandler):
+            # A program that runs several commands may give each an output of its own.
+            shown.setStream(sys.stdout)
     package.setLevel(level)
 
 

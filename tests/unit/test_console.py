@@ -1,11 +1,21 @@
 """What the terminal and spreadsheets are spared."""
 
+import io
 import logging
 import warnings
+from contextlib import redirect_stdout
 
 import pytest
 
-from attn_lightning.console import duration, harmless_messages, harmless_warnings, printable, say, spreadsheet_text
+from attn_lightning.console import (
+    duration,
+    harmless_messages,
+    harmless_warnings,
+    printable,
+    say,
+    show_messages,
+    spreadsheet_text,
+)
 
 HOSTILE = "a\x1b[31mred\x07\u202e"
 
@@ -42,3 +52,18 @@ def test_warnings_and_messages_of_other_packages_are_harmless(caplog):
 @pytest.mark.parametrize(("seconds", "text"), [(45.2, "45 s"), (600, "10 min"), (12_000, "3 h 20 min")])
 def test_durations(seconds, text):
     assert duration(seconds) == text
+
+
+def test_messages_go_to_the_output_of_the_command_that_runs():
+    package = logging.getLogger("attn_lightning")
+    before, package.handlers, propagated = package.handlers, [], package.propagate
+    outputs = [io.StringIO(), io.StringIO()]
+    try:
+        for number, output in enumerate(outputs):
+            with redirect_stdout(output):
+                show_messages()
+                logging.getLogger("attn_lightning.data").info("message %d", number)
+        assert len(package.handlers) == 1
+    finally:
+        package.handlers, package.propagate = before, propagated
+    assert [output.getvalue() for output in outputs] == ["message 0\n", "message 1\n"]
