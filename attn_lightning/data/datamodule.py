@@ -32,12 +32,12 @@ from attn_lightning.data.sources import Source
 from attn_lightning.data.text import Digits, Splitting, TextTokenizer, Unknown
 from attn_lightning.data.unlabeled import (
     EpochOf,
+    ForeignPool,
     LabeledTexts,
     LabelOptions,
     UnlabeledTexts,
-    open_pool,
-    pool_folder,
-    prepare_pool,
+    VocabularyOf,
+    check_pool,
 )
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.types import Batch, DataSpec
@@ -81,6 +81,8 @@ class TextDataModule(_SplitLoaders):
         unlabeled: where texts without labels come from: `train`, all training texts of this data with their labels
             hidden, or another data set as `--data.unlabeled IMDB`: the training texts of its source, the first
             `max_examples` of them, cut and encoded as this data is; its other options mean nothing here. None: no pool.
+        vocabulary_of: words of `train` alone are known, or of `train_and_pool` of other data, which then count for
+            `min_count` and the training of word vectors too. With `unknown: keep` those of the pool always are.
         unlabeled_batch_size: texts of an unlabelled batch, per process; None takes `batch_size`.
         epoch_of: an epoch is one pass over the `longer` of labelled and unlabelled batches, while the other starts
             again as often as needed, or over the `shorter`, which leaves a part of the other out, a new one each time.
@@ -119,6 +121,7 @@ class TextDataModule(_SplitLoaders):
         labels_per_class: int | None = None,
         label_seed: int = 0,
         unlabeled: "Literal['train'] | TextDataModule | None" = None,
+        vocabulary_of: VocabularyOf = "train",
         unlabeled_batch_size: int | None = None,
         epoch_of: EpochOf = "longer",
         default_tokens: int = 0,
@@ -136,6 +139,7 @@ class TextDataModule(_SplitLoaders):
         self.unlabeled: Literal["train"] | TextDataModule | None = unlabeled
         self.unlabeled_batch_size = batch_size if unlabeled_batch_size is None else unlabeled_batch_size
         self.epoch_of: EpochOf = epoch_of
+        self.vocabulary_of: VocabularyOf = vocabulary_of
         overrides = {
             "min_length": min_length,
             "max_length": max_length,
@@ -159,11 +163,7 @@ class TextDataModule(_SplitLoaders):
         check_numbers(at_least=1, unlabeled_batch_size=unlabeled_batch_size)
         check_numbers(at_least=0, num_workers=num_workers)
         check_choice(choices=get_args(EpochOf), epoch_of=epoch_of)
-        if unlabeled not in (None, "train") and not hasattr(unlabeled, "describe"):
-            raise ConfigurationError(
-                f"Expected `unlabeled` to be `train` or a text data module, but got {unlabeled!r}; leave it out for "
-                "supervised training."
-            )
+        check_pool(unlabeled, vocabulary_of)
 
     # What a data set says of itself.
 
@@ -202,16 +202,17 @@ class TextDataModule(_SplitLoaders):
 
     def prepare_data(self) -> None:
         """Read, encode and cache the data and what the embeddings need, on one process; instant if it is cached."""
+        pool = self._foreign
         if not is_whole(self._folder):
-            build_aside(self._folder, partial(prepare, self.describe(), self.recipe))
+            more = pool.texts if pool is not None and pool.known else None
+            build_aside(self._folder, partial(prepare, self.describe(), self.recipe, more=more))
         self._open()
         logger.info(data_line(self.manifest))
         if self.makes_word_vectors:
+            if pool is not None and not is_whole(folder := pool.folder(self.cache, self._key)):
+                build_aside(folder, partial(pool.prepare, self.tokenizer))
             if self.recipe.unknown != "keep":
                 self._word_vectors()
-            pool = self._other_texts
-            if pool is not None and not is_whole(folder := self._pool_folder(pool)):
-                build_aside(folder, partial(prepare_pool, pool.describe(), pool.recipe.max_examples, self.tokenizer))
 
     def setup(self, stage: str | None = None) -> None:
         """Map the prepared data into memory."""
@@ -240,13 +241,22 @@ class TextDataModule(_SplitLoaders):
         )
 
     @cached_property
-    def _folder(self) -> Path:
-        return self.cache / f"{self.corpus}-{self.describe().key(self.recipe)[:20]}"
-
-    def _pool_folder(self, other: "TextDataModule") -> Path:
+    def _foreign(self) -> ForeignPool | None:
+        """The pool of another data set; None where it is this one's own, or where there is none."""
+        if (other := self.unlabeled) is None or isinstance(other, str):
+            return None
         other.root = other.root or self.root
+        known = self.vocabulary_of == "train_and_pool" or self.recipe.unknown == "keep"
+        return ForeignPool(other.describe(), other.recipe.max_examples, known)
+
+    @cached_property
+    def _key(self) -> str:
         key = self.describe().key(self.recipe)
-        return pool_folder(self.cache, key, other.describe(), other.recipe.max_examples)
+        return key if self._foreign is None else self._foreign.task_key(key)
+
+    @cached_property
+    def _folder(self) -> Path:
+        return self.cache / f"{self.corpus}-{self._key[:20]}"
 
     def _open(self) -> None:
         self._prepared, self._vectors = PreparedTexts(self._folder), None
@@ -255,15 +265,10 @@ class TextDataModule(_SplitLoaders):
         if len(self.labeled_rows) < len(labels):
             self.manifest["labeled"] = self.shown_labels.describe(self.labeled_rows, labels, self.label_names)
 
-    @property
-    def _other_texts(self) -> "TextDataModule | None":
-        """The data set whose texts are the pool; None where they are this one's own, or where there is no pool."""
-        return None if isinstance(self.unlabeled, str) else self.unlabeled
-
     def _open_pool(self) -> None:
         self._pool, content = self.rows("train"), {"name": "train", "rows": len(self.rows("train"))}
-        if self._other_texts is not None:
-            self._pool, content = open_pool(self._pool_folder(self._other_texts))
+        if self._foreign is not None:
+            self._pool, content = self._foreign.open(self.cache, self._key)
         self.manifest["unlabeled"] = content | {"batch_size": self.unlabeled_batch_size, "epoch_of": self.epoch_of}
         logger.info("%s: %d labelled texts, %d unlabelled ones", self.corpus, len(self.labeled_rows), len(self._pool))
 
@@ -277,7 +282,9 @@ class TextDataModule(_SplitLoaders):
     def _word_vectors(self) -> Tensor:
         if self._vectors is None:
             seed = int(os.environ.get("PL_GLOBAL_SEED") or 0)
-            self._vectors = self._ready().word_vectors(self.embeddings, self.cache / "embeddings", seed)
+            pool = self._foreign
+            more = [pool.open(self.cache, self._key)[0]] if pool is not None and pool.known else []
+            self._vectors = self._ready().word_vectors(self.embeddings, self.cache / "embeddings", seed, more)
         return self._vectors
 
     # What the others read after setup.

@@ -21,7 +21,7 @@ from attn_lightning.data.planted_documents import (
 from attn_lightning.data.records import Columns
 from attn_lightning.data.sources import SPLITS, Source, Split, SplitName
 from attn_lightning.data.text import Unknown
-from attn_lightning.data.unlabeled import EpochOf
+from attn_lightning.data.unlabeled import EpochOf, VocabularyOf
 
 _VERSION = 1
 """Raised whenever the same options would give other documents: prepared copies are then made again."""
@@ -67,6 +67,7 @@ class Planted(TextDataModule):
         unlabeled: where texts without labels come from: `train`, all training texts of this data with their labels
             hidden, or another data set as `--data.unlabeled IMDB`: the training texts of its source, the first
             `max_examples` of them, cut and encoded as this data is; its other options mean nothing here. None: no pool.
+        vocabulary_of: see `TextDataModule`.
         unlabeled_batch_size: texts of an unlabelled batch, per process; None takes `batch_size`.
         epoch_of: an epoch is one pass over the `longer` of labelled and unlabelled batches, while the other starts
             again as often as needed, or over the `shorter`, which leaves a part of the other out, a new one each time.
@@ -108,6 +109,7 @@ class Planted(TextDataModule):
         labels_per_class: int | None = None,
         label_seed: int = 0,
         unlabeled: Literal["train"] | TextDataModule | None = None,
+        vocabulary_of: VocabularyOf = "train",
         unlabeled_batch_size: int | None = None,
         epoch_of: EpochOf = "longer",
         default_tokens: int = 0,

@@ -161,13 +161,14 @@ class Description:
         return {key: getattr(self.source, key) for key in ("kind", "location", "revision")}
 
 
-def prepare(data: Description, recipe: Recipe, folder: Path) -> None:
+def prepare(data: Description, recipe: Recipe, folder: Path, more: Callable[[], Iterator[Row]] | None = None) -> None:
     """Read, check, split and encode the texts; a thousand are in memory at a time.
 
     Args:
         data: where they are and what they are.
         recipe: what is done to them.
         folder: an empty one; it gets an Arrow file per split, the tokenizer and a manifest.
+        more: other rows whose words count for the vocabulary as those of the training texts do.
 
     Raises:
         DataFormatError: a row is not what was declared, or a split is left without texts or classes.
@@ -186,8 +187,8 @@ def prepare(data: Description, recipe: Recipe, folder: Path) -> None:
         # After the splits are made: what `max_examples` leaves out of train must not turn up in another split.
         splits, filtered = _select(data.arrange(splits), recipe)
         notes = data.notes + ([] if data.columns.gives_words else _warn_of_uncut_words(splits["train"], recipe))
-        texts = _training_texts(splits["train"], recipe)
-        # On train alone: a vocabulary that knows the test words would leak which ones occur there.
+        # Never on validation or test texts: a vocabulary that knows their words would leak which ones occur there.
+        texts = chain(_training_texts(splits["train"], recipe), _more_texts(more, splits["train"], recipe))
         tokenizer = TextTokenizer.train(texts, recipe.min_count, recipe.text_options)
         for name, rows in splits.items():
             encode_rows(rows, tokenizer, folder / f"{name}.arrow")
@@ -298,12 +299,26 @@ def _training_texts(rows: ArrowDataset, recipe: Recipe) -> Iterator[Any]:
     """The texts that make the vocabulary, those of questions too; all as words where the source gives words."""
     given = "tokens" in rows.column_names
     yield from chain.from_iterable(column_batches(rows, "tokens" if given else "text"))
-    if "question" not in rows.column_names:
-        return
+    if "question" in rows.column_names:
+        cut_up = _cutter(recipe)
+        for texts in column_batches(rows, "question"):
+            yield from (cut_up(texts) if given else texts)
+
+
+def _more_texts(more: Callable[[], Iterator[Row]] | None, rows: datasets.Dataset, recipe: Recipe) -> Iterator[Any]:
+    """Other texts in the form of the training texts: as words where these are words."""
+    given, cut_up = "tokens" in rows.column_names, _cutter(recipe)
+    for row in more() if more else ():
+        if given:
+            yield row["tokens"] if "tokens" in row else next(cut_up([row["text"]]))
+        else:
+            yield row["text"]
+
+
+def _cutter(recipe: Recipe) -> Callable[[list[str]], Iterator[list[str]]]:
+    """From raw texts to their words."""
     cutter = TextTokenizer([PADDING, UNKNOWN], replace(recipe.text_options, default_tokens=0, unknown="token"))
-    for texts in column_batches(rows, "question"):
-        pieces = cutter.encode_batch(texts, whole=True).offsets
-        yield from (map(cutter.words, texts, pieces) if given else texts)
+    return lambda texts: map(cutter.words, texts, cutter.encode_batch(texts, whole=True).offsets)
 
 
 def _warn_of_uncut_words(rows: ArrowDataset, recipe: Recipe) -> list[str]:

@@ -1,9 +1,10 @@
 """A folder of prepared texts, mapped into memory: its splits, its tokenizer, its words."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import partial
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -73,19 +74,28 @@ class PreparedTexts:
         pairs = zip(texts, ends, strict=True)
         return [[text[before + 1 : end] for before, end in pairwise([-1, *places])] for text, places in pairs]
 
-    def word_vectors(self, embeddings: Embeddings, cache: Path, seed: int) -> Tensor:
-        """(V, E) the initial vectors of the vocabulary, those of default tokens drawn at random."""
+    def word_vectors(
+        self, embeddings: Embeddings, cache: Path, seed: int, more: Sequence[MappedRows] = ()
+    ) -> Tensor:
+        """(V, E) the initial vectors of the vocabulary, those of default tokens drawn at random.
+
+        Args:
+            embeddings: what makes them.
+            cache: folder for what takes long.
+            seed: of what is drawn.
+            more: encoded texts on which vectors are trained beside those of train.
+        """
         vocabulary, before = self.tokenizer.vocabulary, self.tokenizer.options.default_tokens
-        # The folder's name stands for the options, the digest for the texts.
+        # The folder's name stands for the options (a pool among them), the digest for the texts.
         name = f"{self._folder.name} {self.manifest['splits']['train']['sha256']}"
-        sentences = _Sentences(self._sentences, name)
+        sentences = _Sentences(partial(self._sentences, [self.splits["train"], *more]), name)
         vectors = embeddings.build(vocabulary[: len(vocabulary) - before], sentences, cache, seed)
         return with_random_rows(vectors, before, seed) if before else vectors
 
-    def _sentences(self) -> Iterator[list[str]]:
-        """The words of every training text as they were encoded, without the default tokens."""
+    def _sentences(self, parts: Sequence[MappedRows]) -> Iterator[list[str]]:
+        """The words of every text as they were encoded, without the default tokens."""
         words = np.array(self.tokenizer.vocabulary, object)
-        for chunk in self.splits["train"].data.column("ids").chunks:
+        for chunk in chain.from_iterable(part.data.column("ids").chunks for part in parts):
             values, bounds = words[to_numpy(chunk.values)], to_numpy(chunk.offsets)
             for start, end in pairwise(bounds):
                 yield values[start + self.tokenizer.options.default_tokens : end].tolist()

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from attn_lightning.checks import check_numbers
+from attn_lightning.checks import check_choice, check_numbers
 from attn_lightning.data.batching import EncodedTexts, Rows
 from attn_lightning.data.cache import MANIFEST
 from attn_lightning.data.encoding import encode_rows, write_rows
@@ -28,6 +28,7 @@ from attn_lightning.errors import ConfigurationError
 from attn_lightning.types import UNLABELED, Batch
 
 EpochOf = Literal["longer", "shorter"]
+VocabularyOf = Literal["train", "train_and_pool"]
 
 MAX_UNKNOWN = 0.5
 """Share of unknown words above which texts are taken to be of another language than the task's."""
@@ -156,40 +157,91 @@ def texts_only(split: Split, columns: Columns, limit: int | None) -> Iterator[Ro
     return records(hidden, replace(columns, annotations=()), Labels(("0", "1")))
 
 
-def pool_folder(cache: Path, task_key: str, pool: Description, limit: int | None) -> Path:
-    """Where a pool of other texts is kept: it depends on the task, which reads it with its own vocabulary."""
-    columns = asdict(pool.columns)
-    del columns["rationale_threshold"], columns["question"]
-    content = [FORMAT, task_key, pool.source.revision, columns, limit, *pool.source.read_as.given().items()]
-    return cache / f"pool-{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:20]}"
+@dataclass(frozen=True)
+class ForeignPool:
+    """The training texts of another data set, as a pool of a task.
+
+    Attributes:
+        data: the other data set.
+        limit: at most this number of texts, the first; None takes all.
+        known: whether its words count for the vocabulary of the task.
+    """
+
+    data: Description
+    limit: int | None
+    known: bool
+
+    def texts(self) -> Iterator[Row]:
+        """Its rows."""
+        return texts_only(self.data.source.splits["train"], self.data.columns, self.limit)
+
+    def key(self, task: str) -> str:
+        """Name of the pool under a task, which reads it with its own vocabulary.
+
+        Args:
+            task: key of the task.
+        """
+        columns = asdict(self.data.columns)
+        del columns["rationale_threshold"], columns["question"]
+        read_as = self.data.source.read_as.given().items()
+        content = [FORMAT, task, self.data.source.revision, columns, self.limit, *read_as]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+    def task_key(self, task: str) -> str:
+        """Name of the task with this pool: another one where the pool is a part of the vocabulary."""
+        return self.key(task) if self.known else task
+
+    def folder(self, cache: Path, task: str) -> Path:
+        """Where it is kept."""
+        return cache / f"pool-{self.key(task)[:20]}"
+
+    def prepare(self, tokenizer: TextTokenizer, folder: Path) -> None:
+        """Encode its texts as the task reads them.
+
+        Args:
+            tokenizer: that of the task.
+            folder: an empty one.
+
+        Raises:
+            ConfigurationError: the texts are of another language than the task's.
+        """
+        with tempfile.TemporaryDirectory(dir=folder.parent) as raw:
+            rows = write_rows(self.texts(), Path(raw) / "pool.arrow")
+            share = check_language(rows, tokenizer, self.data.name)
+            encode_rows(rows, tokenizer, folder / POOL_FILE)
+        content = {"name": self.data.name, "source": self.data.origin(), "unknown_share": share}
+        write_manifest(folder, {**content, "rows": len(MappedRows(folder / POOL_FILE))})
+
+    def open(self, cache: Path, task: str) -> tuple[MappedRows, dict[str, Any]]:
+        """The texts that `prepare` encoded, and what a manifest says of them."""
+        folder = self.folder(cache, task)
+        content: dict[str, Any] = json.loads((folder / MANIFEST).read_text("utf-8"))
+        del content["files"]
+        return MappedRows(folder / POOL_FILE), content
 
 
-def prepare_pool(pool: Description, limit: int | None, tokenizer: TextTokenizer, folder: Path) -> None:
-    """Encode the training texts of another data set as the task reads them.
+def check_pool(unlabeled: Any, vocabulary_of: VocabularyOf) -> None:
+    """Refuse a pool that is none, and a vocabulary of a pool that there is not.
 
     Args:
-        pool: the other data set.
-        limit: at most this number of texts, the first; None takes all.
-        tokenizer: that of the task.
-        folder: an empty one.
+        unlabeled: option of a data module.
+        vocabulary_of: option of a data module.
 
     Raises:
-        ConfigurationError: the texts are of another language than the task's.
+        ConfigurationError: see above.
     """
-    with tempfile.TemporaryDirectory(dir=folder.parent) as raw:
-        texts = texts_only(pool.source.splits["train"], pool.columns, limit)
-        rows = write_rows(texts, Path(raw) / "pool.arrow")
-        share = check_language(rows, tokenizer, pool.name)
-        encode_rows(rows, tokenizer, folder / POOL_FILE)
-    counted = len(MappedRows(folder / POOL_FILE))
-    write_manifest(folder, {"name": pool.name, "source": pool.origin(), "rows": counted, "unknown_share": share})
-
-
-def open_pool(folder: Path) -> tuple[MappedRows, dict[str, Any]]:
-    """The texts of a pool that `prepare_pool` made, and what a manifest says of them."""
-    content: dict[str, Any] = json.loads((folder / MANIFEST).read_text("utf-8"))
-    del content["files"]
-    return MappedRows(folder / POOL_FILE), content
+    check_choice(choices=get_args(VocabularyOf), vocabulary_of=vocabulary_of)
+    foreign = hasattr(unlabeled, "describe")
+    if unlabeled not in (None, "train") and not foreign:
+        raise ConfigurationError(
+            f"Expected `unlabeled` to be `train` or a text data module, but got {unlabeled!r}; leave it out for "
+            "supervised training."
+        )
+    if vocabulary_of == "train_and_pool" and not foreign:
+        raise ConfigurationError(
+            f"Expected another data set as `unlabeled` for `vocabulary_of: train_and_pool`, but got {unlabeled!r}; "
+            "name one, or use `vocabulary_of: train`."
+        )
 
 
 def check_language(rows: ArrowDataset, tokenizer: TextTokenizer, name: str) -> float:

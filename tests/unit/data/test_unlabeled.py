@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from attn_lightning.backbone.classifier import AttentionClassifier
 from attn_lightning.backbone.encoders import Average
 from attn_lightning.callbacks.cost import CostMeter
 from attn_lightning.data import Planted, RandomEmbeddings, TextFiles
+from attn_lightning.data.embeddings.base import Sentences
 from attn_lightning.data.unlabeled import LabelOptions
 from attn_lightning.errors import ConfigurationError, DataFormatError
 from attn_lightning.evaluation.control import control_metrics
@@ -66,6 +68,8 @@ def test_labels_are_chosen_by_class_and_seed(options: dict[str, Any]) -> None:
         ({"unlabeled_batch_size": 0}, "unlabeled_batch_size"),
         ({"epoch_of": "both"}, "epoch_of"),
         ({"unlabeled": "test"}, "unlabeled"),
+        ({"vocabulary_of": "pool"}, "vocabulary_of"),
+        ({"vocabulary_of": "train_and_pool", "unlabeled": "train"}, "unlabeled"),
     ],
 )
 def test_bad_options_are_refused_by_name(options: dict[str, Any], name: str) -> None:
@@ -133,6 +137,85 @@ def test_foreign_pool_is_encoded_as_the_task_and_needs_no_labels(tmp_path: Path)
     assert (recorded["name"], recorded["rows"], recorded["batch_size"]) == ("files", 11, 11)
     assert 0 < recorded["unknown_share"] < 0.1
     json.dumps(data.manifest)
+
+
+class Remembered(RandomEmbeddings):
+    """Keeps the sentences it would be trained on."""
+
+    def build(self, vocabulary: Sequence[str], sentences: Sentences, cache: Path, seed: int) -> torch.Tensor:
+        self.read = list(sentences())
+        return super().build(vocabulary, sentences, cache, seed)
+
+
+def text_task(tmp_path: Path, **options: Any) -> TextFiles:
+    """Four training texts, another split with a word of its own, and a pool of three texts."""
+    contents = {
+        "train": ["a fine film,0", "a fine day,1", "some film,0", "some day,1"],
+        "validation": ["a secret film,0", "a day,1"],
+        "test": ["a hidden film,0", "a day,1"],
+    }
+    for split, lines in contents.items():
+        (tmp_path / f"{split}.csv").write_text("\n".join(["text,label", *lines]), "utf-8")
+    pool = TextFiles(train=write_texts(tmp_path / "pool.csv", ["a Rare film", "a rare day", "a single film"]))
+    files = {split: tmp_path / f"{split}.csv" for split in contents}
+    data = TextFiles(**files, cache=tmp_path / "cache", unlabeled=pool, **{"batch_size": 8, **options})
+    data.prepare_data()
+    data.setup("fit")
+    return data
+
+
+def pool_words(data: TextFiles) -> list[list[str]]:
+    ((batch, _, _), *_) = data.train_dataloader()
+    pool, words = batch["unlabeled"], data.tokenizer.vocabulary
+    order = pool.rows.argsort()
+    return [[words[i] for i in pool.tokens[row][pool.mask[row]].tolist()] for row in order]
+
+
+def test_words_of_a_foreign_pool_are_known_on_demand(tmp_path: Path) -> None:
+    memory = Remembered(8)
+    data = text_task(tmp_path, vocabulary_of="train_and_pool", embeddings=memory)
+    rows = [["a", "rare", "film"], ["a", "rare", "day"], ["a", "single", "film"]]
+    assert pool_words(data) == rows
+    assert memory.read[-3:] == rows, "vectors are trained on the pool too"
+    assert len(memory.read) == 7
+    assert data.spec.embedding_weights is not None
+    assert len(data.spec.embedding_weights) == len(data.tokenizer)
+    expected = {word for text in [*data.texts("train"), "a rare single"] for word in text.split()}
+    assert set(data.tokenizer.vocabulary[2:]) == expected, "no word of validation or test"
+    assert data.manifest["unlabeled"]["unknown_share"] == 0.0
+    assert data.digest != text_task(tmp_path).digest, "another vocabulary, another folder"
+
+
+def test_words_of_both_count_for_the_least_number(tmp_path: Path) -> None:
+    data = text_task(tmp_path, vocabulary_of="train_and_pool", min_count=2)
+    assert set(data.tokenizer.vocabulary[2:]) == {"a", "fine", "film", "some", "day", "rare"}
+    alone = text_task(tmp_path, embeddings=(memory := Remembered(8)))
+    assert pool_words(alone) == [["a", "<unk>", "film"], ["a", "<unk>", "day"], ["a", "<unk>", "film"]]
+    assert len(memory.read) == 4
+
+
+def test_words_that_are_read_by_their_letters_are_known_in_a_pool_too(tmp_path: Path) -> None:
+    data = text_task(tmp_path, unknown="keep")
+    assert pool_words(data)[2] == ["a", "single", "film"]
+    assert {"secret", "hidden"} < set(data.tokenizer.vocabulary)
+
+
+def test_words_of_a_pool_count_where_the_task_has_words(tmp_path: Path) -> None:
+    content = [{"tokens": ["a", "well-made", "film"], "label": 0}, {"tokens": ["a", "day"], "label": 1}]
+    (tmp_path / "given.jsonl").write_text("\n".join(json.dumps(row) for row in content * 20), "utf-8")
+    pool = TextFiles(train=write_texts(tmp_path / "pool.csv", ["a rare day, a film"]))
+    given = tmp_path / "given.jsonl"
+    data = TextFiles(
+        train=given,
+        test=given,
+        tokens_column="tokens",
+        unlabeled=pool,
+        vocabulary_of="train_and_pool",
+        embeddings=RandomEmbeddings(8),
+        cache=tmp_path / "cache",
+    )
+    data.prepare_data()
+    assert set(data.tokenizer.vocabulary[2:]) == {"a", "well-made", "film", "day", "rare", ","}
 
 
 def test_max_examples_of_a_foreign_pool_takes_the_first(tmp_path: Path) -> None:
