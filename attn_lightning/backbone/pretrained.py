@@ -27,6 +27,10 @@ LongTexts = Literal["truncate", "window"]
 CONFIG, PIECES = "pretrained_config", "pretrained_pieces"
 """Names of what a checkpoint keeps beside the weights, so that prediction needs the checkpoint alone."""
 
+_WIDTH = 16
+"""Passes of a frozen encoder are as wide as a multiple of this: the sums of a text's states are then taken in the same
+order in whatever batch it stands, so that stored states are those of any other pass, to the bit, on a CPU."""
+
 
 class Pretrained(Encoder):
     """A pretrained transformer encoder (BERT and its family), one state per word.
@@ -41,8 +45,8 @@ class Pretrained(Encoder):
 
     Frozen and cached (`frozen: true`): states of every text are computed once, stored in Arrow and mapped into memory;
     every epoch, method and seed on the same data reuses them. A text that is not among them, or whose embeddings were
-    perturbed, runs through the encoder, so results are those of running it always (up to the rounding of
-    `half_states`).
+    perturbed, runs through the encoder, so results are those of running it always: to the bit on a CPU in float32, up
+    to the rounding of `half_states` otherwise.
 
     Cost: one pass of the published model over the pieces; the square of the length per layer.
 
@@ -234,10 +238,11 @@ class Pretrained(Encoder):
         special = {part: ids.to(embeddings.device) for part, ids in self._special.items()}
         sizes = {part: len(ids) for part, ids in special.items()}
         windows = self.long_texts == "window"
-        placed = layout(counts, second, **sizes, max_length=self.cutting.max_length, windows=windows)
+        multiple = _WIDTH if self.frozen else 1
+        placed = layout(counts, second, **sizes, max_length=self.cutting.max_length, windows=windows, multiple=multiple)
         number = self._number(placed.words)
         kept = vectors.flatten(0, 1)[placed.words, number]
-        width = int(placed.lengths.max())
+        width = placed.is_second.shape[1]
         flat, values = [placed.passes * width + placed.places], [kept]
         each = torch.arange(len(placed.rows), device=embeddings.device)
         begins = {"prefix": torch.zeros_like(placed.lengths), "suffix": placed.lengths - sizes["suffix"]}

@@ -54,3 +54,12 @@ def test_the_second_text_stands_behind_the_separator_of_every_pass() -> None:
 
 def test_windows_hold_whole_words() -> None:
     assert windows_of(COUNTS, torch.tensor([4, 4])).tolist() == [[0, 0, 1, 1, 1], [0, 0, 1, 1, 2]]
+
+
+def test_passes_are_as_wide_as_a_multiple_and_never_wider_than_the_encoder_reads() -> None:
+    widths = []
+    for multiple, max_length in ((1, 40), (16, 40), (16, 12)):
+        placed = layout(COUNTS, None, 1, 1, 1, max_length, windows=False, multiple=multiple)
+        assert placed.lengths.tolist() == [8, 11]
+        widths.append(placed.is_second.shape[1])
+    assert widths == [11, 16, 12]

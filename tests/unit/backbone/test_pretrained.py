@@ -127,8 +127,8 @@ def test_frozen_states_are_computed_once_and_equal(folder: Path, tmp_path: Path)
     calls = []
     again.encoder.model.register_forward_hook(lambda *_: calls.append(1))
     found = again(TOKENS, mask)
-    torch.testing.assert_close(found.hidden, expected.hidden, atol=1e-6, rtol=1e-6)
-    torch.testing.assert_close(found.logits, expected.logits, atol=1e-6, rtol=1e-6)
+    assert torch.equal(found.hidden, expected.hidden)
+    assert torch.equal(found.logits, expected.logits)
     assert calls == []
     shorter = again(TOKENS[:, :2], mask[:, :2])
     assert calls == [1], "an erased text runs the encoder"
@@ -137,6 +137,18 @@ def test_frozen_states_are_computed_once_and_equal(folder: Path, tmp_path: Path)
     again.encode(embeddings, mask).square().sum().backward()
     assert calls == [1, 1], "a perturbed one too"
     assert embeddings.grad is not None
+
+
+def test_states_of_a_frozen_encoder_are_the_same_to_the_bit_in_any_batch(folder: Path) -> None:
+    frozen = model(folder, frozen=True)
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.randint(1, 40, (30,), generator=generator)
+    rows = [torch.randint(2, len(VOCABULARY), (int(length),), generator=generator) for length in lengths]
+    tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    together = frozen(tokens, tokens > 0).hidden
+    for row, states in zip(rows, together, strict=True):
+        alone = frozen(row[None], row[None] > 0).hidden[0]
+        assert torch.equal(alone, states[: len(row)])
 
 
 def test_rates_fall_from_layer_to_layer(folder: Path) -> None:
