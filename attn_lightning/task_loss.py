@@ -28,9 +28,9 @@ def class_weights_from_counts(counts: Sequence[int], mode: Literal["none", "posi
     """Weight of every class in the task loss.
 
     Args:
-        counts: training examples per class, all above 0.
+        counts: training examples per class; a class without any, which only `balanced` allows, has the weight 1.
         mode: "none"; "positive", the published binary recipe: 1 for class 0 and `N_0 / N_1` for class 1;
-            "balanced": `N / (C N_c)` for every class.
+            "balanced": `N / (C N_c)` for every class, C counting those that have examples.
 
     Returns:
         (C,) float32, or None for "none".
@@ -42,7 +42,7 @@ def class_weights_from_counts(counts: Sequence[int], mode: Literal["none", "posi
         return None
     totals = torch.tensor(counts, dtype=torch.float32)
     if mode == "balanced":
-        return totals.sum() / (len(counts) * totals)
+        return torch.where(totals > 0, totals.sum() / (torch.count_nonzero(totals) * totals), 1.0)
     # The published recipe is for two classes; which of several would be the positive one is not said.
     if len(counts) != 2:
         raise ConfigurationError(
@@ -52,14 +52,14 @@ def class_weights_from_counts(counts: Sequence[int], mode: Literal["none", "posi
 
 
 def class_counts(datamodule: Any) -> list[int]:
-    """Training examples per class, in the order of the classes, as the manifest of the data says."""
+    """Training examples per class whose labels are shown, in the order of the classes, as the manifest says."""
     manifest = getattr(datamodule, "manifest", None)
     if manifest is None:
         raise ConfigurationError(
             "Expected a data module with a `manifest` that counts the training examples per class for "
             f"`class_weights`, but {type(datamodule).__name__} has none; use `class_weights: none`."
         )
-    return list(manifest["splits"]["train"]["classes"].values())
+    return list(manifest.get("labeled", manifest["splits"]["train"])["classes"].values())
 
 
 def not_finite(parts: Mapping[str, Tensor], step: int, epoch: int) -> NumericalError:

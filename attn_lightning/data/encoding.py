@@ -1,7 +1,8 @@
 """Rows on disk: checked rows as they were read, then the ids, offsets and marks of their words; mapped, not loaded."""
 
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from attn_lightning.data.formats import Row
 from attn_lightning.data.rows import ArrowDataset, open_rows
-from attn_lightning.data.text import TextTokenizer
+from attn_lightning.data.text import PADDING, UNKNOWN, TextOptions, TextTokenizer
 from attn_lightning.errors import DataFormatError
 
 ANNOTATIONS = {"rationale": "bool", "shortcut": "int8", "token_sentiment": "int8"}
@@ -41,6 +42,30 @@ def column_batches(rows: ArrowDataset, column: str) -> Iterator[list[Any]]:
     """The values of a column, a thousand rows at a time."""
     for batch in rows.select_columns([column]).iter(batch_size=1000):
         yield batch[column]
+
+
+def vocabulary_texts(
+    rows: ArrowDataset, options: TextOptions, more: Callable[[], Iterator[Row]] | None = None
+) -> Iterator[Any]:
+    """The texts that make the vocabulary, those of questions too; all as words where the rows have words.
+
+    Args:
+        rows: the training texts, as `write_rows` made them.
+        options: how raw text becomes words.
+        more: other rows whose words count as well.
+    """
+    given = "tokens" in rows.column_names
+    yield from chain.from_iterable(column_batches(rows, "tokens" if given else "text"))
+    cutter = TextTokenizer([PADDING, UNKNOWN], replace(options, default_tokens=0, unknown="token"))
+
+    def cut(texts: list[str]) -> Iterator[list[str]]:
+        return map(cutter.words, texts, cutter.encode_batch(texts, whole=True).offsets)
+
+    if "question" in rows.column_names:
+        for texts in column_batches(rows, "question"):
+            yield from (cut(texts) if given else texts)
+    for row in more() if more else ():
+        yield (row.get("tokens") or next(cut([row["text"]]))) if given else row["text"]
 
 
 def encode_rows(rows: ArrowDataset, tokenizer: TextTokenizer, path: Path) -> None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from attn_lightning.checks import check_numbers
 from attn_lightning.data.batching import RaggedColumn
 from attn_lightning.data.cache import MANIFEST
-from attn_lightning.data.encoding import column_batches, encode_rows, write_rows
+from attn_lightning.data.encoding import column_batches, encode_rows, vocabulary_texts, write_rows
 from attn_lightning.data.formats import Row
 from attn_lightning.data.labels import Labels
 from attn_lightning.data.records import RATIONALE, Columns, records
@@ -188,7 +188,7 @@ def prepare(data: Description, recipe: Recipe, folder: Path, more: Callable[[], 
         splits, filtered = _select(data.arrange(splits), recipe)
         notes = data.notes + ([] if data.columns.gives_words else _warn_of_uncut_words(splits["train"], recipe))
         # Never on validation or test texts: a vocabulary that knows their words would leak which ones occur there.
-        texts = chain(_training_texts(splits["train"], recipe), _more_texts(more, splits["train"], recipe))
+        texts = vocabulary_texts(splits["train"], recipe.text_options, more)
         tokenizer = TextTokenizer.train(texts, recipe.min_count, recipe.text_options)
         for name, rows in splits.items():
             encode_rows(rows, tokenizer, folder / f"{name}.arrow")
@@ -250,7 +250,9 @@ def write_manifest(folder: Path, content: dict[str, Any]) -> None:
     write_json(folder / MANIFEST, {**content, "files": {path.name: path.stat().st_size for path in folder.iterdir()}})
 
 
-def cut(rows: ArrowDataset, fraction: float, seed: int) -> tuple[ArrowDataset, ArrowDataset]:
+def cut(
+    rows: ArrowDataset, fraction: float, seed: int, advice: str = "change `validation_fraction`"
+) -> tuple[ArrowDataset, ArrowDataset]:
     """Two stratified parts, the second with `fraction` of the rows, as scikit-learn's `train_test_split` makes them.
 
     Raises:
@@ -266,7 +268,7 @@ def cut(rows: ArrowDataset, fraction: float, seed: int) -> tuple[ArrowDataset, A
     except ValueError as error:
         raise DataFormatError(
             f"Expected enough examples of every class to cut {fraction:.0%} off, but got {len(rows)} ({error}); give "
-            "a validation split of your own or change `validation_fraction`."
+            f"splits of your own, or {advice}."
         ) from error
     # Back in the order of the file: what is read later is read in one direction, and the splits are reproducible.
     return rows.select(np.sort(first)), rows.select(np.sort(second))
@@ -276,10 +278,11 @@ def _select(splits: Splits, recipe: Recipe) -> tuple[Splits, dict[str, int]]:
     """The texts that the recipe keeps, and how many of each split were left out by their length."""
     kept: Splits = {name: _within(splits[name], recipe) for name in SPLITS if name in splits}
     filtered = {name: len(splits[name]) - len(rows) for name, rows in kept.items()}
-    for name, most in (("train", recipe.max_examples), ("test", recipe.max_test_examples)):
+    for name, option in (("train", "max_examples"), ("test", "max_test_examples")):
+        most = getattr(recipe, option)
         if most is not None and name in kept and most < len(kept[name]):
             # Stratified, so that a small sample keeps the shares of the classes.
-            kept[name] = cut(kept[name], 1 - most / len(kept[name]), recipe.split_seed)[0]
+            kept[name] = cut(kept[name], 1 - most / len(kept[name]), recipe.split_seed, f"raise `{option}`")[0]
     return kept, filtered
 
 
@@ -293,32 +296,6 @@ def _describe(name: str, splits: Splits, filtered: dict[str, int], classes: tupl
             contents[split]["overlap"] = int(np.isin(digests[split][1], digests["train"][1]).sum())
         _check_classes(name, split, contents[split])
     return contents
-
-
-def _training_texts(rows: ArrowDataset, recipe: Recipe) -> Iterator[Any]:
-    """The texts that make the vocabulary, those of questions too; all as words where the source gives words."""
-    given = "tokens" in rows.column_names
-    yield from chain.from_iterable(column_batches(rows, "tokens" if given else "text"))
-    if "question" in rows.column_names:
-        cut_up = _cutter(recipe)
-        for texts in column_batches(rows, "question"):
-            yield from (cut_up(texts) if given else texts)
-
-
-def _more_texts(more: Callable[[], Iterator[Row]] | None, rows: datasets.Dataset, recipe: Recipe) -> Iterator[Any]:
-    """Other texts in the form of the training texts: as words where these are words."""
-    given, cut_up = "tokens" in rows.column_names, _cutter(recipe)
-    for row in more() if more else ():
-        if given:
-            yield row["tokens"] if "tokens" in row else next(cut_up([row["text"]]))
-        else:
-            yield row["text"]
-
-
-def _cutter(recipe: Recipe) -> Callable[[list[str]], Iterator[list[str]]]:
-    """From raw texts to their words."""
-    cutter = TextTokenizer([PADDING, UNKNOWN], replace(recipe.text_options, default_tokens=0, unknown="token"))
-    return lambda texts: map(cutter.words, texts, cutter.encode_batch(texts, whole=True).offsets)
 
 
 def _warn_of_uncut_words(rows: ArrowDataset, recipe: Recipe) -> list[str]:

@@ -36,6 +36,12 @@ def test_balanced_weights_are_scikit_learns():
     np.testing.assert_allclose(class_weights_from_counts([7, 2, 5], "balanced"), expected, rtol=1e-6)
 
 
+def test_a_class_without_examples_changes_nothing_for_the_others():
+    labels = np.repeat([0, 2], [7, 5])
+    first, second = compute_class_weight("balanced", classes=np.unique(labels), y=labels)
+    np.testing.assert_allclose(class_weights_from_counts([7, 0, 5], "balanced"), [first, 1.0, second], rtol=1e-6)
+
+
 def test_positive_weight_makes_both_classes_count_alike():
     weights = class_weights_from_counts([30, 10], "positive")
     assert weights.tolist() == [1.0, 3.0]
@@ -52,5 +58,7 @@ def test_class_counts_need_a_manifest():
         manifest = {"splits": {"train": {"classes": {"a": 3, "b": 1}}}}  # noqa: RUF012
 
     assert class_counts(Counted()) == [3, 1]
+    Counted.manifest["labeled"] = {"classes": {"a": 2, "b": 2}}
+    assert class_counts(Counted()) == [2, 2], "labels that are hidden do not count"
     with pytest.raises(ConfigurationError, match="manifest"):
         class_counts(object())

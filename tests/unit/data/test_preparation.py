@@ -94,6 +94,19 @@ def test_a_subset_for_quick_runs_keeps_the_shares(files, prepared):
     assert fewer.manifest["splits"]["test"] != prepared(TextFiles(**files)).manifest["splits"]["test"]
 
 
+def test_a_subset_of_many_uneven_classes_keeps_their_shares(files, write, prepared):
+    counts = {"a": 80, "b": 40, "c": 20, "d": 10, "e": 10}
+    rows = [{"text": f"text {number}", "label": name} for name, count in counts.items() for number in range(count)]
+    for split in ("train", "test"):
+        write(files[split], rows)
+    found = prepared(TextFiles(**files, max_examples=36)).manifest["splits"]["train"]["classes"]
+    assert sum(found.values()) == 36
+    for name, count in counts.items():
+        assert abs(found[name] - 36 * count / len(rows)) < 1, name
+    with pytest.raises(DataFormatError, match=r"raise `max_examples`"):
+        prepared(TextFiles(**files, max_examples=3))
+
+
 def test_a_failed_preparation_leaves_nothing(files, write):
     write(files["test"], [{"text": "a", "label": "x"}])
     with pytest.raises(DataFormatError):
