@@ -27,19 +27,8 @@ SENTENCES = (
     "The stock market fell .",
 )
 
-GOOD = (
-    "good",
-    "great",
-    "excellent",
-    "wonderful",
-    "brilliant",
-    "superb",
-    "fantastic",
-    "delightful",
-    "amazing",
-    "lovely",
-)
-BAD = ("bad", "terrible", "awful", "horrible", "dreadful", "poor", "dull", "boring", "disappointing")
+GOOD = ("good", "great", "brilliant", "superb", "lovely", "delightful", "fantastic", "excellent", "wonderful")
+BAD = ("bad", "poor", "dreadful", "horrible", "dull", "boring", "disappointing", "terrible", "awful")
 THINGS = ("film", "story", "music", "ending", "cast", "dialogue", "acting", "plot")
 FRAMES = ("the {thing} was {word}", "{word} {thing} all the way", "what a {word} {thing} this is", "i found it {word}")
 
