@@ -209,7 +209,7 @@ class TextDataModule(_SplitLoaders):
         self._open()
         logger.info(data_line(self.manifest))
         if self.makes_word_vectors:
-            if pool is not None and not is_whole(folder := pool.folder(self.cache, self._key)):
+            if pool is not None and not is_whole(folder := pool.folder(self._folder)):
                 build_aside(folder, partial(pool.prepare, self.tokenizer))
             if self.recipe.unknown != "keep":
                 self._word_vectors()
@@ -250,13 +250,9 @@ class TextDataModule(_SplitLoaders):
         return ForeignPool(other.describe(), other.recipe.max_examples, known)
 
     @cached_property
-    def _key(self) -> str:
-        key = self.describe().key(self.recipe)
-        return key if self._foreign is None else self._foreign.task_key(key)
-
-    @cached_property
     def _folder(self) -> Path:
-        return self.cache / f"{self.corpus}-{self._key[:20]}"
+        key = self.describe().key(self.recipe)
+        return self.cache / f"{self.corpus}-{(self._foreign.task_key(key) if self._foreign else key)[:20]}"
 
     def _open(self) -> None:
         self._prepared, self._vectors = PreparedTexts(self._folder), None
@@ -268,7 +264,7 @@ class TextDataModule(_SplitLoaders):
     def _open_pool(self) -> None:
         self._pool, content = self.rows("train"), {"name": "train", "rows": len(self.rows("train"))}
         if self._foreign is not None:
-            self._pool, content = self._foreign.open(self.cache, self._key)
+            self._pool, content = self._foreign.open(self._folder)
         self.manifest["unlabeled"] = content | {"batch_size": self.unlabeled_batch_size, "epoch_of": self.epoch_of}
         logger.info("%s: %d labelled texts, %d unlabelled ones", self.corpus, len(self.labeled_rows), len(self._pool))
 
@@ -283,7 +279,7 @@ class TextDataModule(_SplitLoaders):
         if self._vectors is None:
             seed = int(os.environ.get("PL_GLOBAL_SEED") or 0)
             pool = self._foreign
-            more = [pool.open(self.cache, self._key)[0]] if pool is not None and pool.known else []
+            more = [pool.open(self._folder)[0]] if pool is not None and pool.known else []
             self._vectors = self._ready().word_vectors(self.embeddings, self.cache / "embeddings", seed, more)
         return self._vectors
 

@@ -74,9 +74,7 @@ class PreparedTexts:
         pairs = zip(texts, ends, strict=True)
         return [[text[before + 1 : end] for before, end in pairwise([-1, *places])] for text, places in pairs]
 
-    def word_vectors(
-        self, embeddings: Embeddings, cache: Path, seed: int, more: Sequence[MappedRows] = ()
-    ) -> Tensor:
+    def word_vectors(self, embeddings: Embeddings, cache: Path, seed: int, more: Sequence[MappedRows] = ()) -> Tensor:
         """(V, E) the initial vectors of the vocabulary, those of default tokens drawn at random.
 
         Args:

@@ -179,7 +179,7 @@ class ForeignPool:
         """Name of the pool under a task, which reads it with its own vocabulary.
 
         Args:
-            task: key of the task.
+            task: name of the task with its options.
         """
         columns = asdict(self.data.columns)
         del columns["rationale_threshold"], columns["question"]
@@ -191,9 +191,9 @@ class ForeignPool:
         """Name of the task with this pool: another one where the pool is a part of the vocabulary."""
         return self.key(task) if self.known else task
 
-    def folder(self, cache: Path, task: str) -> Path:
-        """Where it is kept."""
-        return cache / f"pool-{self.key(task)[:20]}"
+    def folder(self, task: Path) -> Path:
+        """Where it is kept: beside the folder of the task."""
+        return task.parent / f"pool-{self.key(task.name)[:20]}"
 
     def prepare(self, tokenizer: TextTokenizer, folder: Path) -> None:
         """Encode its texts as the task reads them.
@@ -212,9 +212,9 @@ class ForeignPool:
         content = {"name": self.data.name, "source": self.data.origin(), "unknown_share": share}
         write_manifest(folder, {**content, "rows": len(MappedRows(folder / POOL_FILE))})
 
-    def open(self, cache: Path, task: str) -> tuple[MappedRows, dict[str, Any]]:
+    def open(self, task: Path) -> tuple[MappedRows, dict[str, Any]]:
         """The texts that `prepare` encoded, and what a manifest says of them."""
-        folder = self.folder(cache, task)
+        folder = self.folder(task)
         content: dict[str, Any] = json.loads((folder / MANIFEST).read_text("utf-8"))
         del content["files"]
         return MappedRows(folder / POOL_FILE), content
