@@ -31,14 +31,14 @@ from attn_lightning.checkpoint import (
 from attn_lightning.checkpoint.trust import check_checkpoint
 from attn_lightning.checks import check_choice, check_numbers
 from attn_lightning.data.reading import prepare_encoder
-from attn_lightning.errors import ConfigurationError, NumericalError
+from attn_lightning.errors import ConfigurationError
 from attn_lightning.measurements import MARKS, EpochMeans, Measurements, Probe, check_monitors
 from attn_lightning.methods.base import Method
 from attn_lightning.methods.combined import flatten
 from attn_lightning.methods.requirements import answer, check_methods, extra_term, ignored_pool, learns_from_pool
 from attn_lightning.optimization import parameter_groups, with_schedule
 from attn_lightning.step import TrainStep
-from attn_lightning.task_loss import class_counts, class_weights_from_counts, cross_entropy, not_finite
+from attn_lightning.task_loss import class_counts, class_weights_from_counts, cross_entropy, finite, not_finite
 from attn_lightning.types import AttentionOutput, Batch, DataSpec
 
 logger = logging.getLogger(__name__)
@@ -287,7 +287,8 @@ class AttentionModule(LightningModule):
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Prediction and evidence metrics for all rows, agreement with gradients for the probe rows."""
-        self.validation_measurements.update(self._finite(self(batch.tokens, batch.mask), "validation"), batch)
+        output = finite(self(batch.tokens, batch.mask), "validation", self.global_step)
+        self.validation_measurements.update(output, batch)
         # Gradients cost a backward pass: a fixed part of the rows is enough to follow them from epoch to epoch.
         if (part := self.probe.part_of(batch)) is not None:
             self.validation_measurements.update_agreement(*importances(self._model, part))
@@ -295,18 +296,9 @@ class AttentionModule(LightningModule):
     def test_step(self, batch: Batch, batch_index: int) -> dict[str, Tensor]:
         """All measurements; returns what a run record keeps of every example."""
         output, importance = importances(self._model, batch)
-        self.test_measurements.update(self._finite(output, "test"), batch)
+        self.test_measurements.update(finite(output, "test", self.global_step), batch)
         self.test_measurements.update_agreement(output, importance)
         return _example_record(output, importance)
-
-    def _finite(self, output: AttentionOutput, split: str) -> AttentionOutput:
-        """The output, if it can be measured: of NaN every metric would be a number that means nothing."""
-        if not torch.isfinite(output.logits).all():
-            raise NumericalError(
-                f"Expected finite logits on the {split} split, but got NaN or infinity after step {self.global_step}; "
-                "lower `model.learning_rate`, or check the weights of the checkpoint."
-            )
-        return output
 
     def predict_step(self, batch: Batch, batch_index: int) -> dict[str, Tensor]:
         """Probabilities, attention and both importances of every token."""

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from attn_lightning.errors import ConfigurationError, NumericalError
+from attn_lightning.types import AttentionOutput
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
@@ -75,3 +76,22 @@ def not_finite(parts: Mapping[str, Tensor], step: int, epoch: int) -> NumericalE
         f"Expected a finite loss, but got {values} at step {step} of epoch {epoch}; lower `model.learning_rate`, the "
         "weight or epsilon of the method, or train in float32."
     )
+
+
+def finite(output: AttentionOutput, split: str, step: int) -> AttentionOutput:
+    """The output, if it can be measured: of NaN every metric would be a number that means nothing.
+
+    Args:
+        output: of a model.
+        split: of the data.
+        step: of the run, for the message.
+
+    Raises:
+        NumericalError: its logits are not finite.
+    """
+    if not torch.isfinite(output.logits).all():
+        raise NumericalError(
+            f"Expected finite logits on the {split} split, but got NaN or infinity after step {step}; "
+            "lower `model.learning_rate`, or check the weights of the checkpoint."
+        )
+    return output

@@ -47,6 +47,7 @@ def gate_attention(scores: Tensor, mask: Tensor) -> Tensor:
     Returns:
         (B, T) attention, 0 at padding.
     """
+    # Through the logarithm: where all gates are shut, a sum of sigmoids would be 0 and the division NaN.
     return masked_softmax(F.logsigmoid(scores), mask)
 
 
@@ -65,6 +66,7 @@ def gate_divergence(gates: Tensor, hidden: Tensor, mean: Tensor, deviation: Tens
         (B, T) nats, at least 0, and 0 where the gate is shut.
     """
     squares = ((hidden - mean) / deviation).square().sum(-1)
+    # `log1p`, since `log(1 - l)` loses the digits of a gate that is nearly shut.
     per_dimension = (1 - gates).square() - 1 - 2 * torch.log1p(-gates)
     return 0.5 * (hidden.shape[-1] * per_dimension + gates.square() * squares)
 
@@ -83,6 +85,7 @@ def gaussian_divergence(mean: Tensor, log_variance: Tensor, prior_mean: Tensor, 
     Returns:
         (B, T) nats, at least 0.
     """
+    # By the difference of logarithms: a variance itself may underflow where its logarithm is an ordinary number.
     difference = log_variance - prior_log_variance
     squares = (mean - prior_mean).square() * torch.exp(-prior_log_variance)
     return 0.5 * (difference.exp() - 1 - difference + squares).sum(-1)
@@ -107,6 +110,7 @@ def merged_moments(
     new_count = mask.sum().to(count.dtype)
     new_mean = values.masked_fill(~inside, 0.0).sum((0, 1)) / new_count
     new_squares = (values - new_mean).masked_fill(~inside, 0.0).square().sum((0, 1))
+    # Not a sum of squares less the square of a sum, which cancels to nothing where states lie far from 0.
     total, difference = count + new_count, new_mean - mean
     merged_squares = squares + new_squares + difference.square() * (count * new_count / total)
     return total, mean + difference * (new_count / total), merged_squares
@@ -185,6 +189,7 @@ class NoiseGate(Compressor):
         self.scorer = AdditiveScorer(hidden_size, attention_size)
         self.register_buffer("mean", torch.zeros(hidden_size))
         self.register_buffer("deviation", torch.ones(hidden_size))
+        # Buffers, so that a run that is resumed in the middle of an epoch's statistics goes on with them.
         self.register_buffer("observed_count", torch.zeros(()))
         self.register_buffer("observed_mean", torch.zeros(hidden_size))
         self.register_buffer("observed_squares", torch.zeros(hidden_size))
@@ -200,6 +205,7 @@ class NoiseGate(Compressor):
 
     def compressed(self, hidden: Tensor, scores: Tensor) -> Tensor:
         """`E z_t = m + l_t (h_t - m)`."""
+        # `lerp` writes the result at once; the formula by hand would need three tensors of the size of the states.
         return torch.lerp(self.mean.expand_as(hidden), hidden, open_gates(scores).unsqueeze(-1))
 
     def sample(self, hidden: Tensor, scores: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -216,11 +222,13 @@ class NoiseGate(Compressor):
         """See `Compressor.observe`."""
         observed = (self.observed_count, self.observed_mean, self.observed_squares)
         for kept, merged in zip(observed, merged_moments(*observed, hidden, mask), strict=True):
+            # In place, as a new tensor would no longer be the buffer that a checkpoint stores.
             kept.copy_(merged)
 
     @torch.no_grad()
     def update_statistics(self) -> None:
         """Use the states of all batches since the last call; without any the old statistics stay."""
+        # Asked once an epoch, so that the wait for a GPU does not matter.
         if self.observed_count == 0:
             return
         self.mean.copy_(self.observed_mean)
@@ -310,6 +318,7 @@ class BottleneckClassifier(AttentionClassifier):
     def forward(self, tokens: Tensor, mask: Tensor, attention: Tensor | None = None) -> AttentionOutput:
         """See `Backbone.forward`; while training, the compressor takes note of the states."""
         output = super().forward(tokens, mask, attention)
+        # Detached: the statistics are constants of the objective, and must not keep the graph of every batch.
         if self.training:
             self.compressor.observe(output.hidden.detach(), mask)
         return output

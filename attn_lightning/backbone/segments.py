@@ -50,6 +50,7 @@ class FocusEncoder(Encoder):
 
     def values(self, hidden: Tensor) -> Tensor:
         """See `Encoder.values`."""
+        # As in the published network: cut above its first layer, it averages bounded values.
         return torch.tanh(hidden) if len(self.layers) else hidden
 
 
@@ -158,6 +159,7 @@ class ConvolutionalFocus(FocusNetwork):
         stages, activations, shape = [], [], segment_shape
         shapes = [segment_shape]
         for index, size in enumerate(channels):
+            # Without it the last layer makes 1 x 1 of a map of 3 x 3, and the pooling behind it nothing of that.
             padding = int(index == 5)
             convolution = _initialized(nn.Conv2d(shape[0], size, 3, padding=padding, bias=False))
             stages.append(nn.Sequential(convolution, _normalization(size)) if index % 2 == 0 else convolution)
@@ -265,6 +267,7 @@ class ConvolutionalClassifier(SegmentClassifier):
 
 def _each_segment(layers: nn.Sequential, values: Tensor, shape: tuple[int, ...]) -> Tensor:
     """(B, T, ...) numbers through layers that know only single segments, to (B, T, D)."""
+    # All segments of all mosaics as one batch: the network reads each by itself.
     results: Tensor = layers(_image_layout(values.reshape(-1, *shape)))
     return results.reshape(*values.shape[:2], -1)
 
@@ -273,6 +276,7 @@ def _image_layout(values: Tensor) -> Tensor:
     """Images with their channels last in memory on a CPU, whose convolutions and pools are faster so; others as is."""
     if values.dim() != 4 or values.device.type != "cpu":
         return values
+    # The layout in which convolutions on a CPU are fastest.
     return values.contiguous(memory_format=torch.channels_last)
 
 
@@ -281,6 +285,7 @@ def _cut(
 ) -> tuple[list[nn.Module], list[nn.Module]]:
     """What is below and above the output of a stage; its activation is above."""
     parts = [part for stage, after in zip(stages, activations, strict=True) for part in (stage, *after)]
+    # Behind the stage and before its activation, so that the states are not cut off at 0.
     index = parts.index(stages[layer - 1]) + 1 if layer else 0
     return parts[:index], parts[index:]
 

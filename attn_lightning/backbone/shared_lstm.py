@@ -118,4 +118,5 @@ def _run(gates: Tensor, to_gates: Tensor, levels: list[Level], states: Tensor) -
 
 def _sigmoids_first(weight: Tensor) -> Tensor:
     """Gates from torch's order (input, forget, cell, output) to (output, input, forget, cell)."""
+    # The three gates that take a sigmoid lie side by side then, and one call serves them all.
     return weight.roll(weight.shape[0] // 4, 0)

@@ -83,6 +83,7 @@ def checkpoint_contents(checkpoint: dict[str, Any]) -> dict[str, Any]:
             continue
         if name not in stored or not fits(stored[name]):
             raise _edited(name, expected, stored.get(name, "nothing"))
+    # Each is right by itself at this point; a wrong number of them would be an index error far from here.
     for name in ("label_names", "class_weights"):
         if stored.get(name) is not None and len(stored[name]) != stored["num_classes"]:
             raise _edited(name, f"{stored['num_classes']} entries, one per class", stored[name])
@@ -90,6 +91,7 @@ def checkpoint_contents(checkpoint: dict[str, Any]) -> dict[str, Any]:
 
 
 def _count(value: Any, least: int) -> bool:
+    # `type`, as True is an int to `isinstance`; the bound keeps a forged size from asking for all memory.
     return type(value) is int and least <= value < 2**31
 
 
@@ -179,6 +181,7 @@ def describe_backbone(backbone: Any) -> dict[str, Any] | None:
         `{"class_path": ..., "init_args": {...}}`, or None for anything else (a lambda, nested classes).
     """
     arguments: dict[str, Any] = {}
+    # Arguments by place have no names, under which a description could hold them.
     if isinstance(backbone, partial) and not backbone.args:
         backbone, arguments = backbone.func, backbone.keywords
     named = isinstance(backbone, type) and "<locals>" not in backbone.__qualname__
@@ -194,6 +197,7 @@ def make_weights_only(checkpoint: dict[str, Any]) -> None:
     The command line stores descriptions from the start; a module that was built in Python holds the class itself. What
     cannot be described is left out and noted, so that loading it into another model is refused.
     """
+    # A class pickles as code to be imported, which `weights_only` loading refuses.
     parameters = checkpoint.get("hyper_parameters", {})
     if not callable(parameters.get("backbone")):
         return

@@ -36,10 +36,12 @@ def write_checkpoint(contents: dict[str, Any], path: Path) -> None:
         OSError: the file cannot be written.
     """
     stored = contents.get(KEY)
+    # The mark says that a checksum belongs at the end: a file that has lost its end is found out.
     if isinstance(stored, dict):
         contents = {**contents, KEY: {**stored, SEALED: True}}
     try:
         with replacing(path) as file:
+            # The checksum is of the file as it is on the disk, so it comes after everything else.
             torch.save(contents, file)
             _seal(file)
     except (OSError, RuntimeError) as error:
@@ -51,6 +53,7 @@ def write_checkpoint(contents: dict[str, Any], path: Path) -> None:
 
 def _os_error(error: BaseException | None) -> OSError | None:
     """What the disk said: the writer of torch reports it as an error of its own, which names no cause."""
+    # torch turns a full disk into a RuntimeError of its own and keeps the cause below it.
     while error is not None and not isinstance(error, OSError):
         error = error.__context__
     return error
@@ -118,6 +121,7 @@ def _check_seal(path: Path) -> bool:
         stored = file.read()
         file.seek(0)
         while rest > 0:
+            # In pieces: a checkpoint may be larger than the memory that is left.
             chunk = file.read(min(_CHUNK, rest))
             digest.update(chunk)
             rest -= len(chunk)

@@ -51,6 +51,7 @@ def check_checkpoint(checkpoint: Mapping[str, Any], trusted: Collection[str] | N
     for key in _PARAMETERS:
         parameters = checkpoint.get(key, {})
         if isinstance(parameters, Mapping):
+            # Not by `class_path` alone: jsonargparse imports a plain string too where a class or function is expected.
             names.update(_importable({name: value for name, value in parameters.items() if name != "_instantiator"}))
             if parameters.get("_instantiator", INSTANTIATOR) != INSTANTIATOR:
                 names.add(str(parameters["_instantiator"]))
@@ -71,6 +72,7 @@ def check_configuration(config: Any, trusted: Collection[str] = ()) -> None:
     """
     named = set(classes_of(config))
     of_trainer = _importable(config.get("trainer")) if isinstance(config, Mapping) else ()
+    # Only in the section of the trainer: elsewhere a class of Lightning is as foreign as any.
     named -= {name for name in of_trainer if name.startswith(_TRAINER)}
     _refuse(named, trusted, "the configuration beside it")
 
@@ -91,6 +93,7 @@ def _importable(value: Any) -> Iterator[str]:
     """Every string that could be imported: `class_path` is not the only place where a class may stand."""
     if isinstance(value, str):
         parts = value.split(".")
+        # What has no dot cannot be imported as a class; what is no identifier cannot be imported at all.
         if len(parts) > 1 and all(part.isidentifier() for part in parts):
             yield value
     elif isinstance(value, Mapping):
@@ -132,6 +135,7 @@ def _is_ours(name: str) -> bool:
         found = getattr(importlib.import_module(module), attribute, None)
     except ImportError:
         return False
+    # A module of ours also holds what it has imported: `attn_lightning.files.Path` is not ours.
     return isinstance(found, type) and found.__module__.split(".")[0] == _PACKAGE
 
 

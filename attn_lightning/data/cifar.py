@@ -72,6 +72,7 @@ class Images:
     def take(self, places: Rows) -> NDArray[np.float32]:
         """(..., 3, 32, 32) in [-1, 1]: `(pixel / 255 - 0.5) / 0.5`, as the authors' code has it."""
         taken: NDArray[np.float32] = np.asarray(self.pixels[places]).astype(np.float32)
+        # In place and in the order of the authors' transform, so that pixels are theirs to the last bit.
         taken /= 255
         taken -= 0.5
         taken /= 0.5
@@ -239,6 +240,7 @@ def training_rows(split: SplitName, classes: Rows, options: CifarOptions) -> Row
     for of_class in range(len(CLASSES)):
         rows = np.flatnonzero(classes == of_class)[: options.images_per_class]
         if options.protocol == "disjoint":
+            # The last ones of every class, without a draw: validation images are the same in every run.
             held_out = max(1, round(VALIDATION_SHARE * len(rows)))
             rows = rows[-held_out:] if split == "validation" else rows[:-held_out]
         chosen.append(rows)
@@ -266,6 +268,7 @@ def decode_images(source: Source, folder: Path) -> None:
                 file.write(pixels)
                 digest.update(bytes([classes[-1]]) + pixels)
         counts = np.bincount(np.array(classes, np.int64), minlength=len(CLASSES)).tolist()
+        # The disjoint protocol needs an image of every class for training and another for validation.
         if min(counts) < 2:
             raise DataFormatError(
                 f"Expected at least two images of every class in {split.name}, but got "

@@ -291,6 +291,7 @@ def error_mode_examples(split: SplitName, options: ErrorModeOptions) -> MosaicEx
     """
     boxes = BOXES[options.kind]
     count, m = options.mosaics(split), options.num_segments
+    # One row of draws per mosaic: a smaller split is the beginning of a larger one.
     drawn = np.random.default_rng([options.seed, SPLITS.index(split)]).random((count, 2 + 2 * m))
     labels = (drawn[:, 0] * len(boxes.foreground)).astype(np.int64)
     position = (drawn[:, 1] * m).astype(np.int64)

@@ -77,6 +77,8 @@ class LabelOptions:
         """
         if self.fraction is None and self.per_class is None:
             return np.arange(len(labels))
+        # One order for all sizes: a larger choice contains the smaller one, and a curve over sizes has no noise of its
+        # own.
         order = np.random.default_rng(self.seed).permutation(len(labels))
         chosen = []
         for label, count in zip(*np.unique(labels, return_counts=True), strict=True):
@@ -137,6 +139,7 @@ class UnlabeledTexts(EncodedTexts):
     def __getitem__(self, rows: Sequence[int]) -> Batch:
         """The rows as one padded batch with `UNLABELED` labels."""
         batch = super().__getitem__(rows)
+        # Labels are hidden here, in the data: a method cannot use by mistake what it never gets.
         return Batch(batch.tokens, batch.mask, torch.full_like(batch.labels, UNLABELED), batch.rows)
 
 
@@ -151,6 +154,7 @@ def texts_only(split: Split, columns: Columns, limit: int | None) -> Iterator[Ro
 
     def unlabeled() -> Iterator[tuple[int, Row]]:
         for number, row in islice(split.rows(), limit):
+            # Any valid label: readers demand one, and nobody looks at it again.
             yield number, {**row, columns.label: "0"}
 
     hidden = replace(split, rows=unlabeled)
@@ -258,6 +262,7 @@ def check_language(rows: ArrowDataset, tokenizer: TextTokenizer, name: str) -> f
     Raises:
         ConfigurationError: it is above `MAX_UNKNOWN`.
     """
+    # Spread over the file, which may be sorted.
     sample = rows.select(np.unique(np.linspace(0, len(rows) - 1, SAMPLE).astype(int)))
     options = replace(tokenizer.options, unknown="token", default_tokens=0)
     keeping = TextTokenizer(tokenizer.vocabulary, options)

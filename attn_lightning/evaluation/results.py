@@ -111,6 +111,7 @@ def _measured(summary: Summary) -> dict[str, _Found]:
 
 def results_table(record: Mapping[str, Any]) -> Sheet | None:
     """All metrics of the evaluated split beside the linear control, with range and direction; None before any."""
+    # The record of `validate` has no test; any other is about its test.
     split = next((name for name in ("test", "validation") if record.get(name)), None)
     if split is None:
         return None

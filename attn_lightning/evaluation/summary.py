@@ -167,6 +167,7 @@ def _flat_sheet(summary: Summary, family: Family, rows: Sequence[Row]) -> Sheet:
     columns = _columns(rows, summary.controls)
     # With one column a control of the same name stands beside it.
     untrained = {(row.explainer, _line(row)): row.value for row in summary.untrained.rows.get(family.name, [])}
+    # The untrained model stands beside one column only: that of the model, else of the first explainer, attention.
     judged = MODEL if MODEL in columns else columns[0] if columns else MODEL
     others = []
     if untrained:

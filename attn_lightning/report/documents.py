@@ -94,6 +94,7 @@ def _documents(whole: pa.Table, kept: Rows, run: Run) -> Documents:
     table = whole.take(pa.array(kept)) if len(kept) < len(whole) else whole
     lengths, attention = _ragged(table, "attention", None)
     names = [name for name in table.column_names if name not in _KNOWN and name != "attention"]
+    # Known ones first and in one order, so that two runs side by side offer the same choice.
     names.sort(key=lambda name: (FIRST.index(name) if name in FIRST else len(FIRST), name))
     explanations = {"attention": attention.astype(np.float32)}
     for name in names:
@@ -133,6 +134,7 @@ def _evaluated(run: Run, lengths: NDArray[np.int64]) -> dict[str, tuple[NDArray[
     found: dict[str, tuple[NDArray[np.float32], NDArray[np.int64]]] = {}
     for folder, summary in run.suites.items():
         size, seed = summary.get("examples"), summary.get("seed")
+        # A run folder may hold evaluations on other data, whose tokens are not those of these documents.
         own = summary.get("split") == "test" and summary.get("sha256") == run.test_digest
         if not (own and isinstance(size, int) and isinstance(seed, int)):
             continue
@@ -154,6 +156,7 @@ def _list(table: pa.Table, name: str) -> pa.ListArray:
     column = table.column(name)
     if not pa.types.is_list(column.type):
         raise ValueError(f"`{name}` is no list per example")
+    # Usually one chunk, which is then not copied.
     return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
 
 
@@ -198,6 +201,7 @@ def browser_offsets(
         Starts and ends in UTF-16 units, in which an emoji counts twice, both (T,).
     """
     limit = np.repeat(np.array([len(text) for text in texts], np.int64), lengths)
+    # A damaged file may have offsets beyond its texts, and slicing would show other words without an error.
     starts = np.clip(starts, 0, limit)
     ends = np.clip(ends, starts, limit)
     first = np.concatenate([[0], np.cumsum(lengths)])

@@ -84,6 +84,7 @@ def read(subject: Subject) -> Readings:
             )
         marked = marked_tokens(batch)
         weights[rows] = rationale_mass(attention, marked, mask)
+        # -1 stands for no label and is replaced below; as an index it would mean the last class.
         true = of_classes[np.arange(len(rows)), labels.clip(0)]
         probabilities[rows] = np.where(labels == UNLABELED, np.nan, true)
         of_all[rows] = outcomes(attention, marked, mask, of_classes.argmax(1), labels)
@@ -179,6 +180,7 @@ def _regions(subject: Subject, names: tuple[str, ...], title: str) -> Figure:
     output = subject.model(batch.tokens, batch.mask)
     points = to_array(batch.tokens)
     low, high = points.min((0, 1)), points.max((0, 1))
+    # At least a little, or points on one line would leave a plane without height.
     margin = np.maximum(_MARGIN * (high - low), 1e-3)
     # At layer 0 what is averaged are the points themselves, so that the average is a place in the plane too.
     in_plane = output.hidden.shape == batch.tokens.shape and torch.equal(output.hidden, batch.tokens)

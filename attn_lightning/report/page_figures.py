@@ -55,6 +55,7 @@ def learning_curves(runs: Mapping[str, Run]) -> Figure:
                 values,
                 color=COLORS[place % len(COLORS)],
                 marker=MARKERS[place % len(MARKERS)],
+                # A marker per epoch would hide the line of a long training.
                 markevery=max(1, len(rows) // _MOST_MARKERS),
                 markersize=4,
                 label=plain(label),

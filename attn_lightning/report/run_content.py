@@ -153,6 +153,7 @@ def history(run: Run, blocks: Blocks) -> dict[str, str] | None:
     names = dict.fromkeys(name for row in found for name in row if name != "epoch" and not name.endswith(_UNPLOTTED))
     if not names:
         return None
+    # Lightning counts from 0; people, and the lines of a run, from 1.
     epochs = [row.get("epoch", float(place)) + 1 for place, row in enumerate(found)]
     series = {name: [_rounded(row.get(name)) for row in found] for name in names}
     return blocks.json({"epochs": epochs, "series": series})
@@ -175,6 +176,7 @@ def documents_content(name: str, found: Documents, blocks: Blocks, corpora: Corp
         "labels": blocks.integers(found.labels),
         "predictions": blocks.integers(found.predictions),
         "classes": found.probabilities.shape[1],
+        # 16 bits are five digits, more than a page shows, at half the size of a float.
         "probabilities": blocks.integers((found.probabilities * 65535).round().clip(0, 65535)),
         "lengths": blocks.integers(found.lengths),
         "gaps": blocks.integers(gaps),

@@ -62,6 +62,7 @@ def handle(label: str, **appearance: Any) -> Line2D:
 @contextmanager
 def house_style() -> Iterator[None]:
     """Our settings and matplotlib's defaults, whatever the user's own are; around both drawing and writing."""
+    # From the defaults and not from the user's own matplotlibrc: figures are the same on every machine.
     with matplotlib.style.context(["default", _STYLE]):
         yield
 
@@ -74,6 +75,7 @@ def plain(text: str, longest: int = LONGEST_LABEL) -> str:
     """
     kept = "".join(character if character.isprintable() else " " for character in text).replace("$", "")
     kept = kept if len(kept) <= longest else kept[: longest - 1] + "…"
+    # matplotlib leaves labels that begin with an underscore out of a legend.
     return f" {kept}" if kept.startswith("_") else kept
 
 
@@ -85,6 +87,7 @@ def render(figure: Figure, kind: str) -> bytes:
         kind: `png`, `svg` or `pdf`.
     """
     file = io.BytesIO()
+    # Without dates and versions: the same data gives the same bytes, so that a repository shows no false changes.
     metadata = {
         "png": {"Software": None},
         "svg": {"Date": None, "Creator": None},

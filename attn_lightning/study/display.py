@@ -46,6 +46,7 @@ class Display:
     @property
     def left(self) -> str:
         """How long the rest will take if it goes on as it went so far; empty at the beginning and at the end."""
+        # Of the cells that ended in this call: those that were there before took no time now.
         ended, rest = self.done - self._before, self.total - self.done
         if not ended or rest <= 0:
             return ""

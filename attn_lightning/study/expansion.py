@@ -106,6 +106,7 @@ def expand(study: Study) -> list[Cell]:
     experiments = Experiments(study.experiments)
     cells = [
         _cell(study, experiments, method, data, options, seed)
+        # Seeds outermost: a study that is stopped early has whole rows of methods to compare.
         for seed in study.seeds
         for options in study.options
         for data in study.data
@@ -152,6 +153,7 @@ def _bases(variant: Variant) -> list[str]:
 
 
 def _check_bases(study: Study) -> None:
+    # Data and options are what a run shares with the one that it begins from: only a method can name another.
     for variant in (*study.data, *study.options):
         for label in _bases(variant):
             raise ConfigurationError(
@@ -167,6 +169,7 @@ def _check_bases(study: Study) -> None:
                     f"name one of {', '.join(bases)}.{did_you_mean(label, bases)}"
                 )
     try:
+        # Only for its error: the order itself comes from what is finished while the study runs.
         TopologicalSorter(bases).prepare()
     except CycleError as error:
         raise ConfigurationError(
@@ -205,6 +208,7 @@ def _cell(study: Study, experiments: Experiments, method: Variant, data: Variant
 
 def _safe(name: str) -> str:
     """A label as a folder name; a digest keeps apart what would be cut off or replaced."""
+    # With a digest below, because two names may become equal when their other signs are replaced.
     safe = re.sub(r"[^A-Za-z0-9._+=,-]", "-", name)
     safe = safe if re.match(r"[A-Za-z0-9]", safe) else f"x{safe}"
     if safe == name and len(safe) <= _LONGEST_NAME:

@@ -90,6 +90,7 @@ def study_contents(asked: Asked, root: Path, experiments: Path = FOLDER) -> tupl
 def write_study(path: Path, contents: dict[str, Any]) -> None:
     """Write the file, where it does not say so already."""
     text = _HEAD + yaml.safe_dump(contents, sort_keys=False, allow_unicode=True)
+    # An equal file is left alone: its time says when the study was made.
     if not path.is_file() or path.read_text("utf-8") != text:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, text)
@@ -126,6 +127,7 @@ def _seeds(value: str) -> int | list[int]:
     parts = [part.strip() for part in value.split(",")]
     if not all(part.isascii() and part.isdigit() for part in parts):
         raise ConfigurationError(f"Expected `--seeds` to be a number or seeds between commas, but got {value!r}.")
+    # "5" is how many, "5," a list with one seed.
     numbers = list(map(int, parts))
     return numbers[0] if len(numbers) == 1 and "," not in value else numbers
 

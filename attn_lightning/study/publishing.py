@@ -49,6 +49,7 @@ def read(path: Path, name: str) -> tuple[str, str]:
         raise ConfigurationError(f"Expected {path} to be a text file, but got: {error}; name another one.") from error
     begin = _begin(name)
     if begin not in text:
+        # One empty line before a heading, however the file ends.
         separator = "\n" * (2 - text[-2:].count("\n")) if text else ""
         return f"{text}{separator}## {name}\n\n{begin}", f"{_END}\n"
     before, *others = text.split(begin)

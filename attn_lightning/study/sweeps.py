@@ -96,6 +96,7 @@ class Sweep:
         choices = [[(p.name, value) for value in p.values] for p in self.parameters if p.kind == "choice"]
         for chosen in itertools.product(*choices):
             yield self.command({**dict(chosen), **ends})
+        # Ends of ranges are tried one at a time: all of them together are 2^n commands.
         usual = dict(axis[0] for axis in choices)
         for parameter in ranges:
             for value in parameter.probes[1:]:
@@ -171,6 +172,7 @@ def _error(path: Path, expected: str, got: str, advice: str, hint: str = "") -> 
 
 def _metric(path: Path, value: Any, required: bool) -> tuple[str | None, bool]:
     if value is None and not required:
+        # A direction is needed by its type only; without a metric nobody asks for it.
         return None, True
     if not isinstance(value, dict) or not isinstance(value.get("name"), str):
         raise _error(path, "`metric` to have a `name` and a `goal`", repr(value), "name what is optimized")
@@ -183,6 +185,7 @@ def _metric(path: Path, value: Any, required: bool) -> tuple[str | None, bool]:
 def _arguments(path: Path, command: Any) -> tuple[str, ...]:
     """What follows `python -m attn_lightning`; the default command of an agent cannot start this package."""
     words = [str(word) for word in command] if isinstance(command, list) else []
+    # What stands before it (an interpreter, a launcher) is the agent's business.
     program = next((place for place in range(len(words)) if words[place : place + 3] == _PROGRAM), None)
     if program is None or words[-1] != _ARGUMENTS or words.count(_ARGUMENTS) != 1:
         raise _error(path, f"`command` to be a list such as {COMMAND}", repr(command), "copy it")

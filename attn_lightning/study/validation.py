@@ -38,6 +38,7 @@ def validate(
     errors: dict[str, str] = {}
     wanting: dict[str, list[str | None]] = {metric: [] for metric in metrics}
     for cell in cells:
+        # Seeds differ in nothing that the parser could refuse, so one of them is parsed for all.
         name = _parsed_once(cell)
         if name in parsed or cell.name in errors:
             continue
@@ -52,6 +53,7 @@ def validate(
         lines = "\n".join(f"  {name}: {message}" for name, message in errors.items())
         raise ConfigurationError(f"Expected commands that `fit` accepts, but got {len(errors)} it refuses:\n{lines}")
     for metric, reasons in wanting.items():
+        # A metric that some of the runs have is fine: the tables show a gap for the others.
         if reasons and all(reasons):
             raise ConfigurationError(f"Expected metrics that runs of the study have, but got {metric!r}: {reasons[0]}")
     return [_of_cell(parsed[_parsed_once(cell)], runs[_parsed_once(cell)], cell) for cell in cells]

@@ -133,6 +133,7 @@ class AttentionTests(Family):
         count = len(subject.examples)
         progress = _Progress(advance, count, self._units(subject) if trains else count)
         with ExitStack() as stack:
+            # All models in one mode for the whole family, since the tests go back and forth between them.
             for model in [subject.model, *(m for models in self._others.values() for m in models)]:
                 stack.enter_context(differentiable(model))
             stack.enter_context(torch.no_grad())
@@ -164,6 +165,7 @@ class AttentionTests(Family):
         def draws(count: int, purpose: int) -> Tensor:
             return row_draws(subject, batch.rows, lengths, (count, mask.shape[1]), purpose)
 
+        # Permutations of every text that are in memory at once, each as large as the batch.
         chunk = subject.token_budget // tokens
         changes = permutation_change(head, output, draws(self.num_permutations, _PERMUTATIONS), chunk)
         uniform = head(uniform_attention(mask).to(output.attention).unsqueeze(1))[:, 0]
@@ -177,6 +179,7 @@ class AttentionTests(Family):
             start = START_DEVIATION * draws(self.num_candidates, _STARTS)
             options = (self.num_steps, self.learning_rate, self.threshold)
             found["adversarial_divergence"] = to_array(adversarial_divergence(head, output, start, *options))
+        # One token has weight 1 whatever is permuted; counting its 0 would flatter the model.
         alone = to_array(lengths) < 2
         choosing = {name: np.where(alone, np.nan, numbers) for name, numbers in found.items()}
         own = {"accuracy/model": _correct(output, labels)}
@@ -247,6 +250,7 @@ class AttentionTests(Family):
         guides = {"model": subject.model}
         for name, models in self._others.items():
             several = len(models) > 1
+            # Numbered only where there are several, so that a single other model keeps its plain name.
             guides |= {f"other {name}{f' {i}' if several else ''}": model for i, model in enumerate(models)}
         return guides
 

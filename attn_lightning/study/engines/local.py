@@ -52,6 +52,7 @@ class LocalEngine:
     def __init__(self, jobs: int, program: str = "attn_lightning", preload: Sequence[str] = WARM) -> None:
         self.jobs, self.program = jobs, program
         self.place = f"{jobs} at a time"
+        # A server that has imported torch once forks in milliseconds; a fresh interpreter takes seconds per cell.
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(list(preload))
         self._running: dict[str, ForkServerProcess] = {}
@@ -93,6 +94,7 @@ class LocalEngine:
         if self._stopped:
             # A job that does not listen is killed when its time is up, whatever else happens.
             seconds = min(seconds, max(0.0, min(self._stopped.values()) - time.monotonic()))
+        # Wakes at the first that ends, without looking at all of them again and again.
         connection.wait([process.sentinel for process in self._running.values()], seconds)
         for name, deadline in self._stopped.items():
             if time.monotonic() > deadline:
@@ -117,6 +119,7 @@ class LocalEngine:
     def close(self) -> str:
         """Interrupt what runs, so that it records that, and kill what does not end in time."""
         for process in self._running.values():
+            # As Ctrl-C, so that runs save and record that they were interrupted, before SIGKILL after a while.
             _signal(process, signal.SIGINT)
         deadline = time.monotonic() + _STOP_SECONDS
         try:
@@ -133,6 +136,7 @@ def _signal(process: ForkServerProcess, number: int) -> None:
     """Send a signal to a job and to all that it has started."""
     if process.is_alive() and process.pid is not None:
         with suppress(ProcessLookupError):
+            # The whole group: a cell may have started processes of its own, which would go on without it.
             os.killpg(process.pid, number)
 
 
