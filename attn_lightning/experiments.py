@@ -258,8 +258,8 @@ def named_file(name: str, what: str, *folders: Path, besides: Iterable[str] = ()
 def read_configuration(path: Path) -> dict[str, Any]:
     """The contents of a YAML file that says everything once.
 
-    Two keys for the same thing, such as `trainer: base.yaml` and `trainer.max_epochs: 4`, are refused: the parser takes
-    the later one and forgets the other without a word.
+    Two keys for the same thing, such as `trainer: base.yaml` and `trainer.max_epochs: 4`, are refused: the parser
+    takes the later one and silently drops the other.
 
     Raises:
         ConfigurationError: it cannot be read, is no mapping, or it or a file that it names says something twice; or it

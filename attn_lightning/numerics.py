@@ -2,7 +2,7 @@
 
 Each one is a pure function over padded tensors. They exist because the obvious one-liners are wrong here: a
 masked softmax times its log has NaN gradients, `F.kl_div` averages over the wrong axis, and dividing a tiny
-gradient by `norm + 1e-8` switches virtual adversarial training off without a word.
+gradient by `norm + 1e-8` silently switches virtual adversarial training off.
 """
 
 import math

@@ -77,7 +77,7 @@ class Backbone(nn.Module):
         """What `score` gives, refused unless there is one number per token.
 
         Raises:
-            ConfigurationError: another shape, which the mask would broadcast to something else without a word.
+            ConfigurationError: another shape, which the mask would silently broadcast to something else.
         """
         scores = self.score(hidden, mask)
         if scores.shape != mask.shape:

@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from attn_lightning.console import duration, say
 
 SILENCE = 30.0
-"""Seconds after which a log file gets a line, so that whoever follows it knows that the run is alive."""
+"""Seconds after which a log file gets a line, so that a reader sees that the run is alive."""
 
 SHOWN = ("train/loss", "val/accuracy", "val/log_loss", "val/gradient_kendall_mean")
 

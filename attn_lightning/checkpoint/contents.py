@@ -156,7 +156,7 @@ def check_layout(checkpoint: dict[str, Any]) -> None:
 
 
 def check_finite(weights: Mapping[str, Any]) -> None:
-    """Refuse weights that are NaN or infinite: they load without a word, and every prediction would be class 0.
+    """Refuse weights that are NaN or infinite: they load without an error, and every prediction would be class 0.
 
     Args:
         weights: tensors by name, as of `state_dict`; what is no tensor is left alone.

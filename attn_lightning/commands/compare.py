@@ -18,8 +18,7 @@ _LONGEST_TEXT = 60
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = OneLineArguments(
-        prog="python -m attn_lightning compare",
-        allow_abbrev=False,
+        "compare",
         description="Compare two runs that were tested on the same documents: McNemar's test and permutation tests "
         "over documents, the documents whose prediction flipped, and how far their attention agrees. It reads run "
         "folders alone. The tests say whether these two models differ on such documents, not whether two methods do: "

@@ -19,8 +19,7 @@ def experiments_command(arguments: Sequence[str]) -> int:
         0; errors are exceptions.
     """
     parser = OneLineArguments(
-        prog="python -m attn_lightning experiments",
-        allow_abbrev=False,
+        "experiments",
         description="List the names that `fit --config` takes: METHOD_DATA, such as ivat_imdb, and special ones. "
         "With a name, show the files and options that it stands for.",
     )

@@ -163,7 +163,7 @@ class AttentionCLI(LightningCLI):
         self.config = parser.parse_args(args)
 
     def _parse_ckpt_path(self) -> None:
-        """The configuration beside the checkpoint was read already, so nothing can be overridden in silence."""
+        """The configuration beside the checkpoint was read already, so nothing is silently overridden."""
 
     @property
     def options(self) -> Namespace:

@@ -33,7 +33,7 @@ class ProcessLost(AttnLightningError):
 class Watch:
     """Knows the processes that Lightning has started for this one.
 
-    Lightning's own observer kills this process too as soon as one of them has died, without a word and before the
+    Lightning's own observer kills this process too as soon as one of them has died, without a message and before the
     record of the run could be written.
     """
 

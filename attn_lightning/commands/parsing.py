@@ -164,7 +164,7 @@ def class_change_resets_arguments() -> Iterator[None]:
     """Let a change of class start from the new class's own defaults.
 
     jsonargparse keeps arguments of the same name when another `class_path` is chosen: after
-    `--method EntropyPenalty` over a configuration of another method, that one's `weight` would survive in silence.
+    `--method EntropyPenalty` over a configuration of another method, the `weight` of that one would be kept.
     """
     # The one private name of jsonargparse that is replaced: neither its settings nor a method of the parser say what is
     # kept (jsonargparse 4.53, `adapt_class_type` calls this function of its module).

@@ -35,7 +35,7 @@ Given = tuple[str | list[str], str | None]
 
 def _parser() -> ArgumentParser:
     """Plain argparse: a text may be anything, so nothing may try to read it as YAML."""
-    parser = OneLineArguments(prog="python -m attn_lightning predict", description=__doc__, allow_abbrev=False)
+    parser = OneLineArguments("predict", description=__doc__)
     parser.add_argument(
         "--ckpt_path",
         type=Path,

@@ -13,8 +13,7 @@ FOLDER = "report"
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = OneLineArguments(
-        prog="python -m attn_lightning report",
-        allow_abbrev=False,
+        "report",
         description="Make one self-contained page of runs and studies: key numbers beside controls, the documents with "
         "what the model looks at, two runs side by side, the tables and charts of studies. It reads run folders alone, "
         "and what it cannot read becomes a note on the page.",

@@ -21,8 +21,7 @@ _MOST_JOBS = 4
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = OneLineArguments(
-        prog="python -m attn_lightning search",
-        allow_abbrev=False,
+        "search",
         description="Search for the best values of a sweep file with Optuna. Safe to stop and to repeat: trials that "
         "ended are kept, one that was interrupted goes on in its own run folder.",
     )

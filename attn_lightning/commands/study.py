@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = OneLineArguments(
-        prog="python -m attn_lightning study",
-        allow_abbrev=False,
+        "study",
         description="Run every cell of a study that is not finished, and show its tables. Safe to stop and to repeat: "
         "finished cells are skipped, interrupted ones go on from their last checkpoint, nothing is overwritten.",
     )

@@ -18,8 +18,7 @@ FOLDER = Path("experiments/sweeps")
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = OneLineArguments(
-        prog="python -m attn_lightning sweep",
-        allow_abbrev=False,
+        "sweep",
         description="Check every command that a W&B sweep file can produce, then register it with `wandb sweep`. "
         "Agents run it: `make agent ID=entity/project/id`.",
     )
@@ -61,7 +60,7 @@ def sweep_command(arguments: Sequence[str]) -> int:
 
 
 def check_metric(sweep: Sweep, config: dict[str, Any]) -> None:
-    """Refuse a sweep whose metric its runs do not log: a search would wait for it for ever.
+    """Refuse a sweep whose metric its runs do not log: a search would never see a value.
 
     Raises:
         ConfigurationError: naming what is logged under that prefix.

@@ -36,7 +36,7 @@ def row_index(rows: Sequence[int], instead: str) -> Rows:
 
     Args:
         rows: what the sampler asks for.
-        instead: the option that makes the data smaller, for whoever has exchanged the sampler.
+        instead: the option that makes the data smaller, for a user who has replaced the sampler.
 
     Raises:
         ConfigurationError: Lightning replaced the sampler, so that single rows are asked for.

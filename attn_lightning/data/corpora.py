@@ -347,7 +347,7 @@ class TextFiles(TextDataModule):
 
 
 def _pair(pair: list[str], text_column: str, question_column: str | None) -> tuple[str, str]:
-    """The two columns of `pair`; whoever names one of them twice may have meant something else."""
+    """The two columns of `pair`; the same column twice is most likely a mistake."""
     if len(pair) != 2 or text_column != "text" or question_column is not None:
         raise ConfigurationError(
             "Expected `pair` to be two columns, in the place of `text_column` and `question_column`, but got "

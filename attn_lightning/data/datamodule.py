@@ -339,7 +339,7 @@ class TextDataModule(_SplitLoaders):
         return frozenset(ANNOTATIONS) & frozenset(self.rows(split).column_names)
 
     def examples(self, split: str) -> EncodedTexts:
-        """A split in random access, for whoever evaluates a model on it; of train all rows, labels shown."""
+        """A split in random access, for evaluation; of train all rows with their labels."""
         return EncodedTexts(self.rows(split))
 
     def texts(self, split: str) -> list[str]:

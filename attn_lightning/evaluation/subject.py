@@ -46,7 +46,7 @@ class Subject:
     """A trained model and the examples on which it is evaluated.
 
     Attributes:
-        model: on `device`. Whoever differentiates it does so inside `evaluation.importance.differentiable`.
+        model: on `device`; to be differentiated inside `attn_lightning.backbone.importance.differentiable` only.
         examples: the evaluated split.
         num_classes: C.
         erased: what stands for a text whose every token was erased, and for a token that is replaced instead of

@@ -164,8 +164,8 @@ def answer(
     """What another hook of a method returns for a step.
 
     Raises:
-        ConfigurationError: something else than None or a tensor of the shape that the hook promises: a (B, 1) would be
-            broadcast to (B, B) without a word.
+        ConfigurationError: something else than None or a tensor of the shape that the hook promises: a (B, 1) would
+            silently be broadcast to (B, B).
     """
     value: object = getattr(method, hook)(step)
     if value is None:

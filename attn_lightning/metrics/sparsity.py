@@ -136,4 +136,4 @@ MEASURES: Mapping[Measure, Callable[[FloatArray, BoolArray], FloatArray]] = {
     Measure("one_hot_distance", "distance to all weight on the highest token", 0.0, 1.0, None): one_hot_distance,
     Measure("gini", "Gini coefficient: 0 for uniform weights, near 1 for one token alone", 0.0, 1.0, None): gini,
 }
-"""Every measure of sparsity and its function: whoever reports sparsity goes over this table."""
+"""Every measure of sparsity and its function; the family of sparsity goes over this table."""

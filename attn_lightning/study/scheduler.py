@@ -162,4 +162,4 @@ def _last_line(path: Path) -> str:
     last_attempt = f"\n{text}".rpartition("\n$ ")[2].splitlines()[1:]
     said = [line for line in last_attempt if line.strip()]
     errors = [line for line in said if line.startswith("error: ")]
-    return (errors or said or ["it ended without a word"])[-1]
+    return (errors or said or ["it ended without a message"])[-1]

@@ -216,7 +216,7 @@ class SlurmEngine:
             self._running[name].cancel(check=False)
 
     def close(self) -> str:
-        """Leave the jobs in the queue: whoever looks on may go home."""
+        """Leave the jobs in the queue: they do not need this process."""
         ids = sorted({job.job_id.partition("_")[0] for job in self._running.values()})
         if not ids:
             return ""

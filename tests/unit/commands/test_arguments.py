@@ -7,16 +7,13 @@ import yaml
 
 from attn_lightning.commands.arguments import experiment_name, prepared, spelled_out, with_checkpoint_config
 from attn_lightning.errors import ConfigurationError
+from support.experiments import make_experiments
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    for part in ("base", "method/ivat", "data/imdb", "own"):
-        path = tmp_path / "experiments" / f"{part}.yaml"
-        path.parent.mkdir(exist_ok=True, parents=True)
-        path.write_text("trainer: {max_epochs: 2}\n")
     monkeypatch.chdir(tmp_path)
-    return tmp_path / "experiments"
+    return make_experiments(tmp_path, ("base", "method/ivat", "data/imdb", "own"), "trainer: {max_epochs: 2}\n")
 
 
 PARTS = [f"--config=experiments/{part}.yaml" for part in ("base", "data/imdb", "method/ivat")]

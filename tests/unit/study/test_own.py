@@ -6,15 +6,13 @@ from attn_lightning.errors import ConfigurationError
 from attn_lightning.study.configuration import read_study, study_of
 from attn_lightning.study.expansion import expand
 from attn_lightning.study.own import Asked, study_contents, write_study
+from support.experiments import make_experiments
 
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     """A folder with experiments and a file of data beside them."""
-    for name in ("method/vanilla", "method/ivat", "data/planted", "base"):
-        path = tmp_path / "experiments" / f"{name}.yaml"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("data: Planted\n")
+    make_experiments(tmp_path, ("method/vanilla", "method/ivat", "data/planted", "base"), "data: Planted\n")
     (tmp_path / "mine.yaml").write_text("data: {class_path: TextFiles}\n")
     (tmp_path / "mine.csv").write_text("text,label\n")
     monkeypatch.chdir(tmp_path)
