@@ -55,7 +55,10 @@ def agreement(
 
 
 def kendall(first: FloatArray, second: FloatArray, mask: BoolArray) -> tuple[FloatArray, FloatArray]:
-    """`kendall_tau` and `kendall_p_value` for the price of one.
+    """`kendall_tau` and the two-sided p-value of its being 0, for the price of one.
+
+    The p-value is exact without ties, up to 33 tokens and wherever at most one pair is out of order; else it is that of
+    the normal limit, its variance corrected for ties.
 
     Args:
         first: (B, T).
@@ -64,6 +67,8 @@ def kendall(first: FloatArray, second: FloatArray, mask: BoolArray) -> tuple[Flo
 
     Returns:
         (B,) in [-1, 1] and (B,) in [0, 1].
+
+    Source: Kendall, Rank Correlation Methods, 4th edition 1970; equal to `scipy.stats.kendalltau`.
     """
     rows = np.flatnonzero(_varies(first, mask) & _varies(second, mask))
     concordance = Concordance.of(first[rows], second[rows], mask[rows])
@@ -90,25 +95,6 @@ def kendall_tau(first: FloatArray, second: FloatArray, mask: BoolArray) -> Float
     beyond.
     """
     return kendall(first, second, mask)[0]
-
-
-def kendall_p_value(first: FloatArray, second: FloatArray, mask: BoolArray) -> FloatArray:
-    """Two-sided p-value of Kendall's tau being 0.
-
-    Exact without ties, up to 33 tokens and wherever at most one pair is out of order; else by the normal limit, its
-    variance corrected for ties.
-
-    Args:
-        first: (B, T).
-        second: (B, T).
-        mask: (B, T) bool.
-
-    Returns:
-        (B,) in [0, 1].
-
-    Source: Kendall, Rank Correlation Methods, 4th edition 1970; equal to `scipy.stats.kendalltau`.
-    """
-    return kendall(first, second, mask)[1]
 
 
 def spearman(first: FloatArray, second: FloatArray, mask: BoolArray) -> FloatArray:

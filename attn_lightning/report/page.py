@@ -91,11 +91,11 @@ def read_sources(paths: Sequence[Path]) -> Sources:
     return found
 
 
-def write_report(paths: Sequence[Path], output: Path, options: ReportOptions = DEFAULTS) -> Path:
+def write_page(sources: Sources, output: Path, options: ReportOptions = DEFAULTS) -> Path:
     """Write the page of runs and studies, and the tables and figures beside it.
 
     Args:
-        paths: folders of runs and of studies.
+        sources: what was read; a note is added for everything that could not be shown.
         output: folder of the page, made if need be; an earlier report in it is replaced.
         options: what is in it.
 
@@ -103,13 +103,8 @@ def write_report(paths: Sequence[Path], output: Path, options: ReportOptions = D
         The page.
 
     Raises:
-        ConfigurationError: nothing can be read, an option is none, or the folder cannot be written.
+        ConfigurationError: an option is none, or the folder cannot be written.
     """
-    return write_page(read_sources(paths), output, options)
-
-
-def write_page(sources: Sources, output: Path, options: ReportOptions = DEFAULTS) -> Path:
-    """Write the page of what was read; see `write_report`. What could not be shown is added to the sources' notes."""
     check_style(options.style)
     check_numbers(at_least=0, documents=options.documents)
     page = output / PAGE

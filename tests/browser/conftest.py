@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from attn_lightning.report.page import ReportOptions, write_report
+from attn_lightning.report.page import ReportOptions
+from support.reports import write_report
 from support.run_folders import TEXTS, make_run
 
 ARGUMENTS = (

@@ -3,8 +3,9 @@
 import pytest
 
 from attn_lightning.evaluation.prediction import Prediction
-from attn_lightning.report.page import ReportOptions, write_report
+from attn_lightning.report.page import ReportOptions
 from attn_lightning.report.prediction_page import AnsweringModel, write_prediction_page
+from support.reports import write_report
 from support.run_folders import make_run, spans
 
 TEXTS = ["</script><b>fine</b> film", "dull \U0001f602 film"]

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from attn_lightning.report.page import ReportOptions, write_report
+from attn_lightning.report.page import ReportOptions
+from support.reports import write_report
 from support.run_folders import make_run
 
 DOCUMENTS = 20_000

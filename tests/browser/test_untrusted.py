@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from attn_lightning.report.page import ReportOptions, write_report
+from attn_lightning.report.page import ReportOptions
+from support.reports import write_report
 from support.run_folders import make_run
 
 HOSTILE = [

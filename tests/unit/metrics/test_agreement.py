@@ -16,13 +16,18 @@ from attn_lightning.metrics.agreement import (
     agreement,
     agreement_metrics,
     jensen_shannon,
-    kendall_p_value,
+    kendall,
     kendall_tau,
     pearson,
     spearman,
     top_k_overlap,
 )
 from support.scores import by_row, or_nan, padded
+
+
+def kendall_p_value(*scores):
+    return kendall(*scores)[1]
+
 
 ALL = (kendall_tau, kendall_p_value, spearman, pearson, jensen_shannon, top_k_overlap)
 METRICS = (Kendall, Spearman, Pearson)

@@ -6,7 +6,8 @@ import re
 import pytest
 
 from attn_lightning.errors import ConfigurationError
-from attn_lightning.report.page import ReportOptions, page_content, read_sources, write_page, write_report
+from attn_lightning.report.page import ReportOptions, page_content, read_sources, write_page
+from support.reports import write_report
 
 PLAIN = ReportOptions(figures=False)
 
