@@ -33,9 +33,11 @@ def check_numbers(
             advice.
     """
     for name, value in values.items():
+        # None is how an option says that it was not given; whether it may be missing is another question.
         if value is None:
             continue
         inside = (
+            # NaN is below and above nothing, so that every comparison alone would let it pass or fail by its form.
             math.isfinite(value)
             and (above is None or value > above)
             and (at_least is None or value >= at_least)

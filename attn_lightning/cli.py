@@ -50,6 +50,7 @@ def _help() -> str:
 
 def _command(name: str) -> Callable[[Sequence[str]], int]:
     """Import a command only when it runs: help and errors must not wait for torch."""
+    # One import per command: most of them need no torch, and would wait seconds for it.
     if name == "experiments":
         from attn_lightning.commands.experiments import experiments_command
 
@@ -76,6 +77,7 @@ def _command(name: str) -> Callable[[Sequence[str]], int]:
         return compare_command
     from attn_lightning.numerics import flush_denormals
 
+    # Before torch starts threads, which take the setting from the one that starts them.
     flush_denormals()
     if name == "predict":
         from attn_lightning.commands.predict import predict_command

@@ -47,6 +47,7 @@ def create(root: Path, name: str, version: str | None) -> Path:
                 f"Expected `{label}` to be letters, digits and `._+=,-`, starting with a letter or digit, but got "
                 f"{value!r}; choose another name."
             )
+    # Names were checked above: with a slash or `..` in one, a run could write anywhere.
     parent = root / name
     try:
         parent.mkdir(parents=True, exist_ok=True)
@@ -75,6 +76,7 @@ def _numbered(parent: Path, prefix: str) -> Path:
     taken = [int(m[1]) for path in parent.iterdir() if (m := re.fullmatch(re.escape(prefix) + r"(\d+)", path.name))]
     if taken:
         number = max(taken) + 1
+    # `mkdir` fails if another process has just taken the number: the test and the making are one step.
     while True:
         folder = parent / f"{prefix}{number}"
         try:
@@ -99,6 +101,7 @@ def remove_unused(folder: Path) -> None:
         folder: a folder that this process made.
     """
     if not (folder / METRICS).exists():
+        # Only a folder without a record, in which nothing was measured yet.
         shutil.rmtree(folder, ignore_errors=True)
         with suppress(OSError):
             folder.parent.rmdir()
@@ -125,6 +128,7 @@ def set_aside(folder: Path) -> Path | None:
 def runs(parent: Path) -> list[Path]:
     """The run folders of an experiment, the newest first; those that were set aside are left out."""
     found = [path for path in parent.glob("*") if (path / CONFIG).is_file() and _ASIDE not in path.name]
+    # By the time of the configuration, which is written once; the folder's own changes with every file.
     return sorted(found, key=lambda path: (path / CONFIG).stat().st_mtime, reverse=True)
 
 
@@ -193,6 +197,7 @@ def is_finished(record: Mapping[str, Any], parts: Mapping[str, Any]) -> bool:
         return False
     if "finished" not in record:  # written before parts were listed
         return "test" in record or not parts
+    # With their options: a suite of other families is not the one that is asked for now.
     return all(record["finished"].get(name) == options for name, options in parts.items())
 
 

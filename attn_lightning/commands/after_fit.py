@@ -64,6 +64,7 @@ class AfterFit:
                 self.tables.insert(0, results)
             print_results(folder, record, summary, tables=self.tables, verbose=self.options.verbose)
             if self.options.report:
+                # Without figures, which take longer to draw than a small run takes to train.
                 report_in_place(folder, figures=False)
 
     def _measure(self) -> Summary | None:
@@ -74,6 +75,7 @@ class AfterFit:
                 self.record.finish(part)
         if self.record.lacks("test"):
             self._test()
+        # The test was the last work of all processes together.
         if not self._alone():
             return None
         if self.record.lacks("control"):

@@ -74,6 +74,8 @@ def figures_command(arguments: Sequence[str]) -> int:
     Returns:
         0; errors are exceptions.
     """
+    # Known before parsing: options of the other kind have defaults, so that the parser could not tell if they were
+    # given.
     of_study = any(argument.split("=")[0] == "--study" for argument in arguments)
     _refuse_options_of_the_other(arguments, of_study)
     parser = _parser()

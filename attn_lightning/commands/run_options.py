@@ -85,6 +85,7 @@ class RunConfig(SaveConfigCallback):
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Called on the first process only."""
+        # A copy: the run itself goes on with the checkpoint that is taken out here.
         config = self.config.clone()
         config.pop("ckpt_path", None)
         config.run.resume = "never"  # the file is there to repeat the run
@@ -96,6 +97,7 @@ class RunConfig(SaveConfigCallback):
 
     def _free_path(self) -> Path:
         path, number = self.folder / run_folder.CONFIG, 0
+        # The first configuration stays as it was: it is what a later command is compared with.
         while path.exists():
             number += 1
             path = run_folder.resumed_config(self.folder, number)

@@ -54,6 +54,7 @@ class SameRun:
         if path is None:
             return ["its configuration, which is missing"]
         differing = self._differing(path)
+        # Last, as the files of the data take long to digest.
         if not differing and not same_files(run_folder.read_metrics(folder).get("data"), self._now):
             return [DATA_FILES]
         return differing
@@ -78,6 +79,7 @@ def differing(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = ""
     found = []
     for key in sorted({*one, *other}):
         first, second = one.get(key), other.get(key)
+        # As the option is called on the command line, where `init_args` is left out.
         name = prefix if key == "init_args" else f"{prefix}.{key}" if prefix else key
         if isinstance(first, Mapping) and isinstance(second, Mapping):
             found += differing(first, second, name)

@@ -38,6 +38,7 @@ def cluster() -> ClusterEnvironment:
     try:
         if "SLURM_PROCID" not in os.environ or not SLURMEnvironment.detect():
             return LightningEnvironment()  # within a job, but not started by `srun`
+        # Lightning's own requeueing saves in the middle of an epoch, from where a run could not go on exactly.
         return SLURMEnvironment(auto_requeue=False)
     except RuntimeError as error:
         raise ConfigurationError(f"Expected a SLURM job that Lightning can use, but it says: {error}") from error
@@ -62,6 +63,7 @@ def requeued_in_time() -> Iterator[None]:
 
 def _requeue() -> str:
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    # The number of a task of an array is not that of its job, by which the whole array would be requeued.
     job = f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID", "")
     command = ["scontrol", "requeue", job]
     try:

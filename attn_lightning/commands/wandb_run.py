@@ -43,6 +43,7 @@ def make_logger(folder: Path, options: Namespace) -> WandbLogger:
         group=options.wandb_group,
         tags=options.wandb_tags or None,
         name=options.wandb_name or f"{options.name}-{folder.name}",
+        # Into the run folder, like everything else; W&B would write into the current one.
         save_dir=folder,
         log_model=False,
     )
@@ -101,4 +102,5 @@ class BestSoFar(Callback):
             return
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
+                # A sweep looks at the last value of its metric, which is that of the best epoch only under this name.
                 logger.log_metrics({f"best/{best.monitor}": float(best.best_model_score)}, step=trainer.global_step)

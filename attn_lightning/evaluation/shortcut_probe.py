@@ -94,6 +94,7 @@ def probe_predictions(
     if len(np.unique(labels)) < 2:
         return None
     model: Any = (
+        # Without early stopping, which would hold out a part of a training split that may be small.
         HistGradientBoostingClassifier(early_stopping=False, random_state=seed)
         if probe == "boosting"
         else make_pipeline(StandardScaler(), LogisticRegression(max_iter=300))

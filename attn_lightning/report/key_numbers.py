@@ -81,6 +81,7 @@ def chosen_metrics(runs: Iterable[Run]) -> list[str]:
     """At most ten of the metrics that the runs have, in the order of a reader's questions."""
     runs = list(runs)
     found = [name for name in _CANDIDATES if any(not math.isnan(value(run, name)) for run in runs)]
+    # One of the two is enough on a page; the first says more, such as a suite with its controls.
     for first, second in _SAME.items():
         if first in found and second in found:
             found.remove(second)
@@ -133,6 +134,7 @@ def wilson(share: float, count: int) -> tuple[float, float]:
     Returns:
         Lower and upper end, in [0, 1].
     """
+    # Wilson's interval stays within [0, 1] and has a width at a share of 1, unlike the normal one.
     extra = _Z**2 / count
     half = _Z * math.sqrt(share * (1 - share) / count + extra / (4 * count))
     return max(0.0, (share + extra / 2 - half) / (1 + extra)), min(1.0, (share + extra / 2 + half) / (1 + extra))
@@ -172,6 +174,7 @@ def _row(run: Run, metric: str, kind: str) -> dict[str, float]:
         return {}
     family, explainer, name = parts[1], parts[2] if len(parts) == 4 else MODEL, parts[-1]
     for summary in run.suites.values():
+        # Evaluations on other data may lie in the same run folder.
         if summary.get("split") == "test" and summary.get("sha256") == run.test_digest:
             rows = mapping(mapping(summary.get("families")).get(family)).get(kind)
             for row in rows if isinstance(rows, list) else []:

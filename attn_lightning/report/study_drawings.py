@@ -95,6 +95,7 @@ def _stacked(
     for axes, (heading, rows) in zip(grid, labels.items(), strict=True):
         axes.set_title(plain(heading), loc="left")
         axes.set_yticks(range(len(rows)), rows)
+        # Downwards, so that the first method stands on top as in the tables.
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.grid(axis="x", linewidth=0.4, alpha=0.6)
         axes.tick_params(axis="x", labelbottom=True)
@@ -109,6 +110,7 @@ def _draw_strip(axes: Axes, strip: Strip, place: int) -> None:
         axes.plot(values, place + offsets, "o", color=COLORS[0], alpha=0.65, markersize=5, gid="runs")
         summary = summarize(values, strip.bounds)
         if math.isfinite(summary.low):
+            # Beside the dots and not over them: with five runs the interval would hide them.
             axes.plot([summary.low, summary.high], [place + 0.26] * 2, color="black", linewidth=1.4, gid="interval")
         axes.plot(summary.mean, place + 0.26, "D", color="black", markersize=4.5, gid="mean")
 

@@ -32,6 +32,7 @@ def number(value: float, sign: bool = False, digits: int = 4) -> str:
     """A number for people; `-` where it is undefined."""
     if math.isnan(value):
         return "-"
+    # Seconds and tokens per second need no four decimals.
     return f"{value:{'+' if sign else ''},.{digits if abs(value) < 100 else 1}f}"
 
 
@@ -129,6 +130,7 @@ def overviews(found: Sequence[MetricTable]) -> list[tuple[str, tuple[str, ...], 
 
 def short_names(metrics: Sequence[str]) -> list[str]:
     """What tells metrics apart, with a sign for the direction that is better."""
+    # As short as tells them apart.
     for parts in range(1, 5):
         short = [_last_parts(metric, parts) for metric in metrics]
         if len(set(short)) == len(short):

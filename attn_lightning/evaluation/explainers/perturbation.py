@@ -82,6 +82,7 @@ class _Perturbation(Explainer):
         probabilities = erased_probabilities(subject, batch, owners, keep, self.replacement)
         rows = to_array(batch.rows)
         for found, (place, subsets) in zip(np.split(probabilities, ends), drawn, strict=True):
+            # The first subset of each text is all of it, so that its class is the one to explain.
             weights = self.fit(subsets, found[:, found[0].argmax()])
             scores.put(rows[place : place + 1], np.abs(weights)[None], np.ones((1, len(weights)), np.bool_))
 
@@ -132,6 +133,7 @@ class Lime(_Perturbation):
 
     def fit(self, subsets: BoolArray, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """See `weighted_ridge`."""
+        # The cosine of a subset and the whole text, as vectors of 0 and 1, is the root of the share that is kept.
         distances = 1 - np.sqrt(subsets.mean(1))
         closeness = np.exp(-(distances**2) / (2 * self.kernel_width**2))
         return weighted_ridge(subsets.astype(np.float64), values, closeness, self.ridge)
@@ -167,11 +169,14 @@ class Shap(_Perturbation):
         ends = np.stack([np.ones(length, np.bool_), np.zeros(length, np.bool_)])
         if self._enumerates(length):
             numbers = np.arange(1, (1 << length) - 1)
+            # The bits of 1 to 2^n - 2 are all subsets but the two ends.
             return np.concatenate([ends, (numbers[:, None] >> np.arange(length) & 1).astype(np.bool_)])
         sizes = np.arange(1, length)
+        # Sizes in proportion to their weight in the kernel; the fit then weighs all draws alike.
         share = 1 / (sizes * (length - sizes))
         pairs = max(self.samples, 4 * length) // 2
         drawn = _random_subsets(generator.choice(sizes, pairs, p=share / share.sum()), length, generator)
+        # With every subset its complement, which lowers the variance of the fit (Covert and Lee 2021).
         return np.concatenate([ends, drawn, ~drawn])
 
     def fit(self, subsets: BoolArray, values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -198,11 +203,13 @@ def weighted_ridge(
     Returns:
         (n,) coefficients, without the intercept; equal to scikit-learn's `Ridge`.
     """
+    # Centred instead of a column of ones: the intercept must not be shrunk with the weights.
     shares = weights / weights.sum()
     x, y = features - shares @ features, values - shares @ values
     roots = np.sqrt(weights)
     rows, targets = x * roots[:, None], y * roots
     if ridge > 0:
+        # The penalty as more rows: least squares then never squares the condition of the problem.
         rows = np.concatenate([rows, np.sqrt(ridge) * np.eye(x.shape[1])])
         targets = np.concatenate([targets, np.zeros(x.shape[1])])
     solution: NDArray[np.float64] = np.linalg.lstsq(rows, targets, rcond=None)[0]
@@ -256,6 +263,7 @@ def shapley_kernel(sizes: NDArray[np.int64], length: int) -> NDArray[np.float64]
 def _random_subsets(sizes: NDArray[np.int64], length: int, generator: np.random.Generator) -> BoolArray:
     """(S, n) with `sizes` (S,) tokens chosen in each row, at least 1, all choices equally likely."""
     numbers = generator.random((len(sizes), length))
+    # The k smallest of independent numbers are a uniform subset of size k.
     largest = np.take_along_axis(np.sort(numbers, axis=1), sizes[:, None] - 1, axis=1)
     chosen: BoolArray = numbers <= largest
     return chosen

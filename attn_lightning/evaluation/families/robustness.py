@@ -162,12 +162,14 @@ class Robustness(Family):
     def _findings(self, subject: Subject, clean: CleanBatch, vocabulary: Vocabulary | None) -> Iterator[Finding]:
         jobs = clean.jobs(self.targets, subject.token_budget)
         for where, epsilons in self._epsilons().items():
+            # One site for all attacks of a place: what they share of the clean pass is made once.
             site = SITES[where](subject.model, clean.output)
             draws = _draws(subject, clean.batch, site.noiseless, list(SITES).index(where))
             if "random" in self.attacks:
                 for level, epsilon in enumerate(epsilons, 1):
                     shaken = random_noise(site, epsilon, draws)
                     yield Finding(where, "random", level, clean.everything(), shaken.logits, shaken.attention)
+            # Examples whose two targets are one class are attacked once, for both; see `CleanBatch.jobs`.
             for job in jobs if self._aimed() else ():
                 part = SITES[where](subject.model, select_rows(clean.output, job.rows))
                 yield from self._climb(where, epsilons, job, part, draws[job.rows])
@@ -177,6 +179,7 @@ class Robustness(Family):
 
     def _climb(self, where: str, epsilons: Sequence[float], job: Job, site: Site, draws: Tensor) -> Iterator[Finding]:
         """The attacks that look at the model; the gradient without noise serves all of them."""
+        # At no noise, where every radius and both attacks begin.
         _, gradient = attack_gradient(site, job.classes, site.noiseless)
         for level, epsilon in enumerate(epsilons, 1):
             found = one_step(site, job.classes, epsilon, draws, gradient)
@@ -230,6 +233,7 @@ def _draws(subject: Subject, batch: Batch, like: Tensor, place: int) -> Tensor:
     """(B, T, ...) standard normal numbers that depend on the seed, the place and the example alone; 0 at padding."""
     draws = torch.zeros(like.shape)
     for line, row, length in zip(draws, batch.rows.tolist(), batch.mask.sum(1).tolist(), strict=True):
+        # By row of the split: neither the batch nor a change of the token budget moves an attack.
         line[:length].normal_(generator=subject.generator(row, place))
     return draws.to(like)
 
@@ -238,6 +242,7 @@ def _rising(name: str, values: Sequence[float]) -> tuple[float, ...]:
     """The values in rising order, once each."""
     for value in values:
         check_numbers("Robustness", above=0, advice="the clean model at 0 is always measured", **{name: value})
+    # Rising, as a curve is drawn and its area taken from left to right.
     return tuple(sorted({float(value) for value in values}))
 
 

@@ -71,8 +71,10 @@ class ShortcutProbe(Family):
             ),
         }
         labels = explained.labels
+        # The class that is most frequent in training, as a probe would have to guess it without masks.
         majority = _right(_majority(train.labels, len(labels)), labels)
         rows = [Row.of("majority_rate", MODEL, majority)]
+        # Twice: which places are chosen, and all that the weights themselves give away.
         for selection, k in ((f"top {self.k}", self.k), ("profile", None)):
             for explainer, (fitted, measured) in masks.items():
                 right = _right(self._predict(subject, train.labels, fitted, measured, k), labels)

@@ -57,6 +57,7 @@ class RayEngine:
         program: str = "attn_lightning",
     ) -> None:
         if address is not None:
+            # Ray itself tries for minutes where nobody answers.
             _check_reachable(address)
         # Ray puts its own handler in the place of ours, which ends what runs in order.
         handler = signal.getsignal(signal.SIGTERM)
@@ -99,6 +100,7 @@ class RayEngine:
             time.sleep(min(seconds, 1.0))
             return []
         waiting = list(self._running)
+        # First wait for one, then take all that have ended by then.
         ready, _ = ray.wait(waiting, num_returns=1, timeout=seconds)
         if ready:
             ready, _ = ray.wait(waiting, num_returns=len(waiting), timeout=0)
@@ -162,6 +164,8 @@ def _runner() -> Callable[[Sequence[str], str, str, str, Mapping[str, str]], int
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
+                # A group of its own, so that a signal to the worker does not reach the run before it can be ended in
+                # order.
                 start_new_session=True,
             )
         try:
