@@ -20,6 +20,7 @@ def public_classes(package: str, base: type[Base]) -> dict[str, type[Base]]:
         The classes by name, module after module and in the order of each file. Names with an underscore are left out,
         and so is what a module only imports: a class is found once, where it is written.
     """
+    # Sorted by name within each folder, so that lists and tables have one order on every machine.
     modules = pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}.")
     return {
         name: value

@@ -25,6 +25,7 @@ def parameter_groups(module: nn.Module, model: nn.Module, weight_decay: float) -
     own: list[tuple[list[nn.Parameter], float]] = []
     if isinstance(encoder := getattr(model, "encoder", None), Encoder):
         own = [([p for p in group if p.requires_grad], rate) for group, rate in encoder.learning_rates()]
+    # By identity: `in` would compare tensors by their values.
     apart = {id(parameter) for group, _ in own for parameter in group}
     names = ("attention_parameters", "embedding_parameters")
     excluded: set[int] = {id(parameter) for name in names for parameter in getattr(model, name, list)()}
@@ -52,6 +53,7 @@ def with_schedule(
     """
     if not any("lr" in group for group in groups):
         return optimizer
+    # LambdaLR takes one function for every group, those that stay as they are too.
     moving = partial(linear_schedule, total=steps(), warmup=warmup)
     shapes: list[Callable[[int], float]] = [moving if "lr" in group else _constant for group in groups]
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, shapes)

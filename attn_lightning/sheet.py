@@ -42,6 +42,7 @@ class Sheet:
                 style="dim" if name in self.dim else "",
                 no_wrap=True,
             )
+        # `Text`, because rich would read a bracket in a name as markup.
         for row in self.rows:
             shown.add_row(*(Text(printable(cell)) for cell in row))
         return shown

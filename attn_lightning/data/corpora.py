@@ -132,6 +132,7 @@ class News(ProtocolTexts):
         if self.protocol == "jain_wallace":
             import datasets
 
+            # The published code pools both files and cuts a test split of its own.
             pooled = datasets.concatenate_datasets([splits["train"], splits["test"]])
             train, test = cut(pooled, 0.2, self.recipe.split_seed)
             splits = {"train": train, "test": test}
@@ -168,6 +169,7 @@ class AG(ProtocolTexts):
     def _has_descriptions(self) -> bool:
         if self.found.kind == "hub":
             return False
+        # In all splits or none: a text with its title in train and without in test would be two tasks.
         return all("description" in first_row(split) for split in self.found.splits.values())
 
     def columns(self) -> Columns:

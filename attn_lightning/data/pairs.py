@@ -76,6 +76,7 @@ def _with_label(split: Split) -> Split:
     """The rows that have a label: -1 stands for none on the hub."""
 
     def rows() -> Iterator[tuple[int, Row]]:
+        # -1 marks pairs on which no majority of the annotators agreed; the publication leaves them out.
         return ((number, row) for number, row in split.rows() if row.get("label") != -1)
 
     return replace(split, rows=rows)

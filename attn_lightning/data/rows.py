@@ -76,6 +76,7 @@ def _chunk_to_numpy(values: pa.Array) -> NDArray[Any]:
     found: NDArray[Any]
     start, count, kind = values.offset, len(values), values.type
     if count and not values.null_count and pa.types.is_boolean(kind):
+        # Arrow keeps eight truth values in a byte, the first in its lowest bit.
         packed = np.frombuffer(values.buffers()[1], np.uint8)
         found = np.unpackbits(packed, count=start + count, bitorder="little")[start:].astype(np.bool_)
     elif count and not values.null_count and pa.types.is_integer(kind):

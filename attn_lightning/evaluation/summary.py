@@ -182,6 +182,7 @@ def _flat_sheet(summary: Summary, family: Family, rows: Sequence[Row]) -> Sheet:
             better = summary.beaten_by(family, row) if row is not None else []
             rivals += better
             cells.append("-" if row is None else number(row.value) + MARK * bool(better))
+        # All rows of a line are of one metric and setting, so that any of them names it.
         first = next(iter(group.values()))
         if untrained:
             cells.append(number(untrained.get((first.explainer if MODEL in group else judged, line))))

@@ -103,6 +103,7 @@ def metric_name(key: str) -> MetricName:
 
 
 def _name(key: str) -> str:
+    # A name that is not of ours (a callback of the user's) is shown as it is.
     found = _KEY.fullmatch(key)
     if found is None:
         return key
@@ -113,6 +114,7 @@ def _name(key: str) -> str:
             compared = _OTHERS.get(explainer[0], f"to {explainer[0]}")
             return ", ".join([f"{measure_name(metric)}, attention {compared}", *_settings(setting)])
         return ", ".join([measure_name(metric), *_explained_by(explainer), *_settings(setting)])
+    # "Mean over examples" goes without saying in a table of means.
     name = path.removesuffix("_mean")
     for other, shown in _OTHERS.items():
         if name.startswith(f"{other}_") and name.removeprefix(f"{other}_") in _NAMES:

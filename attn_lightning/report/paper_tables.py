@@ -145,6 +145,7 @@ def _test_note(study: Study, found: bool) -> str:
     """What was tested, and whether anything came of it: a table without marks says whether one could have had any."""
     if study.baseline is None or len(study.methods) < 2 or len(study.seeds) < 2:
         return ""
+    # Two of the 2^n signs of n differences give the largest mean, so that 2 / 2^n is the least p.
     smallest = 2.0 ** (1 - len(study.seeds))
     test = f"two-sided paired permutation test over seeds, Holm-adjusted over the rows, below {SIGNIFICANT:g}"
     reach = f" With {_seeds(study)}, no p is below {smallest:.2g}."
@@ -162,6 +163,7 @@ def _cell(table: MetricTable, method: str) -> Cell | None:
 
 def _methods(rows: Sequence[Row]) -> dict[str, float]:
     """Means of the methods; controls take no part in what is best."""
+    # A control has asked for no runs of its own, which is how it is told from a method.
     return {row.method: row.summary.mean for row in rows if row.asked and not math.isnan(row.summary.mean)}
 
 
@@ -171,6 +173,7 @@ def _best(metric: str, means: Mapping[str, float]) -> list[str]:
     if higher is None or len(means) < 2:
         return []
     best = max(means.values()) if higher else min(means.values())
+    # By the printed digits: bold for one of two numbers that look equal would puzzle a reader.
     return [label for label, mean in means.items() if round(mean, DIGITS) == round(best, DIGITS)]
 
 
@@ -188,6 +191,7 @@ def of_runs(groups: Mapping[str, Sequence[Number]], data: str, style: str) -> Pa
     for control in CONTROLS:
         cells = tuple(_control_cell(groups, metric, control) for metric in metrics)
         if any(cell is not None for cell in cells):
+            # Below the methods, and only where some metric has a value for it.
             rows.append((f"{control} (control)", cells))
     overs = {number.over for numbers in groups.values() for number in numbers}
     over = [kind for kind in ("seeds", "documents") if kind in overs]
@@ -275,6 +279,7 @@ _LATEX = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
+    # A bracket at the beginning of a row would be read as the option of the line break before it.
     "[": "{[}",
     "]": "{]}",
     "±": r"$\pm$",

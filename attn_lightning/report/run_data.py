@@ -126,6 +126,7 @@ def runs_below(folder: Path) -> list[Path]:
 
 
 def _walk(folder: Path, depth: int) -> Iterator[Path]:
+    # Not further down: evaluations and checkpoints of a run are no runs.
     if is_run(folder):
         yield folder
     elif depth:
@@ -152,6 +153,7 @@ def read_run(folder: Path) -> Run:
     config: Mapping[str, Any] = {}
     path = folder / run_folder.CONFIG
     try:
+        # `safe_load`: a run folder may come from someone else.
         config = mapping(yaml.safe_load(path.read_text("utf-8"))) if path.exists() else {}
     except (OSError, ValueError, yaml.YAMLError) as error:
         notes.append(f"{path} cannot be read: {_line(error)}")

@@ -64,6 +64,7 @@ def study_tables(data: StudyData, metrics: Sequence[str] = ()) -> list[MetricTab
         data: the study.
         metrics: those to show; by default the study's own, then the key numbers that it does not ask for.
     """
+    # Those of the study first, in its order; the key numbers are for a reader who has nothing but the page.
     known = [*data.study.metrics, *chosen_metrics(data.runs.values())]
     return tables(replace(data.study, metrics=tuple(metrics or dict.fromkeys(known))), data.results)
 

@@ -53,6 +53,7 @@ def read_study_folder(folder: Path) -> StudyData:
             f"Expected a run or a study in {folder}, but there is no run in it{reason}; name the folder of one."
         )
     recorded = _recorded(folder, found, notes) if (folder / RECORD).exists() else None
+    # Without a record the names of the runs are all there is: METHOD_DATA/VERSION, as a study makes them.
     study, runs = recorded or _inferred(folder, found)
     runs = _on_the_same_data(runs, notes)
     results = [(cell, CellState("missing") if run is None else _state(run)) for cell, run in runs.items()]
@@ -64,6 +65,7 @@ def _runs(folder: Path, notes: list[str]) -> list[Run]:
     found = []
     for path in runs_below(folder):
         try:
+            # One damaged run becomes a note: the report of a hundred others must not fail for it.
             found.append(read_run(path))
             notes.extend(found[-1].notes)
         except ConfigurationError as error:
@@ -87,6 +89,7 @@ def _inferred(folder: Path, found: Sequence[Run]) -> tuple[Study, dict[Cell, Run
     taken: set[tuple[str, str, int]] = set()
     for run in found:
         method, seed = _method_label(run), run.seed or 0
+        # The same name and seed twice: kept apart by the folder, or one of the two would be lost.
         if (method, run.data_name, seed) in taken:
             method = f"{method} {run.folder.name}"
         taken.add((method, run.data_name, seed))
@@ -122,7 +125,9 @@ def _on_the_same_data(runs: Mapping[Cell, Run | None], notes: list[str]) -> dict
     kept: dict[Cell, Run | None] = {}
     for cell, run in runs.items():
         digests = counts.get((cell.data, cell.options), {})
+        # What most runs were tested on; of two kinds alike often, the one that came first.
         usual = max(digests, key=lambda digest: digests[digest]) if digests else ""
+        # Runs without a digest come from before data had one, and are taken at their word.
         if run is not None and run.test_digest not in ("", usual):
             notes.append(f"left out: {run.folder} was tested on other examples than the other runs on {cell.data}")
             run = None

@@ -167,6 +167,7 @@ def _experiments(path: Path, value: Any) -> Path:
 
 def _experiment_name(path: Path, value: Any) -> str:
     places = ("{method}", "{data}")
+    # What is left when each place is taken out once: a second one, or a slash, is no identifier.
     fixed = str(value).replace(places[0], "", 1).replace(places[1], "", 1)
     if not isinstance(value, str) or any(place not in value for place in places) or not fixed.isidentifier():
         raise _error(
@@ -211,6 +212,7 @@ def _variants(path: Path, key: str, name: str, experiment: str, options: dict[An
             raise _error(path, f"options of the experiments in `{key}`", f"{option!r}, which a study sets", "remove it")
         if isinstance(values, list):
             _check_values(path, f"{key}.{option}", values)
+    # An option with one value is an axis of length 1, so that lists and single values need one rule.
     axes = [[(o, v) for v in values] if isinstance(values, list) else [(o, values)] for o, values in flat.items()]
     shown = _short_names([option for option, values in flat.items() if isinstance(values, list)])
     variants = []
@@ -248,11 +250,13 @@ def _flatten(path: Path, key: str, options: Mapping[Any, Any], prefix: str = "")
 
 def _short_names(options: list[str]) -> dict[str, str]:
     """The last part of every dotted option, or all of it where two would look the same."""
+    # Labels become names of folders and rows of tables, where every character counts.
     last = {option: option.rsplit(".", 1)[-1] for option in options}
     return {o: short if list(last.values()).count(short) == 1 else o for o, short in last.items()}
 
 
 def _seeds(path: Path, value: Any) -> tuple[int, ...]:
+    # True is an int in Python: `seeds: true` would be one seed.
     seeds = list(range(value)) if isinstance(value, int) and not isinstance(value, bool) else value
     valid = isinstance(seeds, list) and all(type(seed) is int and 0 <= seed < 2**32 for seed in seeds)
     if not valid or not seeds:
@@ -286,6 +290,7 @@ def _require(path: Path, value: Any) -> dict[str, float]:
 
 def _baseline(path: Path, contents: Mapping[str, Any], methods: Sequence[Variant]) -> str | None:
     labels = [variant.label for variant in methods]
+    # `null` is an answer, that nothing is compared; only a missing key means the first method.
     value = contents.get("baseline", labels[0])
     if value is not None and value not in labels:
         hint, choice = did_you_mean(str(value), labels), f"choose of {', '.join(labels)}"

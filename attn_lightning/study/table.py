@@ -49,6 +49,7 @@ class Row:
         """How many of the asked runs count, and why the others do not."""
         if not self.asked:
             return "-"
+        # Said in every table: a mean over three of five seeds looks like one over five.
         missing = self.asked - self.complete - self.failed
         undefined = self.complete - self.left_out - self.summary.n
         notes = [(self.failed, "failed"), (missing, "missing"), (undefined, "undefined")]
@@ -142,6 +143,7 @@ def tables(study: Study, results: Sequence[tuple[Cell, CellState]]) -> list[Metr
 def _rows(study: Study, group: Sequence[tuple[Cell, CellState]], metric: str, condition: bool) -> tuple[Row, ...]:
     by_method: dict[str, dict[int, CellState]] = {}
     for cell, state in group:
+        # By seed, as comparisons are between runs of the same seed.
         by_method.setdefault(cell.method, {})[cell.seed] = state
     required = study.require if condition else {}
     values = {method: _values(states, metric, required) for method, states in by_method.items()}

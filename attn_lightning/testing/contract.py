@@ -64,6 +64,7 @@ def _require(condition: Any, method: Method | type, expected: str, found: str, a
     """Raise `AssertionError`, also under `python -O`, unless the condition holds."""
     if not condition:
         name = method.__name__ if isinstance(method, type) else type(method).__name__
+        # Raised by hand: `assert` would be compiled away, and with it the whole contract.
         raise AssertionError(f"Expected {expected} of {name}, but got {found}; {advice}.")
 
 
@@ -73,6 +74,7 @@ def _gradients(value: Tensor, model: nn.Module) -> list[Tensor]:
 
 
 def _close(found: Tensor, expected: Tensor, method: Method, what: str, advice: str) -> None:
+    # Room for another order of adding in float32, and for nothing more.
     close = torch.allclose(found, expected, rtol=1e-4, atol=1e-5)
     _require(close, method, f"{what} to be {_shown(expected)}", _shown(found), advice)
 
@@ -96,6 +98,7 @@ def check_options(make: Make) -> None:
     """A hook is defined, a weight that is negative or no number is refused, and the model is served or refused."""
     method = make()
     check_hooks(type(method))
+    # NaN passes every comparison that is written the wrong way round.
     for weight in (-1.0, float("nan")):
         try:
             make(weight=weight)
@@ -109,6 +112,7 @@ def check_term(make: Make, model: Backbone) -> None:
     """The term is a finite float32 scalar with graph, its logged values are detached; the encoder runs as declared."""
     method = make(weight=0.25)
     step, passes = small_step(model, small_batch()), method.encoder_passes
+    # Counted and not timed, so that the promise holds on every machine.
     with mock.patch.object(model, "encode", wraps=model.encode) as encode:
         term = extra_term(method, step)
     found = encode.call_count
@@ -135,6 +139,7 @@ def check_nothing_is_left(make: Make, model: Backbone) -> None:
     _require(clean, method, "no gradients before the backward pass", "some", "use `torch.autograd.grad`")
     same = all(torch.equal(value, before[name]) for name, value in model.state_dict().items()) and model.training
     _require(same, method, "the model as it was", "changed weights or another mode", "leave both alone")
+    # A tensor that is kept holds its graph, and with it the memory of a whole step.
     kept = [name for name, value in vars(method).items() if isinstance(value, Tensor | nn.Module | TrainStep)]
     _require(not kept, method, "no tensors kept between steps", ", ".join(kept), "compute them anew")
 
@@ -142,6 +147,7 @@ def check_nothing_is_left(make: Make, model: Backbone) -> None:
 def check_seed(make: Make, model: Backbone) -> None:
     """The same seed gives the same value, also after pickling."""
     method, step = make(weight=0.5), small_step(model, small_batch())
+    # Lightning pickles callbacks where it starts processes.
     again = pickle.loads(pickle.dumps(method))
     values = [term_value(each, step) for each in (method, method, again)]
     same = torch.equal(values[0], values[1]) and torch.equal(values[0], values[2])
@@ -175,10 +181,12 @@ def check_padding_and_order(make: Make, model: Backbone) -> None:
     """Neither values at padding nor the order of the batch change the term or its gradients."""
     method, batch = make(), small_batch()
     clean = model(batch.tokens, batch.mask)
+    # Large, as padding that leaks with a small weight must show.
     junk = torch.full_like(clean.scores, 40.0).masked_fill(batch.mask, 0.0)
     if getattr(model, "pair", None) is not None:
         junk[:, -1] = 0.0  # there is the second text, which is no padding to the model
     dirty = model.attend(clean.hidden + junk.unsqueeze(-1), clean.scores + junk, batch.mask)
+    # No row stays where it was.
     order = torch.tensor([2, 0, 3, 1])
     with mock.patch.object(torch, "randn_like", noise_of_places):
         expected = term_value(method, small_step(model, batch, clean))

@@ -67,6 +67,7 @@ class NamedVectors(Embeddings):
 
     def build(self, vocabulary: Sequence[str], sentences: Sentences, cache: Path, seed: int) -> Tensor:
         """Read the rows of the vocabulary; see `Embeddings.build`."""
+        # What the user has put there wins, then what is installed, and the network comes last.
         if (file := self._local()) is not None:
             return PretrainedEmbeddings(file, self.dimension).build(vocabulary, sentences, cache, seed)
         if (folder := self._installed()) is not None:
@@ -188,6 +189,7 @@ def packaged_vectors(folder: Path, vocabulary: Sequence[str]) -> dict[int, Vecto
         raise ConfigurationError(
             f"Expected vectors (`*_emb.npy`, `*_index.parquet`) in {folder}, but got none; reinstall."
         )
+    # Mapped: of 400,000 rows a vocabulary needs a few thousand.
     vectors = np.load(matrices[0], mmap_mode="r", allow_pickle=False)
     place = {word: row for row, word in enumerate(pq.read_table(tables[0])["index"].to_pylist())}
     found: dict[int, Vector] = {}

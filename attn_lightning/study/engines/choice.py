@@ -61,6 +61,7 @@ def make_engine(options: argparse.Namespace, root: Path, count: int) -> Engine:
     """
     check_numbers(at_least=1, advice="leave it out", **{"--jobs": options.jobs})
     if options.on == "local":
+        # No more than there are jobs, and at least one where nothing is left to do.
         engine = LocalEngine(max(1, min(options.jobs or min(_MOST_JOBS, cores()), count)))
         engine.warm_up()
         return engine

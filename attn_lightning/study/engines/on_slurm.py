@@ -191,6 +191,7 @@ class SlurmEngine:
 
     def _hand_in_array(self, after: Sequence[str], jobs: Sequence[Job]) -> None:
         bases = [self._running[name].job_id for name in after if name in self._running]
+        # `afterok`: a job whose base has failed is not started.
         dependency = {"dependency": f"afterok:{':'.join(bases)}"} if bases else {}
         self._executor.update_parameters(additional_parameters={**self._extra, **dependency})
         tasks = [Task(self.program, job.arguments, str(job.log.absolute())) for job in jobs]
