@@ -5,6 +5,7 @@ deterministic, also in training mode: noise belongs to the training of the compr
 `BottleneckClassifier.noisy_logits`. At test time every token is represented by the mean of its noisy state.
 """
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attn_lightning.backbone.classifier import AttentionClassifier
-from attn_lightning.backbone.scorers import AdditiveScorer
+from attn_lightning.backbone.scorers import AdditiveScorer, Scorer
 from attn_lightning.numerics import at_least_float32, full_precision, masked_softmax
 from attn_lightning.types import AttentionOutput, DataSpec
 
@@ -156,6 +157,12 @@ class Compressor(nn.Module):
     def update_statistics(self) -> None:
         """Use what was observed since the last call."""
 
+    def adopt(self, scorer: Scorer) -> None:
+        """Take the shape of the learner's scorer where that is wanted; called once, when the model is built."""
+
+    def begin(self, scorer: Scorer) -> None:
+        """Take the weights of the learner's scorer where that is wanted; called when its warm-up is over."""
+
 
 class NoiseGate(Compressor):
     """Replace a share of every token by noise: `z_t = l_t h_t + (1 - l_t) eps_t`, `eps_t ~ N(m, diag s^2)`.
@@ -186,7 +193,7 @@ class NoiseGate(Compressor):
 
     def __init__(self, hidden_size: int, attention_size: int | None = None) -> None:
         super().__init__(hidden_size)
-        self.scorer = AdditiveScorer(hidden_size, attention_size)
+        self.scorer: Scorer = AdditiveScorer(hidden_size, attention_size)
         self.register_buffer("mean", torch.zeros(hidden_size))
         self.register_buffer("deviation", torch.ones(hidden_size))
         # Buffers, so that a run that is resumed in the middle of an epoch's statistics goes on with them.
@@ -235,6 +242,42 @@ class NoiseGate(Compressor):
         self.deviation.copy_((self.observed_squares / self.observed_count).sqrt().clamp_min(_SMALLEST_DEVIATION))
         for observed in (self.observed_count, self.observed_mean, self.observed_squares):
             observed.zero_()
+
+
+class LearnerGate(NoiseGate):
+    """A `NoiseGate` that begins where the learner is: its scores are first those of the learner's own scorer.
+
+    `s_t = b + scorer(h_t) - max_u scorer(h_u)` over the real tokens, `l_t = sigmoid(s_t)`: the scorer is of the
+    learner's class, on points the upper layers of its focus network, and gets the learner's weights when the warm-up is
+    over. The largest gate of a text is `sigmoid(b)`, so that attention is first near to the learner's softmax, whatever
+    the size of its scores; b is learned and starts at 3.
+
+    Why: the additive scorer of a `NoiseGate` starts at random. Its first epochs retrain the classifier for nearly
+    uniform attention, and feedback then pulls the learner there. On text that is made good in an epoch; on points the
+    learner never comes back.
+
+    Args:
+        hidden_size: D, size of a hidden state; the backbone gives it.
+    """
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__(hidden_size)
+        self.offset = nn.Parameter(torch.tensor(3.0))
+
+    def adopt(self, scorer: Scorer) -> None:
+        """See `Compressor.adopt`."""
+        self.scorer = copy.deepcopy(scorer).requires_grad_()
+
+    @torch.no_grad()
+    def begin(self, scorer: Scorer) -> None:
+        """See `Compressor.begin`."""
+        self.scorer.load_state_dict(scorer.state_dict())
+
+    def score(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """See the class; the largest score is part of the graph."""
+        scores: Tensor = self.scorer(hidden, mask)
+        largest = scores.masked_fill(~mask, -math.inf).amax(-1, keepdim=True)
+        return self.offset + scores - largest
 
 
 class GaussianBottleneck(Compressor):
@@ -304,7 +347,7 @@ class BottleneckClassifier(AttentionClassifier):
 
     Args:
         spec: what the data is like; the data module gives it.
-        compressor: class of the token bottleneck (`NoiseGate`, `GaussianBottleneck` or your own) and its options.
+        compressor: class of the bottleneck (`NoiseGate`, `LearnerGate`, `GaussianBottleneck`, your own) and its options.
         options: those of `AttentionClassifier`; scorer and normalizer are the learner's.
 
     Raises:
@@ -314,6 +357,7 @@ class BottleneckClassifier(AttentionClassifier):
     def __init__(self, spec: DataSpec, compressor: Callable[[int], Compressor] = NoiseGate, **options: Any) -> None:
         super().__init__(spec, **options)
         self.compressor = compressor(self.encoder.output_size)
+        self.compressor.adopt(self.scorer)
 
     def forward(self, tokens: Tensor, mask: Tensor, attention: Tensor | None = None) -> AttentionOutput:
         """See `Backbone.forward`; while training, the compressor takes note of the states."""

@@ -96,8 +96,8 @@ class InformationBottleneck(Method):
         frozen: `L = E[ -log p(y | z) ] + weight * beta * mean_t KL_t`, one draw of the noisy tokens `z` per step.
         `KL_t` is what `z_t` carries about token t in nats, summed over the D dimensions. The epochs are
         `warmup_epochs`, then `num_rounds` times one compressor and one learner epoch: `trainer.max_epochs` must be
-        `warmup_epochs + 2 * num_rounds`. The token bottleneck is an option of the backbone: `NoiseGate` or
-        `GaussianBottleneck`.
+        `warmup_epochs + 2 * num_rounds`. The token bottleneck is an option of the backbone: `NoiseGate`,
+        `LearnerGate` (points and images), `GaussianBottleneck`.
 
     Source:
         A re-derivation of variational information bottleneck attention with a learner and a compressor from its name
@@ -251,9 +251,11 @@ class InformationBottleneck(Method):
         """Enter the phase of this epoch, with the noise statistics of the last one."""
         if self.weight == 0:
             return
-        cast(BottleneckClassifier, pl_module.backbone).compressor.update_statistics()
+        model = cast(BottleneckClassifier, pl_module.backbone)
+        model.compressor.update_statistics()
         self._enter(trainer)
         if self.schedule != "joint" and trainer.current_epoch == self.warmup_epochs:
+            model.compressor.begin(model.scorer)
             forget_best_epoch(trainer)
 
     def _enter(self, trainer: Trainer) -> None:

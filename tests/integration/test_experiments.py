@@ -182,6 +182,12 @@ def test_explainers_take_their_remedies_as_callbacks(cli, tmp_path, images):
     ]
 
 
+@pytest.mark.slow
+def test_the_bottleneck_trains_on_a_transformer(cli, tmp_path, images):
+    record = train(cli, "vib_planted", tmp_path, images, "--model.backbone.encoder=Transformer")
+    assert record["status"] == "complete"
+
+
 @pytest.mark.parametrize("data", ["ellipses", "cifar", "em1", "em2", "em3"])
 def test_mosaics_train_two_batches(cli, data, tmp_path, images):
     record = train(cli, f"sdc_{data}_softmax", tmp_path, images)

@@ -10,6 +10,7 @@ from attn_lightning.backbone.bottleneck import (
     BottleneckClassifier,
     Compressor,
     GaussianBottleneck,
+    LearnerGate,
     NoiseGate,
     gate_attention,
     gate_divergence,
@@ -27,14 +28,14 @@ MASK = torch.arange(6) < torch.tensor([6, 3, 4])[:, None]
 D = 256
 
 
-@pytest.fixture(params=[NoiseGate, GaussianBottleneck])
+@pytest.fixture(params=[NoiseGate, GaussianBottleneck, LearnerGate])
 def model(request: pytest.FixtureRequest) -> BottleneckClassifier:
     torch.manual_seed(0)
     model = BottleneckClassifier(SPEC, compressor=request.param)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
-        if request.param is NoiseGate:
+        if isinstance(model.compressor, NoiseGate):
             model.compressor.mean.normal_()
             model.compressor.deviation.uniform_(0.5, 2.0)
     return model
@@ -164,6 +165,24 @@ def test_learner_is_the_classifier_without_the_bottleneck(model: BottleneckClass
     learner = model.learner(output.hidden, MASK)
     torch.testing.assert_close(learner.attention, weights)
     torch.testing.assert_close(learner.logits, model.classifier(torch.einsum("bt,btd->bd", weights, output.hidden)))
+
+
+def test_a_learner_gate_begins_with_the_attention_of_the_learner() -> None:
+    torch.manual_seed(0)
+    model = BottleneckClassifier(SPEC, compressor=LearnerGate)
+    with torch.no_grad():
+        model.scorer.vector.weight.mul_(20)  # scores so far apart that gates of their own would all be open or shut
+    words, gate = tokens(), model.compressor
+    assert type(gate.scorer) is type(model.scorer)
+    assert not torch.equal(gate.scorer.vector.weight, model.scorer.vector.weight)
+    gate.begin(model.scorer)
+    output, learner = model(words, MASK), model.learner(model.encode(model.embed(words), MASK), MASK)
+    for row, n in enumerate(MASK.sum(1).tolist()):
+        scores = learner.scores[row, :n]
+        gates = torch.sigmoid(3 + scores - scores.max())
+        torch.testing.assert_close(output.attention[row, :n], gates / gates.sum())
+    model.scorer.vector.weight.data.zero_()
+    assert gate.scorer.vector.weight.any(), "a copy, which goes its own way"
 
 
 def test_prior_is_learned_on_request_only() -> None:

@@ -1,6 +1,7 @@
 """Phases of the information bottleneck: what is trained when, what stays where it is, and what a resumed run does."""
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, kl_divergence
 from torch.utils.data import DataLoader
 
-from attn_lightning.backbone.bottleneck import BottleneckClassifier, GaussianBottleneck, NoiseGate
+from attn_lightning.backbone.bottleneck import BottleneckClassifier, GaussianBottleneck, LearnerGate, NoiseGate
 from attn_lightning.backbone.classifier import AttentionClassifier
 from attn_lightning.backbone.encoders import Average
 from attn_lightning.backbone.normalizers import Uniform
+from attn_lightning.backbone.transformer import Transformer
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.methods.bottleneck import (
     InformationBottleneck,
@@ -105,7 +107,7 @@ def test_phases_follow_from_the_epoch(schedule: Any, expected: list[Phase]) -> N
     assert [phase_of(epoch, schedule, 2) for epoch in range(6)] == expected
 
 
-@pytest.mark.parametrize("compressor", [NoiseGate, GaussianBottleneck])
+@pytest.mark.parametrize("compressor", [NoiseGate, LearnerGate, GaussianBottleneck])
 @pytest.mark.parametrize("feedback", ["divergence", "direct"])
 def test_frozen_parts_stay_where_they_are_to_the_bit(compressor: Any, feedback: Any) -> None:
     method = InformationBottleneck(warmup_epochs=1, num_rounds=2, beta=0.01, feedback=feedback)
@@ -116,6 +118,39 @@ def test_frozen_parts_stay_where_they_are_to_the_bit(compressor: Any, feedback: 
     assert watch.moved == [learns[phase] for phase in watch.phases]
     fixed = {"compressor.prior_mean", "compressor.prior_log_variance"}
     assert all(p.requires_grad == (name not in fixed) for name, p in module.backbone.named_parameters())
+
+
+@pytest.mark.parametrize("compressor", [NoiseGate, LearnerGate])
+def test_a_transformer_learns_in_its_phases(compressor: Any) -> None:
+    encoder = partial(Transformer, hidden_size=8, num_layers=1, num_heads=2)
+    method = InformationBottleneck(warmup_epochs=1, num_rounds=1, beta=0.01)
+    watch = Watch(method)
+    module, trainer = fit(
+        method, watch, backbone=lambda spec: BottleneckClassifier(spec, compressor=compressor, encoder=encoder)
+    )
+    assert watch.moved == [{LEARNER, SHARED}, {COMPRESSOR, SHARED}, {LEARNER, SHARED}]
+    assert torch.isfinite(trainer.callback_metrics["train/loss"])
+    assert all(torch.isfinite(parameter).all() for parameter in module.parameters())
+
+
+class Scorers(Callback):
+    """The first weights of both scorers as every epoch begins."""
+
+    def __init__(self) -> None:
+        self.found: list[tuple[Tensor, Tensor]] = []
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
+        parts = (pl_module.backbone.scorer, pl_module.backbone.compressor.scorer)
+        self.found.append(tuple(next(part.parameters()).detach().clone() for part in parts))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("schedule", ["alternate", "joint"])
+def test_a_learner_gate_takes_the_learners_weights_once_after_the_warmup(schedule: Any) -> None:
+    method = InformationBottleneck(warmup_epochs=1, num_rounds=2, schedule=schedule)
+    scorers = Scorers()
+    fit(method, scorers, backbone=lambda spec: small_model(spec, compressor=LearnerGate))
+    equal = [torch.equal(*pair) for pair in scorers.found]
+    assert equal[1:] == [schedule == "alternate", False, False, False], "in a joint training nothing begins"
 
 
 def test_joint_schedule_trains_everything_at_once() -> None:
