@@ -10,9 +10,11 @@ import torch
 from rich.console import Console
 
 from attn_lightning.checks import check_numbers
+from attn_lightning.console import duration
 from attn_lightning.data.text import UNKNOWN_ID
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.evaluation.control import control_metrics, is_text, tfidf_logistic_regression
+from attn_lightning.evaluation.estimate import estimated_seconds
 from attn_lightning.evaluation.folder import EvaluationFolder
 from attn_lightning.evaluation.out_of_domain import Reencoded, Subset, check_rationales, examples_for, subset
 from attn_lightning.evaluation.progress import Progress
@@ -120,6 +122,8 @@ def evaluate(
     with EvaluationFolder(parent, name, identity, waits) as folder:
         for note in notes:
             progress.note(note)
+        if console is not None and not quiet:
+            _say_how_long(subject, plan, folder, options.untrained, progress)
         trained = measure(subject, plan, folder.model, progress)
         untrained = Findings()
         # The same measurements on random weights: what a model of this shape gets without having learned anything.
@@ -172,6 +176,15 @@ def subject_of(evaluated: EvaluatedModel, options: EvaluationOptions) -> tuple[S
         seed=options.seed,
         device=next(module.backbone.parameters()).device,
     ), notes
+
+
+def _say_how_long(subject: Subject, plan: Plan, folder: EvaluationFolder, untrained: bool, progress: Progress) -> None:
+    """A line with the time that all missing parts will take, before the first of them begins."""
+    # An untrained model costs what the trained one does.
+    both = [folder.model, folder.untrained] if untrained else [folder.model]
+    seconds = sum(estimated_seconds(subject, plan, parts) for parts in both)
+    if seconds:
+        progress.note(f"this will take about {duration(seconds)}; a stopped evaluation goes on with its next part")
 
 
 def _fresh(module: AttentionModule, seed: int) -> Any:

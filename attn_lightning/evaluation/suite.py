@@ -19,6 +19,9 @@ from attn_lightning.evaluation.folder import Parts, explained_from
 from attn_lightning.evaluation.progress import Progress
 from attn_lightning.evaluation.subject import Subject
 
+_CLEAN = "predictions"
+"""Name of the part that makes the clean pass and what comes with it."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -83,6 +86,22 @@ def measure(subject: Subject, plan: Plan, parts: Parts, progress: Progress) -> F
     return findings
 
 
+def unfinished(subject: Subject, plan: Plan, parts: Parts) -> set[str]:
+    """Names of the parts that `measure` would have to measure, as it tells them to `progress` (the first word)."""
+    lengths, missing = np.asarray(subject.examples.lengths), set()
+    explainers = _available(subject, plan.explainers, Findings())
+    for name, explainer in explainers.items():
+        if parts.explanation(_key(explainer), lengths) is None:
+            missing.add(_CLEAN if name in NATIVE else name)
+    if parts.clean() is None:
+        missing.add(_CLEAN)
+    for family in plan.families:
+        settings = {"options": options_of(family), "explainers": options_of_all(explainers)}
+        if family.unavailable(subject) is None and parts.family(family.name, settings) is None:
+            missing.add(family.name)
+    return missing
+
+
 def _available(subject: Subject, explainers: Mapping[str, Explainer], findings: Findings) -> dict[str, Explainer]:
     return {
         name: explainer
@@ -104,7 +123,7 @@ def _explain(subject: Subject, explainers: Mapping[str, Explainer], parts: Parts
     # These come with the clean pass; each by itself would run the encoder again.
     native = [name for name in missing if name in NATIVE]
     if parts.clean() is None or native:
-        with progress.part("predictions, " + ", ".join(native or ["attention"]), len(lengths)) as advance:
+        with progress.part(f"{_CLEAN}, " + ", ".join(native or ["attention"]), len(lengths)) as advance:
             probabilities, labels, found = native_explanations(subject, native, advance)
         check_finite(probabilities)
         for name, scores in found.items():

@@ -1,15 +1,18 @@
 """From a model and data to what is measured: options, splits and subsets."""
 
+import io
+import re
 from functools import partial
 
 import pytest
 import torch
+from rich.console import Console
 
 from attn_lightning.backbone.classifier import AttentionClassifier
 from attn_lightning.backbone.encoders import Average
 from attn_lightning.data.text import UNKNOWN_ID
 from attn_lightning.errors import ConfigurationError
-from attn_lightning.evaluation.catalog import chosen_families
+from attn_lightning.evaluation.catalog import chosen_explainers, chosen_families
 from attn_lightning.evaluation.runner import TABLES, EvaluatedModel, EvaluationOptions, evaluate, subject_of
 from attn_lightning.evaluation.suite import Plan
 from attn_lightning.module import AttentionModule
@@ -64,3 +67,21 @@ def test_an_evaluation_names_its_folder_by_model_data_split_and_size(evaluated, 
     assert folder == tmp_path / "best-planted-test-6"
     assert (folder / TABLES).exists()
     assert summary.flat()
+
+
+def test_it_says_how_long_it_will_take_before_anything_else_and_not_when_nothing_is_left(evaluated, tmp_path):
+    plan = Plan(chosen_families("calibration"), chosen_explainers("attention"))
+    options = EvaluationOptions(linear=False)
+
+    def said(**how):
+        console = Console(file=io.StringIO(), width=100)
+        evaluate(evaluated, plan, options, tmp_path, console, **how)
+        return console.file.getvalue().splitlines()
+
+    assert said(quiet=True) == []
+    folder = tmp_path / "best-planted-test"
+    (folder / "calibration.json").unlink()
+    first, *others = said()
+    assert re.match(r"note: this will take about \d+ s; ", first)
+    assert any("kept" in line for line in others)
+    assert not any("this will take" in line for line in said())
