@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from attn_lightning.evaluation.family import MODEL, Row
-from attn_lightning.metrics.agreement import jensen_shannon
 from attn_lightning.metrics.per_example import to_array
-from attn_lightning.metrics.robustness import AREAS, CURVES, area_under_curve, correct, unchanged
+from attn_lightning.metrics.robustness import AREAS, CURVES, UnderAttack, area_under_curve
 from attn_lightning.types import UNLABELED, AttentionOutput, Batch
 
 Target = Literal["prediction", "label"]
@@ -140,11 +139,12 @@ class CleanBatch:
 
     def _measure(self, rows: Tensor, logits: Tensor, attention: Tensor) -> NDArray[np.float64]:
         """(metrics, b), one line for each of `CURVES`."""
-        predicted, mask = to_array(logits.argmax(-1)), to_array(self.batch.mask[rows])
-        return np.stack(
-            [
-                correct(predicted, to_array(self.batch.labels[rows])),
-                unchanged(predicted, to_array(self.predicted[rows])),
-                jensen_shannon(to_array(self.output.attention[rows]), to_array(attention), mask),
-            ]
+        found = UnderAttack(
+            labels=to_array(self.batch.labels[rows]),
+            predicted=to_array(logits.argmax(-1)),
+            clean=to_array(self.predicted[rows]),
+            attention=to_array(attention),
+            clean_attention=to_array(self.output.attention[rows]),
+            mask=to_array(self.batch.mask[rows]),
         )
+        return np.stack([measure(found) for measure in CURVES.values()])

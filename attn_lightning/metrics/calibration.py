@@ -1,5 +1,6 @@
 """How far stated probabilities can be trusted, beyond the metrics of `attn_lightning.metrics.prediction`."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -7,8 +8,6 @@ from numpy.typing import NDArray
 
 from attn_lightning.metrics.measure import Measure
 from attn_lightning.metrics.per_example import FloatArray
-
-BRIER = Measure("brier", "mean squared error of the probabilities (Brier score, halved)", higher_is_better=False)
 
 
 def brier(probabilities: FloatArray, labels: NDArray[Any]) -> FloatArray:
@@ -45,3 +44,9 @@ def log_loss(probabilities: FloatArray, labels: NDArray[Any]) -> FloatArray:
     with np.errstate(divide="ignore"):
         losses: FloatArray = -np.log(probabilities[np.arange(len(labels)), labels].astype(np.float64))
     return losses
+
+
+PER_EXAMPLE: Mapping[Measure, Callable[[FloatArray, NDArray[Any]], FloatArray]] = {
+    Measure("brier", "mean squared error of the probabilities (Brier score, halved)", higher_is_better=False): brier,
+}
+"""What is a number per example, from probabilities and labels, beyond the metrics of a training."""

@@ -3,26 +3,17 @@
 How far attention moves is `attn_lightning.metrics.agreement.jensen_shannon` of attention before and after.
 """
 
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
-from attn_lightning.metrics.agreement import JENSEN_SHANNON
+from attn_lightning.metrics.agreement import JENSEN_SHANNON, jensen_shannon
 from attn_lightning.metrics.measure import Measure
-from attn_lightning.metrics.per_example import FloatArray
+from attn_lightning.metrics.per_example import BoolArray, FloatArray
 from attn_lightning.metrics.prediction import ACCURACY
 from attn_lightning.types import UNLABELED
-
-CURVES = (
-    ACCURACY,
-    Measure("unchanged", "share of predictions that are those of the unperturbed model"),
-    JENSEN_SHANNON.called("attention_jsd", "Jensen-Shannon divergence of attention from that without the attack"),
-)
-"""What is measured at every strength of an attack."""
-
-AREAS = tuple(
-    curve.called(f"{curve.name}_area", f"mean over the strengths of the attack: {curve.meaning}") for curve in CURVES
-)
-"""The mean height of each curve, see `area_under_curve`."""
 
 
 def correct(predicted: NDArray[np.int64], labels: NDArray[np.int64]) -> FloatArray:
@@ -73,3 +64,41 @@ def area_under_curve(values: FloatArray, strengths: FloatArray) -> FloatArray:
         raise ValueError(f"Expected `strengths` to be two or more rising numbers, but got {list(strengths)}.")
     area: FloatArray = (values[:, 1:] + values[:, :-1]) @ (steps / 2) / steps.sum()
     return area
+
+
+class UnderAttack(NamedTuple):
+    """What a model says of B examples under an attack, and without.
+
+    Attributes:
+        labels: (B,) classes.
+        predicted: (B,) classes under attack.
+        clean: (B,) classes without.
+        attention: (B, T) under attack.
+        clean_attention: (B, T) without.
+        mask: (B, T) bool.
+    """
+
+    labels: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+    clean: NDArray[np.int64]
+    attention: FloatArray
+    clean_attention: FloatArray
+    mask: BoolArray
+
+
+# Attacks are measured by going over this table: a metric that is put into it is measured, declared and shown.
+CURVES: Mapping[Measure, Callable[[UnderAttack], FloatArray]] = {
+    ACCURACY: lambda found: correct(found.predicted, found.labels),
+    Measure("unchanged", "share of predictions that are those of the unperturbed model"): (
+        lambda found: unchanged(found.predicted, found.clean)
+    ),
+    JENSEN_SHANNON.called("attention_jsd", "Jensen-Shannon divergence of attention from that without the attack"): (
+        lambda found: jensen_shannon(found.clean_attention, found.attention, found.mask)
+    ),
+}
+"""What is measured at every strength of an attack."""
+
+AREAS = tuple(
+    curve.called(f"{curve.name}_area", f"mean over the strengths of the attack: {curve.meaning}") for curve in CURVES
+)
+"""The mean height of each curve, see `area_under_curve`."""

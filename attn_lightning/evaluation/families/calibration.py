@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from attn_lightning.evaluation.family import MODEL, Family, Row
 from attn_lightning.evaluation.subject import Explained, ProgressCallback, Subject
-from attn_lightning.metrics.calibration import BRIER, brier, log_loss
+from attn_lightning.metrics.calibration import PER_EXAMPLE, log_loss
 from attn_lightning.metrics.measure import Measure, by_name
 from attn_lightning.metrics.prediction import MEASURES as PREDICTION
 from attn_lightning.metrics.prediction import PredictionMetrics
@@ -27,7 +27,7 @@ class Calibration(Family):
 
     name: ClassVar[str] = "calibration"
     heading: ClassVar[str] = "How good the predictions are, and how far their probabilities can be trusted."
-    measures: ClassVar[Mapping[str, Measure]] = by_name((*PREDICTION, BRIER))
+    measures: ClassVar[Mapping[str, Measure]] = by_name((*PREDICTION, *PER_EXAMPLE))
 
     def run(self, subject: Subject, explained: Explained, advance: ProgressCallback) -> list[Row]:
         """See `Family.run`."""
@@ -36,7 +36,7 @@ class Calibration(Family):
         each = {
             "accuracy": (explained.predicted[labeled] == labels).astype(np.float64),
             "log_loss": log_loss(probabilities, labels),
-            "brier": brier(probabilities, labels),
+            **{metric.name: measure(probabilities, labels) for metric, measure in PER_EXAMPLE.items()},
         }
         whole = _of_the_split(probabilities, labels) if len(labels) else {}
         advance(len(subject.examples))
