@@ -14,7 +14,11 @@ from attn_lightning.backbone.classifier import AttentionClassifier
 from attn_lightning.backbone.encoders import Average
 from attn_lightning.backbone.pretrained import Pretrained
 from attn_lightning.errors import ConfigurationError
-from attn_lightning.types import DataSpec
+from attn_lightning.methods import AttentionIVAT, Method, Relation, WordAT, WordVAT
+from attn_lightning.methods.requirements import check_methods
+from attn_lightning.step import TrainStep
+from attn_lightning.task_loss import cross_entropy
+from attn_lightning.types import Batch, DataSpec
 from support.tiny_bert import SIZE, make_tiny_bert
 
 # They need the extra `transformers`, which makes every import of Lightning slower: not for the fast suite.
@@ -166,6 +170,29 @@ def test_gradient_checkpointing_gives_the_same_gradients(folder: Path) -> None:
         each(TOKENS, TOKENS > 0).logits.square().sum().backward()
     for (name, one), other in zip(plain.named_parameters(), saving.parameters(), strict=True):
         torch.testing.assert_close(one.grad, other.grad, msg=name)
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("method", [WordAT(), WordVAT(), AttentionIVAT(), Relation()], ids=lambda m: type(m).__name__)
+def test_gradient_checkpointing_gives_the_same_gradients_under_methods_and_half_precision(
+    folder: Path, method: Method, precision: torch.dtype
+) -> None:
+    batch = Batch(TOKENS, TOKENS > 0, torch.tensor([0, 1]), torch.arange(2))
+    found = []
+    for checkpointing in (False, True):
+        ours = model(folder, gradient_checkpointing=checkpointing).train()
+        check_methods([method], ours)
+        torch.manual_seed(1)
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
+            step = TrainStep(ours, batch, ours(batch.tokens, batch.mask), cross_entropy, progress=0.0)
+            term = method.loss(step)
+        assert term is not None
+        (step.task_loss(step.output.logits, batch.labels).mean() + 10 * term.value).backward()
+        found.append({name: parameter.grad for name, parameter in ours.named_parameters()})
+    plain, saving = found
+    assert any(gradient is not None and gradient.abs().sum() > 0 for gradient in plain.values())
+    for name, gradient in plain.items():
+        torch.testing.assert_close(saving[name], gradient, msg=name)
 
 
 def test_a_checkpoint_alone_builds_it_again(folder: Path) -> None:
