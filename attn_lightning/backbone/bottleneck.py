@@ -161,7 +161,7 @@ class Compressor(nn.Module):
         """Take the shape of the learner's scorer where that is wanted; called once, when the model is built."""
 
     def begin(self, scorer: Scorer) -> None:
-        """Take the weights of the learner's scorer where that is wanted; called when its warm-up is over."""
+        """Take its weights where that is wanted; called when the learner's warm-up is over."""
 
 
 class NoiseGate(Compressor):
@@ -245,16 +245,11 @@ class NoiseGate(Compressor):
 
 
 class LearnerGate(NoiseGate):
-    """A `NoiseGate` that begins where the learner is: its scores are first those of the learner's own scorer.
+    """A `NoiseGate` that begins where the learner is, with a scorer of the learner's class.
 
-    `s_t = b + scorer(h_t) - max_u scorer(h_u)` over the real tokens, `l_t = sigmoid(s_t)`: the scorer is of the
-    learner's class, on points the upper layers of its focus network, and gets the learner's weights when the warm-up is
-    over. The largest gate of a text is `sigmoid(b)`, so that attention is first near to the learner's softmax, whatever
-    the size of its scores; b is learned and starts at 3.
-
-    Why: the additive scorer of a `NoiseGate` starts at random. Its first epochs retrain the classifier for nearly
-    uniform attention, and feedback then pulls the learner there. On text that is made good in an epoch; on points the
-    learner never comes back.
+    `l_t = sigmoid(b + s_t - max_u s_u)`, `s = scorer(h)` with the learner's weights after its warm-up, b from 3 on.
+    A scorer that starts at random asks for nearly uniform attention, to which feedback pulls the learner; on points for
+    good, as its classifier forgets the warm-up too.
 
     Args:
         hidden_size: D, size of a hidden state; the backbone gives it.
@@ -268,16 +263,14 @@ class LearnerGate(NoiseGate):
         """See `Compressor.adopt`."""
         self.scorer = copy.deepcopy(scorer).requires_grad_()
 
-    @torch.no_grad()
     def begin(self, scorer: Scorer) -> None:
         """See `Compressor.begin`."""
         self.scorer.load_state_dict(scorer.state_dict())
 
     def score(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """See the class; the largest score is part of the graph."""
-        scores: Tensor = self.scorer(hidden, mask)
-        largest = scores.masked_fill(~mask, -math.inf).amax(-1, keepdim=True)
-        return self.offset + scores - largest
+        scores = super().score(hidden, mask)
+        return self.offset + scores - scores.masked_fill(~mask, -math.inf).amax(-1, keepdim=True)
 
 
 class GaussianBottleneck(Compressor):
@@ -330,8 +323,7 @@ class GaussianBottleneck(Compressor):
         return gaussian_divergence(mean, log_variance, self.prior_mean, self.prior_log_variance)
 
     def _mean(self, hidden: Tensor) -> Tensor:
-        mean: Tensor = hidden + self.shift(hidden)
-        return mean
+        return torch.add(hidden, self.shift(hidden))
 
 
 class BottleneckClassifier(AttentionClassifier):
@@ -347,7 +339,7 @@ class BottleneckClassifier(AttentionClassifier):
 
     Args:
         spec: what the data is like; the data module gives it.
-        compressor: class of the bottleneck (`NoiseGate`, `LearnerGate`, `GaussianBottleneck`, your own) and its options.
+        compressor: class of the bottleneck (`NoiseGate`, `LearnerGate`, `GaussianBottleneck`, your own), its options.
         options: those of `AttentionClassifier`; scorer and normalizer are the learner's.
 
     Raises:
