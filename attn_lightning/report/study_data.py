@@ -1,6 +1,7 @@
 """The runs of a study from its folder alone: by the study's own record, or, without one, by the names of the runs."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -116,23 +117,29 @@ def _method_label(run: Run) -> str:
 
 
 def _on_the_same_data(runs: Mapping[Cell, Run | None], notes: list[str]) -> dict[Cell, Run | None]:
-    """Runs that were tested on other examples than the most of their table are left out of it."""
-    counts: dict[tuple[str, str], dict[str, int]] = {}
+    """Runs on other examples or files than the most of their table are left out of it."""
+    counts: dict[tuple[str, str], Counter[tuple[str, str]]] = {}
     for cell, run in runs.items():
         if run is not None and run.test_digest:
-            digests = counts.setdefault((cell.data, cell.options), {})
-            digests[run.test_digest] = digests.get(run.test_digest, 0) + 1
+            counts.setdefault((cell.data, cell.options), Counter())[_examples(run)] += 1
     kept: dict[Cell, Run | None] = {}
     for cell, run in runs.items():
-        digests = counts.get((cell.data, cell.options), {})
-        # What most runs were tested on; of two kinds alike often, the one that came first.
-        usual = max(digests, key=lambda digest: digests[digest]) if digests else ""
-        # Runs without a digest come from before data had one, and are taken at their word.
-        if run is not None and run.test_digest not in ("", usual):
-            notes.append(f"left out: {run.folder} was tested on other examples than the other runs on {cell.data}")
-            run = None
+        if run is not None and run.test_digest:
+            # What most runs were made with; of two kinds alike often, the one that came first.
+            usual = max(counts[cell.data, cell.options].items(), key=lambda item: item[1])[0]
+            if _examples(run) != usual:
+                tested = run.test_digest != usual[0]
+                what = "was tested on other examples" if tested else "was trained on other files"
+                notes.append(f"left out: {run.folder} {what} than the other runs on {cell.data}")
+                run = None
         kept[cell] = run
     return kept
+
+
+def _examples(run: Run) -> tuple[str, str]:
+    """What the results of a run belong to: its test examples, and its files where it was not made by a generator."""
+    source = (run.record.get("data") or {}).get("source", {})
+    return run.test_digest, "" if source.get("kind") == "embedded" else str(source.get("revision", ""))
 
 
 def _state(run: Run) -> CellState:

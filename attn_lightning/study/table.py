@@ -190,7 +190,9 @@ def _control(group: Sequence[tuple[Cell, CellState]], metric: str) -> list[Row]:
     split, _, name = metric.partition("/")
     if split != "test":
         return []
-    measured = [found.record.get("control", {}).get("tfidf_logistic_regression", {}) for _, found in group]
+    # Not those of runs on files that have changed since.
+    records = [found.record for _, found in group if found.state != "different"]
+    measured = [record.get("control", {}).get("tfidf_logistic_regression", {}) for record in records]
     values = [control[name] for control in measured if control.get(name) is not None]
     if not values:
         return []

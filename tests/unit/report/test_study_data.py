@@ -88,6 +88,23 @@ def test_runs_on_other_examples_are_left_out(folder, make_run):
     assert any("was tested on other examples" in note for note in found.notes)
 
 
+@pytest.mark.parametrize(("kind", "left_out"), [("files", True), ("embedded", False)])
+def test_runs_on_files_that_have_changed_since_are_left_out(folder, make_run, kind, left_out):
+    sources = {"other": "a", "more": "a", "ivat": "a", "vanilla": "a", "changed": "b"}
+    for name in ("other_mine", "more_mine", "changed_mine"):
+        make_run(name, "seed_0", data="mine")
+    for path in folder.glob("*/*/metrics.json"):
+        record = json.loads(path.read_text())
+        revision = sources[path.parent.parent.name.removesuffix("_mine")]
+        record["data"]["source"] = {"kind": kind, "revision": revision}
+        path.write_text(json.dumps(record))
+    found = read_study_folder(folder)
+    states = {cell.method: state.state for cell, state in found.results}
+    assert states["other"] == "complete"
+    assert states["changed"] == ("missing" if left_out else "complete")
+    assert any("was trained on other files" in note for note in found.notes) == left_out
+
+
 def test_failed_and_unfinished_runs_are_shown(folder, make_run):
     make_run("vat_mine", "seed_0", status="failed", error="oh")
     make_run("vat_mine", "seed_1", seed=1, status="running")

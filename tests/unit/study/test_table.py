@@ -53,6 +53,15 @@ def test_the_control_is_a_row_of_test_metrics():
     assert len(gradient.rows) == len(cost.rows) == 2
 
 
+def test_the_control_of_a_run_on_files_that_have_changed_since_is_left_out():
+    old, new = ({"tfidf_logistic_regression": {"accuracy": accuracy}} for accuracy in (0.8, 0.6))
+    changed = CellState("different", complete(0.5, control=old).record)
+    (table,) = tables(study(), results([changed, complete(0.6)], [changed, complete(0.7)]))
+    assert CONTROL not in [row.method for row in table.rows]
+    (table,) = tables(study(), results([changed, complete(0.6, control=new)], [changed, complete(0.7)]))
+    assert table.rows[-1].summary.mean == 0.6
+
+
 def test_where_a_metric_is_found():
     record = {"test": {"test/f1": 0.1}, "best": {"val/f1": 0.2}, "cost": {"fit_seconds": 3.0}}
     assert [value(record, name) for name in ("test/f1", "val/f1", "cost/fit_seconds")] == [0.1, 0.2, 3.0]
