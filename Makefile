@@ -17,7 +17,7 @@ MINUTES ?= 10
 MODULE ?=
 SAMPLE ?= 0
 
-.PHONY: help setup run study report sweep agent search test test-slow test-pretrained fuzz kills mutate smoke check bench clean
+.PHONY: help setup run study report sweep agent search test test-slow test-pretrained fuzz kills soak mutate smoke check bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -86,6 +86,9 @@ fuzz: $(READY) ## strange and damaged input to every reader of files, for MINUTE
 
 kills: $(READY) ## kill runs of five kinds at COUNT=10 random moments each, and compare what they end with
 	KILLS=$(COUNT) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -s -m slow tests/kills $(ARGS)
+
+soak: $(READY) ## fit COUNT=200 times in one process; memory, open files and threads must stay as they are
+	SOAK=$(COUNT) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -s -m slow tests/soak $(ARGS)
 
 mutate: $(VENV)/.mutation ## change formulas in one place each, see which tests notice: MODULE=attn_lightning/metrics SAMPLE=200
 	OMP_NUM_THREADS=1 nice -n 19 $(BIN)/python tests/mutation/run.py $(MODULE) --sample $(SAMPLE) $(ARGS)

@@ -3,13 +3,15 @@
 `make kills COUNT=20` kills every kind of run twenty times and prints what was hit; the test kills each twice.
 """
 
+import itertools
 import json
 import os
 import random
+import time
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow.parquet as pq
 import pytest
@@ -41,8 +43,20 @@ CASES: Mapping[str, tuple[str, ...]] = {
 COUNT = int(os.environ.get("KILLS", "2"))
 SEED = 20
 
-BEGINS = 0.2
-"""Share of a run before which none is killed: the configuration is still being read, and nothing could be spoiled."""
+
+class Phases(NamedTuple):
+    """Seconds after which a run that was not killed had its folder, had been trained, and was over.
+
+    Before the first there is nothing to spoil: the configuration is still being read.
+    """
+
+    begun: float
+    trained: float
+    over: float
+
+    def draw(self, number: int, draws: random.Random) -> float:
+        """When to kill the k-th run: every second one is to be hit in its test or evaluation."""
+        return draws.uniform(self.trained, self.over) if number % 2 else draws.uniform(self.begun, self.trained)
 
 
 def command(case: str, root: Path) -> list[str]:
@@ -86,22 +100,28 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Server:
 @pytest.mark.parametrize("case", CASES)
 def test_a_killed_run_ends_like_one_that_was_not(case: str, server: Server, tmp_path: Path) -> None:
     server(command(case, tmp_path / "cold"))  # fills the cache
+    started = time.time()
     code, seconds = server(command(case, tmp_path / "whole"))
     assert code == 0, server.log.read_text()[-2000:]
-    whole = results(tmp_path / "whole" / "run" / "version_0")
+    folder = tmp_path / "whole" / "run" / "version_0"
+    whole = results(folder)
+    files = (folder / "config.yaml", folder / "checkpoints" / "last.ckpt")
+    phases = Phases(*(path.stat().st_mtime - started for path in files), seconds)
     draws, hits, exact = random.Random(f"{SEED} {case}"), Counter[str](), 0
-    while hits.total() < COUNT:
-        root = tmp_path / f"killed_{hits.total()}"
-        code, _ = server(command(case, root), kill_after=draws.uniform(BEGINS * seconds, seconds))
+    for attempt in itertools.count():
+        if hits.total() == COUNT:
+            break
+        root = tmp_path / f"attempt_{attempt}"
+        code, _ = server(command(case, root), kill_after=phases.draw(hits.total(), draws))
         if code != -9:
             continue  # it was faster than the one before
         folder = root / "run" / "version_0"
         hits[hit(folder)] += 1
         code, _ = server(command(case, root))
         assert code == 0, server.log.read_text()[-2000:]
-        # A run that was killed before its first whole epoch has nothing to go on from: it is begun again beside it.
-        (finished,) = [path.parent for path in root.glob("run/*/metrics.json") if "set_aside" not in path.parent.name]
-        exact += results(finished) == whole
+        # One that was killed before its first whole epoch is begun again, in a folder of the same name.
+        assert {path.name.partition(".")[0] for path in root.glob("run/*")} == {"version_0"}
+        exact += results(folder) == whole
     shown = ", ".join(f"{number} {phase}" for phase, number in sorted(hits.items()))
     print(f"\n{case}: {exact} of {COUNT} kills bit-exact after going on ({shown})", flush=True)
     assert exact == COUNT
