@@ -34,6 +34,7 @@ class Curve:
     def __init__(self, setting: Mapping[str, str], axis: str, strengths: Sequence[float], num_examples: int) -> None:
         self.setting = setting
         self.axis = axis
+        # 0 of the same type: a number of words is shown as 0, a radius as 0.0.
         self.strengths = (type(strengths[0])(0), *strengths)
         self.values = np.full((len(CURVES), len(self.strengths), num_examples), np.nan, np.float32)
 
@@ -113,6 +114,8 @@ class CleanBatch:
             "prediction": torch.arange(len(rows), device=rows.device) < len(first),
             "label": classes == labels[rows],
         }
+        # An example that is attacked for two targets stands twice in a job, so that a batch within the budget need not
+        # be one.
         most = max(1, token_budget // self.batch.mask.shape[1])
         parts = [slice(start, start + most) for start in range(0, len(rows), most)]
         return [

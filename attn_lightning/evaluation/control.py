@@ -32,6 +32,7 @@ def control_metrics(data: TextDataModule) -> dict[str, float | None]:
     metric that is undefined on these labels is None.
     """
     splits = data.manifest["splits"]
+    # By what was read and not by its name: other texts or other labels never find these numbers.
     content = [_VERSION, data.label_names, splits["train"]["sha256"], splits["test"]["sha256"]]
     if "labeled" in data.manifest:
         content.append(data.manifest["labeled"]["sha256"])
@@ -72,6 +73,7 @@ def tfidf_logistic_regression(
     model = LogisticRegression(C=10.0, max_iter=1000)
     model.fit(vectorizer.fit_transform(texts), labels)
     probabilities = np.zeros((len(test[0]), num_classes), dtype=np.float32)
+    # scikit-learn leaves classes out that it has not seen; the metrics count on C columns.
     probabilities[:, model.classes_] = model.predict_proba(vectorizer.transform(test[0]))
     metrics = prediction_metrics(num_classes)
     metrics.update(torch.from_numpy(probabilities).clamp_min(1e-12).log(), torch.tensor(test[1]))

@@ -77,6 +77,7 @@ class Reencoded:
         self._data, self._split = data, split
         words = data.words(split) if tokenizer.options.words_given else None
         self.tokenizer = tokenizer
+        # A model that reads letters can read words that its training never had.
         tokenizer.growing = tokenizer.options.unknown == "keep"
         encoding = tokenizer.encode_batch(data.texts(split)) if words is None else tokenizer.encode_tokens(words)
         questions = data.questions(split)
@@ -86,6 +87,7 @@ class Reencoded:
         )
         self._ids, self._offsets = encoding.ids, encoding.offsets
         labels = np.asarray(data.rows(split).data.column("label"), np.int64)
+        # -1 stays -1; as an index it would be the last class.
         self._labels = np.where(labels == UNLABELED, UNLABELED, classes[labels.clip(0)])
         self.lengths: Rows = np.array([len(ids) for ids in self._ids], np.int64)
         names = data.rows(split).column_names

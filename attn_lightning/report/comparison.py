@@ -162,6 +162,7 @@ def compare_runs(first: Run, second: Run) -> Comparison:
     Raises:
         ConfigurationError: one has no predictions, or they were tested on other documents.
     """
+    # By the digest as well: two data sets may have one name, and a file may have changed between the runs.
     if (first.data_name, first.test_digest) != (second.data_name, second.test_digest):
         raise ConfigurationError(
             f"Expected two runs that were tested on the same documents, but got {first.label} on {first.data_name} and "
@@ -186,6 +187,7 @@ def _other_data(first: Run, second: Run) -> str:
 
 
 def _comparison(first: Run, second: Run, a: Documents, b: Documents) -> Comparison:
+    # Tests of right and wrong need a label; flips and agreement of attention do not.
     labelled = a.labels >= 0
     right = (a.predictions == a.labels)[labelled], (b.predictions == b.labels)[labelled]
     both, neither = int((right[0] & right[1]).sum()), int((~right[0] & ~right[1]).sum())
@@ -199,6 +201,7 @@ def _comparison(first: Run, second: Run, a: Documents, b: Documents) -> Comparis
         for name, values in (("probability of the label", own), ("log loss", losses)):
             p = paired_permutation_test(values[1] - values[0])
             paired.append(_paired(name, values[0], values[1], p, "paired permutation over documents"))
+    # A weight is compared with that of the same token, which two tokenizers may not have.
     same = np.flatnonzero(_same_tokens(a, b))
     explained = same[chosen_rows(len(same), _MOST_EXPLAINED, 0)]
     return Comparison(
@@ -223,6 +226,7 @@ def _paired(name: str, first: NDArray[np.generic], second: NDArray[np.generic], 
 def _flips(a: Documents, b: Documents) -> list[Flip]:
     places = np.flatnonzero(a.predictions != b.predictions)
     chosen = b.predictions[places]
+    # Of the class that B chose: how far it came, and not only that it crossed the line.
     change = b.probabilities[places, chosen].astype(np.float64) - a.probabilities[places, chosen]
     texts = a.texts if a.questions is None else [f"[{q}] {t}" for q, t in zip(a.questions, a.texts, strict=True)]
     return [

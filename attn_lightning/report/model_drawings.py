@@ -104,6 +104,7 @@ def decision_regions(field: Field, mosaics: PlaneMosaics, names: Sequence[str], 
     focus, classifier = figure.subplots(1, 2, sharex=True, sharey=True)
     figure.suptitle(plain(title, 110), fontsize=10)
     image = focus.imshow(field.scores, origin="lower", extent=field.extent, cmap=MAP, aspect="auto")
+    # A constant score has no contours, and matplotlib would warn of it.
     if np.ptp(field.scores) > 0:
         focus.contour(field.x, field.y, field.scores, levels=12, colors="white", linewidths=0.5, linestyles="solid")
     figure.colorbar(image, ax=focus, label="attention score before the normalizer", shrink=0.85)
@@ -132,6 +133,7 @@ def _class_image(probabilities: FloatArray) -> FloatArray:
     """(Y, X, 3) colour of the most probable class, mixed with white: less of it the surer the model is."""
     num_classes = probabilities.shape[-1]
     best = probabilities.argmax(-1)
+    # 0 where all classes are as likely, 1 where one is certain, for any number of classes.
     sure = (probabilities.max(-1) - 1 / num_classes) / (1 - 1 / num_classes)
     strength = (0.12 + 0.4 * sure)[..., None]
     colors = np.array([to_rgb(color(label)) for label in range(num_classes)])
@@ -227,6 +229,7 @@ def mosaic_grid(columns: Mapping[str, Sequence[ImageMosaic]], title: str) -> Fig
 
 def _draw_mosaic(axes: Axes, mosaic: ImageMosaic) -> None:
     count, height, width, _ = mosaic.images.shape
+    # As near to a square as the number of segments allows.
     side = math.ceil(math.sqrt(count))
     gap = 0.16
     for place, (image, weight) in enumerate(zip(mosaic.images, mosaic.attention.tolist(), strict=True)):
@@ -265,6 +268,7 @@ def evidence_density(weights: FloatArray, probabilities: FloatArray, outcomes: F
             other two, are left out and counted.
         title: above.
     """
+    # Only examples of which all three are known, so that both halves of the figure count the same ones.
     known = ~(np.isnan(weights) | np.isnan(probabilities) | np.isnan(outcomes).any(1))
     counts = np.histogram2d(weights[known], probabilities[known], bins=BINS, range=((0, 1), (0, 1)))[0]
     figure = Figure(figsize=(9.2, 4.6), layout="constrained")
@@ -272,6 +276,7 @@ def evidence_density(weights: FloatArray, probabilities: FloatArray, outcomes: F
     figure.suptitle(plain(title, 110), fontsize=10)
     edges = np.linspace(0, 1, BINS + 1)
     shown = np.ma.masked_equal(counts.T, 0)
+    # At least 2: a logarithmic scale from 1 to 1 has no width.
     most = max(2.0, float(counts.max()))
     mesh = axes.pcolormesh(edges, edges, shown, cmap=f"{MAP}_r", norm=LogNorm(1, most), rasterized=True)
     ticks = [step * 10**power for power in range(9) for step in (1, 2, 5) if step * 10**power <= most]

@@ -116,6 +116,7 @@ def field(
     x, y = (np.linspace(low[axis], high[axis], resolution) for axis in (0, 1))
     points = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 1, 2).astype(np.float32)
     scores, probabilities = [], []
+    # Each place of the grid is a mosaic of one segment, which is what the classifier's map asks about.
     for part in torch.from_numpy(points).split(token_budget):
         segments = part.to(device or torch.device("cpu"))
         mask = torch.ones(segments.shape[:2], dtype=torch.bool, device=segments.device)

@@ -37,6 +37,7 @@ class Corpora:
         seen: Counter[tuple[str, str | None]] = Counter()
         found = []
         second: Sequence[str | None] = questions or [None] * len(texts)
+        # A text that comes twice in a split is two documents, in every run alike.
         for pair in zip(texts, second, strict=True):
             seen[pair] += 1
             found.append(known.setdefault((*pair, seen[pair]), len(known)))

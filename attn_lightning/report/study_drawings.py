@@ -203,6 +203,7 @@ def robustness_curves(panels: Mapping[str, tuple[str, Sequence[Curve]]], metric:
     figure = Figure(figsize=(3.5 * across + 0.4, 2.9 * down + 1.1), layout="constrained")
     grid = figure.subplots(down, across, squeeze=False, sharey=True).ravel()
     figure.suptitle(plain(title, 40 * across), fontsize=10)
+    # Over all panels, so that a method has one colour in all of them.
     methods = list(dict.fromkeys(curve.method for _, curves in panels.values() for curve in curves))
     for axes, (heading, (strength, curves)) in zip(grid, panels.items(), strict=False):
         axes.set(title=plain(heading), xlabel=plain(strength))
@@ -214,6 +215,7 @@ def robustness_curves(panels: Mapping[str, tuple[str, Sequence[Curve]]], metric:
         axes.remove()
     for axes in grid[: len(panels) : across]:
         axes.set_ylabel(plain(metric))
+    # The most of any panel, as a place of attack may be missing from some runs.
     runs = {method: max(len(c.values) for c in _of(panels, method)) for method in methods}
     handles: list[Line2D | Patch] = [
         Line2D(

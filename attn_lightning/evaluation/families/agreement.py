@@ -64,6 +64,7 @@ class AgreementFamily(Family):
         """See `Family.run`."""
         lengths = np.asarray(subject.examples.lengths)
         pairs = self._pairs(list(explained.explanations))
+        # Each explanation is padded once per chunk, in however many pairs it stands.
         needed = dict.fromkeys(name for pair in pairs for name in pair)
         values = np.full((len(pairs), len(self.measures), len(lengths)), np.nan)
         # Nothing here runs the model, so a chunk may have as many rows as the budget has tokens.

@@ -88,6 +88,7 @@ class Faithfulness(Family):
 
     def run(self, subject: Subject, explained: Explained, advance: ProgressCallback) -> list[Row]:
         """See `Family.run`."""
+        # Without explanations there is nothing to erase, and the encoder need not run.
         if not explained.explanations:
             advance(len(subject.examples))
             return []
@@ -95,6 +96,7 @@ class Faithfulness(Family):
         results = {key: np.full(shape, np.nan) for key in self._keys()}
         for batch in subject.batches():
             rows = to_array(batch.rows)
+            # All explanations of a chunk together: they share most of their shortened texts.
             for key, values in self._measured(subject, _Chunk.of(subject, explained, batch)).items():
                 results[key][:, rows] = values
             advance(len(rows))
@@ -128,6 +130,7 @@ class Faithfulness(Family):
         """What needs shortened texts: those of all explanations, bins and metrics are packed together."""
         place = ranks(chunk.scores, chunk.mask)
         sizes = [tokens_in_fraction(fraction, chunk.mask.sum(1))[:, None] for fraction in self.bins]
+        # First without the top tokens, then with them alone, bin by bin.
         keeps = [place >= size for size in sizes] + [place < size for size in sizes]
         keeps += [place < count for count in self.top] + ([place < 0] if self.include_zero else [])
         probabilities = chunk.probabilities(subject, np.stack(keeps), self.replacement)
@@ -181,6 +184,7 @@ class _Chunk:
             found = ragged.pad(rows)
             padded[:, : found.shape[1]] = found
         known: NDArray[np.bool_] = np.logical_and.reduce(np.isfinite(scores), axis=2)
+        # Replaced, as NaN has no rank; what is measured with it becomes NaN again by `known`.
         scores[~known] = 0.0
         predicted = explained.predicted[rows]
         with inference(subject.model):

@@ -81,6 +81,7 @@ class Plausibility(Family):
         Raises:
             DataFormatError: a rationale has another length than its text; names the row.
         """
+        # One k for all documents, as ERASER has it: a k per document would tell each explanation how much was marked.
         k = mean_rationale_length(subject) if self.k is None else self.k
         shape = (len(AREAS) + len(PER_DOCUMENT) + 2 * len(Matches._fields), len(subject.examples))
         found = {name: np.full(shape, np.nan) for name in explained.explanations}
@@ -104,6 +105,7 @@ class Plausibility(Family):
 
 
 def _rows(explainer: str, values: FloatArray, k: int) -> list[Row]:
+    # In the order in which `_measured` stacks them.
     ends = np.cumsum([len(AREAS), len(PER_DOCUMENT), len(Matches._fields)])
     of_areas, of_documents, tokens, spans = np.split(values, ends)
     found = HardMatches(Matches(*tokens), Matches(*spans))
@@ -158,6 +160,7 @@ def marked_tokens(batch: Batch) -> NDArray[Any]:
     if marked.shape != mask.shape:
         longest = int(lengths.argmax())
         raise _wrong_length(rows[longest], lengths[longest], f"{marked.shape[1]} marks")
+    # A mark beyond the text would count as one that no explanation can find.
     outside = np.flatnonzero((marked & ~mask).any(1))
     if len(outside):
         first = outside[0]

@@ -53,6 +53,7 @@ class Selective(Family):
                 scores = explanation.pad(rows, mask.shape[1])
                 each = outcomes(scores, marked, mask, explained.predicted[rows], explained.labels[rows])
                 others = np.stack([rationale_mass(scores, marked, mask), is_dominant(scores, mask)], axis=1)
+                # Plus 0 times an outcome: NaN where the outcomes are, so that all rows count the same examples.
                 found[name][rows] = np.concatenate([each, others + 0 * each[:, :1]], axis=1)
             advance(len(rows))
         return [row for name, values in found.items() for row in _rows(name, values)]

@@ -33,6 +33,7 @@ class Sparsity(Family):
         """See `Family.run`."""
         lengths = np.asarray(subject.examples.lengths)
         found = {name: np.full((len(MEASURES), len(lengths)), np.nan) for name in explained.explanations}
+        # No model runs here, so that the cache of the processor is the bound and not the memory.
         budget = min(subject.token_budget, CACHED_TOKENS)
         for plan in LengthBatches(lengths, subject.batch_size, token_budget=budget):
             rows = np.asarray(plan, np.int64)
