@@ -1,12 +1,14 @@
 """`experiments`: what can be run by name, with a line on each."""
 
 import shlex
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from attn_lightning.commands.one_line import OneLineArguments
 from attn_lightning.console import say
 from attn_lightning.experiments import FOLDER, Experiment, Experiments
+from attn_lightning.study.named import STUDIES, study_names
 
 
 def experiments_command(arguments: Sequence[str]) -> int:
@@ -20,7 +22,8 @@ def experiments_command(arguments: Sequence[str]) -> int:
     """
     parser = OneLineArguments(
         "experiments",
-        description="List the names that `fit --config` takes: METHOD_DATA, such as ivat_imdb, and special ones. "
+        description="List the names that `fit --config` takes, METHOD_DATA such as ivat_imdb and special ones, and "
+        "those that `study` takes. "
         "With a name, show the files and options that it stands for.",
     )
     parser.add_argument("name", nargs="?", help="an experiment, such as ivat_imdb")
@@ -33,6 +36,9 @@ def experiments_command(arguments: Sequence[str]) -> int:
     _print("methods", experiments.methods)
     _print("data", experiments.data)
     _print("special experiments", experiments.special)
+    if names := study_names(options.folder / STUDIES.name):
+        say("\n".join(textwrap.wrap(f"studies: {', '.join(names)}", 100, subsequent_indent="  ")))
+        say()
     say(f"fit --config METHOD_DATA runs a method on data; the files are in {options.folder}.")
     return 0
 

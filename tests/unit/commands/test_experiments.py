@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from attn_lightning.experiments import Experiments
+from attn_lightning.study.named import STUDIES, study_names
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -29,6 +30,11 @@ def test_methods_data_and_special_experiments_have_a_line_each(listed):
         below = lines[lines.index(title) + 1 :]
         assert [line.split()[0] for line in below[: below.index("")]] == sorted(named)
         assert all(len(line.split()) > 1 for line in below[: below.index("")])
+
+
+def test_studies_are_listed_by_name(listed):
+    text = listed().out.partition("\nstudies: ")[2].partition("\n\n")[0]
+    assert [name.strip() for name in text.split(",")] == study_names(REPOSITORY / STUDIES)
 
 
 def test_one_of_them_is_shown_as_a_command(listed):
