@@ -6,16 +6,19 @@ neither on how much of it there is nor on what it holds, and the states at paddi
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from attn_lightning.backbone.kernels import NO_KERNELS, cpu_recurrence_type, multiplies_bfloat16, recurrent_kernels
 from attn_lightning.backbone.lstm import packed_lstm, padded_lstm
-from attn_lightning.checks import check_numbers
+from attn_lightning.checks import check_choice, check_numbers
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.numerics import full_precision
 from attn_lightning.types import DataSpec
+
+_ON_CUDA = {"packed": packed_lstm, "padded": padded_lstm}
 
 
 class Encoder(nn.Module):
@@ -128,8 +131,8 @@ class BiLSTM(Encoder):
 
     Under autocast (`--trainer.precision=bf16-mixed`) inputs, weights and states are bfloat16 on a CPU that has
     instructions for it, while weights are kept and learned in float32; on another CPU, and for gradients of gradients,
-    all stays float32. On CUDA torch's packed sequences go to cuDNN, or around it where cuDNN has no backward pass: in
-    eval mode and for gradients of gradients.
+    all stays float32. On CUDA sequences go to cuDNN, or around it where cuDNN has no backward pass: in eval mode and
+    for gradients of gradients.
 
     Cost: one pass over the tokens, on a CPU over padding too; several times less there than packed sequences, whose
     backward pass grows with the square of the length. `python tests/benchmarks/bench_encoder.py` prints the ratio.
@@ -140,14 +143,24 @@ class BiLSTM(Encoder):
         input_size: E, size of an embedding; the backbone gives it.
         hidden_size: states per direction, so that D is twice that.
         num_layers: layers on top of each other, at least 1.
+        on_cuda: packed, which computes no padding but waits for the device to learn the lengths; or padded, as on a
+            CPU. Same states; which is faster depends on device and lengths.
 
     Attributes:
         lstm: the `torch.nn.LSTM` that owns the weights; `load_state_dict` of a trained one works.
     """
 
-    def __init__(self, input_size: int, hidden_size: int = 128, num_layers: int = 1) -> None:
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int = 128,
+        num_layers: int = 1,
+        on_cuda: Literal["packed", "padded"] = "packed",
+    ) -> None:
         super().__init__(input_size)
         check_numbers(self, at_least=1, hidden_size=hidden_size, num_layers=num_layers)
+        check_choice(self, choices=_ON_CUDA, on_cuda=on_cuda)
+        self.on_cuda = on_cuda
         self.lstm = nn.LSTM(input_size, hidden_size, num_layers, batch_first=True, bidirectional=True)
         self.output_size = 2 * hidden_size
 
@@ -155,7 +168,7 @@ class BiLSTM(Encoder):
         """See `Encoder.forward`."""
         if embeddings.is_cuda:
             with recurrent_kernels(self, embeddings, twice=self.double_backward):
-                return packed_lstm(self.lstm, embeddings, mask)
+                return _ON_CUDA[self.on_cuda](self.lstm, embeddings, mask)
         # A gradient of a gradient divides rounding by a small step, which bfloat16 with its 8 bits does not survive.
         kept = next(self.lstm.parameters()).dtype
         used = kept if self.double_backward else cpu_recurrence_type(kept)

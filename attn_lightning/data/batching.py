@@ -331,6 +331,8 @@ def batch_loader(
     # The seed that Lightning has set; without one that of torch, which may differ between processes, hence the
     # broadcast.
     shared = int(os.environ.get("PL_GLOBAL_SEED") or torch.initial_seed())
+    # From page-locked memory a batch goes to the device while the device still works on the one before.
+    pinned = trainer is not None and trainer.strategy.root_device.type == "cuda"
     if trainer is not None:
         shared = int(trainer.strategy.broadcast(shared))
         options |= {"rank": trainer.global_rank, "world_size": trainer.world_size}
@@ -342,6 +344,7 @@ def batch_loader(
             examples.lengths, batch_size, seed=shared + seed, second_lengths=second_lengths(examples), **options
         ),
         num_workers=num_workers,
+        pin_memory=pinned,
         # Starting workers anew in every epoch takes longer than a small epoch.
         persistent_workers=num_workers > 0,
     )

@@ -1,5 +1,7 @@
 """The padded bidirectional LSTM against torch's own on packed sequences."""
 
+from typing import Literal
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -7,6 +9,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from attn_lightning.backbone.encoders import BiLSTM
 from attn_lightning.backbone.lstm import packed_lstm, padded_lstm
+from attn_lightning.errors import ConfigurationError
 
 LENGTHS = {
     "mixed": [9, 1, 4, 9, 2, 7],
@@ -136,10 +139,16 @@ def test_nan_at_padding_reaches_no_gradient() -> None:
         torch.testing.assert_close(ours, theirs)
 
 
+def test_an_unknown_path_for_cuda_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"on_cuda.*packed.*paded"):
+        BiLSTM(4, 3, on_cuda="paded")
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_cuda_equals_cpu_and_explains_in_eval_mode() -> None:
-    encoder, mask = BiLSTM(6, 4), make_mask([5, 2, 3])
+@pytest.mark.parametrize("on_cuda", ["packed", "padded"])
+def test_cuda_equals_cpu_and_explains_in_eval_mode(on_cuda: Literal["packed", "padded"]) -> None:
+    encoder, mask = BiLSTM(6, 4, on_cuda=on_cuda), make_mask([5, 2, 3])
     inputs = torch.randn(*mask.shape, 6, requires_grad=True)
     expected = with_gradients(encoder(inputs, mask), inputs, encoder.lstm)
     encoder, remote = encoder.cuda(), inputs.detach().cuda().requires_grad_()

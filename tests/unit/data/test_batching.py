@@ -1,4 +1,5 @@
 import pickle
+from types import SimpleNamespace
 
 import datasets
 import numpy as np
@@ -7,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attn_lightning.data.batching import EncodedTexts, LengthBatches, RaggedColumn, length_batches
+from attn_lightning.data.batching import EncodedTexts, LengthBatches, RaggedColumn, batch_loader, length_batches
 from attn_lightning.errors import ConfigurationError
 
 
@@ -181,3 +182,12 @@ def test_batches_keep_to_rows_and_tokens_and_hold_every_row_once(lengths, batch_
         assert batch_size is None or len(rows) <= batch_size
         full = batch_size == len(rows) or (token_budget is not None and padded + lengths[rows[0]] > token_budget)
         assert full or following is None, "a batch ends only where another row would break a bound"
+
+
+@pytest.mark.parametrize(("device", "pinned"), [("cpu", False), ("cuda", True)])
+def test_batches_for_a_cuda_device_are_pinned(device: str, pinned: bool) -> None:
+    strategy = SimpleNamespace(root_device=torch.device(device), broadcast=lambda seed: seed)
+    trainer = SimpleNamespace(strategy=strategy, global_rank=0, world_size=1)
+    examples = SimpleNamespace(lengths=np.array([2, 3]), second_lengths=None)
+    assert batch_loader(examples, 1, trainer=trainer).pin_memory is pinned
+    assert not batch_loader(examples, 1, trainer=None).pin_memory
