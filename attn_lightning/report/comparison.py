@@ -22,6 +22,7 @@ from attn_lightning.metrics.agreement import (
 from attn_lightning.metrics.intervals import mean_interval
 from attn_lightning.metrics.measure import Measure
 from attn_lightning.metrics.statistics import paired_permutation_test
+from attn_lightning.report.arithmetic import same_but_for_arithmetic
 from attn_lightning.report.documents import Documents, read_documents
 from attn_lightning.report.names import measure_name
 from attn_lightning.report.run_data import Run
@@ -122,6 +123,7 @@ class Comparison:
         explained: documents of which `alike` is: all others, or a random choice of them.
         flips: all documents with another prediction, the largest change first.
         class_names: a name per class, as far as there are any.
+        arithmetic: a sentence where the two are one configuration and seed, see `same_but_for_arithmetic`.
     """
 
     labels: tuple[str, str]
@@ -133,6 +135,7 @@ class Comparison:
     explained: int
     flips: tuple[Flip, ...]
     class_names: tuple[str, ...]
+    arithmetic: str = ""
 
     def class_name(self, number: int) -> str:
         """The name of a class, or its number where it has none."""
@@ -214,6 +217,7 @@ def _comparison(first: Run, second: Run, a: Documents, b: Documents) -> Comparis
         explained=len(explained),
         flips=tuple(_flips(a, b)),
         class_names=tuple(first.class_names),
+        arithmetic=same_but_for_arithmetic(first, second),
     )
 
 
@@ -289,6 +293,8 @@ def lines(found: Comparison) -> Sequence[str]:
         f"{neither:,}.",
         f"{len(found.flips):,} documents have another prediction.",
     ]
+    if found.arithmetic:
+        said.append(found.arithmetic)
     if found.other_tokens:
         said.append(f"{found.other_tokens:,} documents are cut into other tokens; their explanations are left out.")
     if found.explained < found.documents - found.other_tokens:

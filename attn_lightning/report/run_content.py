@@ -12,6 +12,7 @@ from attn_lightning.report.blocks import Blocks, gaps_and_widths
 from attn_lightning.report.documents import Documents, read_documents
 from attn_lightning.report.key_numbers import Number, chosen_metrics, key_numbers
 from attn_lightning.report.run_data import Run, mapping, numbers
+from attn_lightning.study.publishing import arithmetic_of
 
 LONGEST_HISTORY = 100
 """Epochs of a learning curve at the most; of more, evenly spaced ones."""
@@ -116,6 +117,7 @@ def facts(run: Run) -> list[tuple[str, str]]:
         ("Status", run.status),
         ("Error", run.record.get("error")),
         ("Commit", environment.get("commit")),
+        ("Arithmetic", arithmetic_of(run.record)),
         ("Folder", run.folder),
     ]
     return [(name, str(value)) for name, value in found if value not in (None, "")]

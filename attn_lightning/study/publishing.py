@@ -6,7 +6,7 @@ command, version that measured it, number of runs, a table per kind of data
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,13 +84,32 @@ def block(command: str, results: Sequence[tuple[Cell, CellState]], found: Sequen
     measured = " and ".join(
         f"{number} ({commit}{f'; {count} of them' if several else ''})" for (number, commit), count in versions.items()
     )
-    head = f"`{command}`: {len(records)} of {len(results)} runs, measured with {measured}. {OVERVIEW_NOTE}"
+    machines = sorted({machine for record in records if (machine := arithmetic_of(record))})
+    moved = (
+        f" The runs differ in their arithmetic ({'; '.join(machines)}), with which the number of a single seed moves."
+        if len(machines) > 1
+        else ""
+    )
+    head = f"`{command}`: {len(records)} of {len(results)} runs, measured with {measured}.{moved} {OVERVIEW_NOTE}"
     return "\n\n".join([head, *overview_parts(found)])
 
 
 def _version(environment: dict[str, Any]) -> tuple[str, str]:
     number, commit = environment.get("packages", {}).get("attn-lightning"), environment.get("commit")
     return number or "an unknown version", f"commit {commit[:_COMMIT_LENGTH]}" if commit else "no commit"
+
+
+def arithmetic_of(record: Mapping[str, Any]) -> str:
+    """`1 thread, AVX512 kernels, x86_64, torch 2.13.0+cpu` of a run record; empty where it does not say.
+
+    Sums are taken in another order with others, and a training can make much of the last digit.
+    """
+    environment = record.get("environment")
+    found = environment.get("arithmetic") if isinstance(environment, Mapping) else None
+    if not isinstance(found, Mapping) or "threads" not in found:
+        return ""
+    threads = f"{found['threads']} thread{'' if found['threads'] == 1 else 's'}"
+    return f"{threads}, {found.get('kernels')} kernels, {found.get('machine')}, torch {found.get('torch')}"
 
 
 def publish(path: Path, name: str, contents: str) -> None:

@@ -7,7 +7,7 @@ import pytest
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.study.configuration import Study, Variant
 from attn_lightning.study.expansion import Cell
-from attn_lightning.study.publishing import block, publish, read
+from attn_lightning.study.publishing import arithmetic_of, block, publish, read
 from attn_lightning.study.state import CellState
 from attn_lightning.study.table import tables
 
@@ -132,3 +132,22 @@ def test_a_record_without_a_version_says_so():
 def test_nothing_is_published_without_a_finished_run():
     with pytest.raises(ConfigurationError, match="run the study first"):
         measured(results())
+
+
+def on(threads):
+    found = {"threads": threads, "kernels": "AVX2", "machine": "x86_64", "torch": "2.13.0+cpu"}
+    return {**made_by("0.1.0", "a" * 40), "arithmetic": found}
+
+
+def test_runs_on_other_arithmetic_say_so():
+    one, two = "1 thread, AVX2 kernels, x86_64, torch 2.13.0+cpu", "2 threads, AVX2 kernels, x86_64, torch 2.13.0+cpu"
+    assert f"differ in their arithmetic ({one}; {two}), with which" in measured(results(on(1), on(2)))
+    for alike in (results(on(2), on(2)), results(made_by("0.1.0", None), on(2))):
+        assert "arithmetic" not in measured(alike)
+
+
+@pytest.mark.parametrize(
+    "record", [{}, {"environment": None}, {"environment": "x"}, {"environment": {"arithmetic": 1}}]
+)
+def test_a_record_that_does_not_say_where_it_ran_has_no_arithmetic(record):
+    assert arithmetic_of(record) == ""
