@@ -295,7 +295,7 @@ def test_beta_rises_after_the_warmup() -> None:
     ],
 )
 def test_arguments_out_of_range_are_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(ConfigurationError, match=next(iter(options))):
+    with pytest.raises(ConfigurationError, match=f"`{next(iter(options))}` of InformationBottleneck"):
         InformationBottleneck(**options)
 
 
