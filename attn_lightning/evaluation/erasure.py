@@ -32,6 +32,9 @@ Replacement = Literal["delete", "unknown", "attention"]
 _CACHED_TOKENS = 2**13
 """Tokens of a pass beyond which a CPU gets slower per token, for its caches are full (measured on a BiLSTM)."""
 
+_FEWEST_TEXTS = 128
+"""Texts of a pass below which the steps along them are too small to be fast, whatever the caches hold (the same)."""
+
 
 @contextmanager
 def inference(model: nn.Module) -> Iterator[None]:
@@ -100,7 +103,8 @@ def erased_probabilities(
         run = _runner(subject, batch, replacement, output, not kept.any(1).all())
         sizes = kept.sum(1) if replacement == "delete" else batch.mask.sum(1).cpu().numpy()[owners]
         # By length, since a batch costs what its longest text costs; the order has no effect on the numbers.
-        for places in length_batches(np.maximum(sizes, 1), token_budget=_tokens_at_once(subject, batch.tokens.device)):
+        budget = _tokens_at_once(subject, batch.tokens.device, sizes)
+        for places in length_batches(np.maximum(sizes, 1), token_budget=budget):
             probabilities[places] = _probabilities(run(owners[places], kept[places]))
     return probabilities[inverse]
 
@@ -126,7 +130,7 @@ def scaled_probabilities(
     model, device = subject.model, batch.tokens.device
     with inference(model):
         embeddings = model.embed(batch.tokens)
-        for places in length_batches(lengths, token_budget=_tokens_at_once(subject, device)):
+        for places in length_batches(lengths, token_budget=_tokens_at_once(subject, device, lengths)):
             width = int(lengths[places].max())
             which = torch.from_numpy(owners[places]).to(device)
             # The type first and then the device: some accelerators have no float64.
@@ -322,9 +326,10 @@ def _cut(values: Tensor, which: Tensor, width: int, mask: Tensor | None = None) 
     return torch.cat([cut, behind[which]], 1) if behind.shape[1] else cut
 
 
-def _tokens_at_once(subject: Subject, device: torch.device) -> int:
-    """The most tokens of a pass: within the budget, and on a CPU within its caches."""
-    return min(subject.token_budget, _CACHED_TOKENS) if device.type == "cpu" else subject.token_budget
+def _tokens_at_once(subject: Subject, device: torch.device, lengths: NDArray[np.int64]) -> int:
+    """The most tokens of a pass over texts: within the budget, and on a CPU within its caches if texts are short."""
+    cached = max(_CACHED_TOKENS, _FEWEST_TEXTS * int(lengths.max(initial=0)))
+    return min(subject.token_budget, cached) if device.type == "cpu" else subject.token_budget
 
 
 def _erased_token(subject: Subject, tokens: Tensor) -> Tensor:

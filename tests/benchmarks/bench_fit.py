@@ -1,14 +1,14 @@
 """How fast `fit` trains, beside the arithmetic that it cannot do without.
 
-    python tests/benchmarks/bench_fit.py [--rounds 3] [--precision bf16-mixed] [--against CHECKOUT]
+    python tests/benchmarks/bench_fit.py [--rounds 2] [--precisions 32-true bf16-mixed] [--against CHECKOUT]
                                          [--json FILE] [--compare FILE]
 
 Every round trains one epoch by the command itself, in a process of its own, on generated texts whose lengths are
 distributed like those of SST (19 words) and of IMDB (200). The *floor* is the time of the model's matrix products
-alone, at the rate of one such product measured in the same round: a ratio to it means the same on every machine.
-`outside` is the share of the epoch that is not inside a training step; `padding` the share of places of a batch that
-hold no word, as counted from the batches of the data module. `--against` times another checkout in turns with this
-one; `--compare` prints the ratios of an earlier `--json` beside these.
+alone, at the rate of one such product in float32 measured in the same round: a ratio to it means the same on every
+machine. `outside` is the share of the epoch that is not inside a training step; `padding` the share of places of a
+batch that hold no word, as counted from the batches of the data module. `--against` times another checkout in turns
+with this one; `--compare` prints the ratios of an earlier `--json` beside these.
 """
 
 import argparse
@@ -19,13 +19,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from rich.console import Console
-from rich.table import Table
+from results import Results, add_options, earlier, show, write
 
 WORDS, EMBEDDING, HIDDEN, ATTENTION, CLASSES = 15_000, 300, 128, 128, 2
 HERE = Path(__file__).resolve().parents[2]
@@ -55,18 +55,30 @@ def flops_per_word() -> float:
 
 
 def matrix_rate(seconds: float = 0.5) -> float:
-    """Floating-point operations per second of a float32 product of the shape that the encoder's largest one has."""
-    left, right = torch.randn(32 * 240, EMBEDDING), torch.randn(EMBEDDING, 4 * HIDDEN)
-    torch.mm(left, right)
+    """Floating-point operations per second of a float32 product of the shape that the encoder's largest one has.
+
+    On the device that `fit` takes.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    left = torch.randn(32 * 240, EMBEDDING, device=device)
+    right = torch.randn(EMBEDDING, 4 * HIDDEN, device=device)
+
+    def product() -> None:
+        torch.mm(left, right)
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    product()
     count, start = 0, time.perf_counter()
     while time.perf_counter() - start < seconds:
-        torch.mm(left, right)
+        product()
         count += 1
     return count * 2 * left.shape[0] * EMBEDDING * 4 * HIDDEN / (time.perf_counter() - start)
 
 
-def write_corpus(folder: Path, corpus: Corpus) -> None:
-    """Train, validation and test files of invented words; the first word tells the label."""
+def write_corpus(folder: Path, corpus: Corpus) -> list[str]:
+    """Train, validation and test files of invented words; the first word tells the label. Gives the training texts."""
+    written: dict[str, list[str]] = {}
     draw = random.Random(0)
     ranks = [1 / (rank + 1) for rank in range(WORDS)]
     names = [f"w{rank}" for rank in range(WORDS)]
@@ -76,13 +88,14 @@ def write_corpus(folder: Path, corpus: Corpus) -> None:
                 length = int(2.718281828 ** (corpus.mean + corpus.spread * draw.gauss(0, 1)))
                 words = draw.choices(names, ranks, k=min(max(length, corpus.shortest), corpus.longest))
                 text = " ".join([f"class{row % CLASSES}", *words])
+                written.setdefault(split, []).append(text)
                 file.write(json.dumps({"text": text, "label": str(row % CLASSES)}) + "\n")
+    return written["train"]
 
 
-def fit(folder: Path, run: str, checkout: Path, precision: str) -> dict[str, float]:
-    """What `metrics.json` says of the cost of one epoch, with the wall clock of the whole command."""
-    runs = folder / "runs"
-    options = [
+def options_of_fit(folder: Path, run: str, checkout: Path, precision: str) -> list[str]:
+    """One epoch on the files of `write_corpus`, with everything below the folder."""
+    return [
         f"--config={checkout / 'experiments' / 'base.yaml'}",
         "--data=TextFiles",
         *(f"--data.{split}={folder / f'{split}.jsonl'}" for split in ("train", "validation", "test")),
@@ -95,9 +108,14 @@ def fit(folder: Path, run: str, checkout: Path, precision: str) -> dict[str, flo
         f"--trainer.precision={precision}",
         "--trainer.enable_progress_bar=false",
         "--run.suite=none",
-        f"--run.root={runs}",
+        f"--run.root={folder / 'runs'}",
         f"--run.name={run}",
     ]
+
+
+def fit(folder: Path, run: str, checkout: Path, precision: str) -> dict[str, float]:
+    """What `metrics.json` says of the cost of one epoch, with the wall clock of the whole command."""
+    options = options_of_fit(folder, run, checkout, precision)
     command = [sys.executable, "-m", "attn_lightning", "fit", *options]
     environment = {**os.environ, "PYTHONPATH": str(checkout)}
     start = time.perf_counter()
@@ -105,7 +123,7 @@ def fit(folder: Path, run: str, checkout: Path, precision: str) -> dict[str, flo
     wall = time.perf_counter() - start
     if done.returncode:
         raise SystemExit(f"Expected `fit` to train, but it ended with {done.returncode}: {done.stderr[-2000:]}")
-    (record,) = (runs / run).glob("*/metrics.json")
+    (record,) = (folder / "runs" / run).glob("*/metrics.json")
     return {**json.loads(record.read_text())["cost"], "wall": wall}
 
 
@@ -125,35 +143,41 @@ def padding(folder: Path) -> float:
     return 1 - words / places
 
 
-def measure(rounds: int, precision: str, against: Path | None) -> dict[str, dict[str, float]]:
-    """Medians over the rounds, by corpus."""
-    results = {}
+def measure(rounds: int, precisions: Sequence[str], against: Path | None = None) -> Results:
+    """Medians over the rounds, by corpus and precision, all of which take turns."""
+    results: Results = {}
     with tempfile.TemporaryDirectory() as name:
         for corpus_name, corpus in CORPORA.items():
             folder = Path(name) / corpus_name
             folder.mkdir()
             write_corpus(folder, corpus)
-            fit(folder, "cached", HERE, precision)  # prepares the data, which no later round pays
-            rows: list[dict[str, float]] = []
+            fit(folder, "cached", HERE, precisions[0])  # prepares the data, which no later round pays
+            rows: dict[str, list[dict[str, float]]] = {precision: [] for precision in precisions}
             for number in range(rounds):
-                rate = matrix_rate()
-                ours = fit(folder, f"ours{number}", HERE, precision)
-                row = _row(ours, rate)
-                if against is not None:
-                    other = fit(folder, f"other{number}", against, precision)
-                    row |= {"words/s over the other": row["words/s"] * other["train_seconds"] / other["train_tokens"]}
-                    row |= {"memory over the other": ours["peak_memory_mib"] / other["peak_memory_mib"]}
-                rows.append(row)
-            results[corpus_name] = {key: median(row[key] for row in rows) for key in rows[0]}
-            results[corpus_name]["padding %"] = 100 * padding(folder)
+                for precision in precisions:
+                    rows[precision].append(_round(folder, f"{precision}-{number}", precision, against))
+            for precision, found in rows.items():
+                values = {key: median(row[key] for row in found) for key in found[0]}
+                results[f"{corpus_name}, {precision}"] = {**values, "padding %": 100 * padding(folder)}
     return results
+
+
+def _round(folder: Path, run: str, precision: str, against: Path | None) -> dict[str, float]:
+    rate = matrix_rate()
+    ours = fit(folder, run, HERE, precision)
+    row = _row(ours, rate)
+    if against is not None:
+        other = fit(folder, f"{run}-other", against, precision)
+        row["words/s over the other"] = row["words/s"] * other["train_seconds"] / other["train_tokens"]
+        row["memory over the other"] = ours["peak_memory_mib"] / other["peak_memory_mib"]
+    return row
 
 
 def _row(cost: dict[str, float], rate: float) -> dict[str, float]:
     floor = cost["train_tokens"] * flops_per_word() / rate
     return {
         "words/s": cost["train_tokens"] / cost["train_seconds"],
-        "over the floor": cost["train_seconds"] / floor,
+        "time over the float32 floor": cost["train_seconds"] / floor,
         "outside %": 100 * (1 - cost["step_seconds"] / cost["train_seconds"]),
         "peak MiB": cost["peak_memory_mib"],
         "command s": cost["wall"],
@@ -161,43 +185,18 @@ def _row(cost: dict[str, float], rate: float) -> dict[str, float]:
     }
 
 
-def start_up(rounds: int) -> dict[str, float]:
-    """Seconds of `fit --help`, which imports what a training needs, and of the imports of torch and Lightning alone."""
-    programs = {
-        "bare imports s": ["-c", "import torch, lightning.pytorch"],
-        "fit --help s": ["-m", "attn_lightning", "fit", "--help"],
-    }
-    taken: dict[str, list[float]] = {name: [] for name in programs}
-    for _ in range(rounds):
-        for name, arguments in programs.items():
-            start = time.perf_counter()
-            subprocess.run([sys.executable, *arguments], cwd=HERE, capture_output=True, check=True)
-            taken[name].append(time.perf_counter() - start)
-    return {name: median(seconds) for name, seconds in taken.items()}
-
-
 def main() -> None:
     """Print the tables, and write them as JSON if asked to."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--precision", default="32-true")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--precisions", nargs="+", default=["32-true", "bf16-mixed"])
     parser.add_argument("--against", type=Path, help="another checkout, timed in turns")
-    parser.add_argument("--json", type=Path, help="file to write")
-    parser.add_argument("--compare", type=Path, help="file of an earlier run")
+    add_options(parser)
     options = parser.parse_args()
-    results: dict[str, Any] = measure(options.rounds, options.precision, options.against)
-    results["start"] = start_up(options.rounds)
-    earlier = json.loads(options.compare.read_text()) if options.compare else {}
-    console = Console()
-    console.print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, {options.precision}")
-    for name, values in results.items():
-        table = Table("", name, *(["earlier", "ratio"] if name in earlier else []))
-        for key, value in values.items():
-            before = earlier.get(name, {}).get(key)
-            table.add_row(key, f"{value:.2f}", *([f"{before:.2f}", f"{value / before:.2f}"] if before else []))
-        console.print(table)
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=1))
+    before = earlier(options)
+    results = measure(options.rounds, options.precisions, options.against)
+    show(results, before)
+    write(results, options)
 
 
 if __name__ == "__main__":

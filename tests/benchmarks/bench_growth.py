@@ -1,0 +1,94 @@
+"""Whether time and memory grow with the amount of text alone: each number is a ratio that is 1 where growth is linear.
+
+    python tests/benchmarks/bench_growth.py [--rounds 2]
+
+- time per document and epoch of `fit`, with four times as many documents over that with a quarter of them;
+- time of a step with texts four times as long, at the same number of words;
+- memory per word of a step with texts four times as long, of a new process each, at the same number of texts.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+from statistics import median
+
+import torch
+from bench_fit import CORPORA, HERE, fit, write_corpus
+from bench_step import VANILLA, VOCABULARY_SIZE, make_step, measure_usage, seconds
+from results import Results, add_options, earlier, show, write
+
+from attn_lightning.types import Batch
+
+WORDS, SHORT, LONG = 32 * 240, 60, 240
+"""Words of a step, and the lengths that are compared."""
+
+DOCUMENTS = (1600, 6400)
+
+
+def full_batch(length: int, device: str) -> Batch:
+    """Texts of one length, `WORDS` words in all."""
+    rows = WORDS // length
+    tokens = torch.randint(1, VOCABULARY_SIZE, (rows, length), device=device)
+    labels = torch.arange(rows, device=device) % 2
+    return Batch(tokens, torch.ones_like(tokens, dtype=torch.bool), labels, labels)
+
+
+def with_documents(rounds: int) -> float:
+    """Seconds per document and epoch of the larger corpus over those of the smaller one."""
+    ratios = []
+    with tempfile.TemporaryDirectory() as name:
+        folders = []
+        for count in DOCUMENTS:
+            folder = Path(name) / str(count)
+            folder.mkdir()
+            write_corpus(folder, CORPORA["SST-like"]._replace(documents=count))
+            fit(folder, "cached", HERE, "32-true")
+            folders.append(folder)
+        for number in range(rounds):
+            few, many = (fit(folder, f"run{number}", HERE, "32-true")["train_seconds"] for folder in folders)
+            ratios.append(many / few * DOCUMENTS[0] / DOCUMENTS[1])
+    return median(ratios)
+
+
+def with_length(rounds: int) -> float:
+    """Seconds of a step with long texts over those with short ones."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    step, batches = make_step(device), [full_batch(length, device) for length in (SHORT, LONG)]
+    times = [[seconds(step, batch, None) for batch in batches] for _ in range(4 * rounds + 1)][1:]
+    return median(long / short for short, long in times)
+
+
+def memory_with_length() -> float:
+    """Bytes per word of the longer texts over those of the shorter ones, beyond what both need for no text."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    lengths = (SHORT, 2 * SHORT, LONG)
+    one, two, four = (measure_usage([], length, device)[VANILLA].mebibytes for length in lengths)
+    return (four - two) / (two - one) / 2
+
+
+def measure(rounds: int) -> Results:
+    """All three; memory first, in processes that start before this one computes."""
+    memory = memory_with_length()
+    return {
+        "growth (1 is linear)": {
+            f"memory of a step, texts of {LONG} over {SHORT} words": memory,
+            f"time of a step of {WORDS} words, texts of {LONG} over {SHORT}": with_length(rounds),
+            f"time per document and epoch, {DOCUMENTS[1]} over {DOCUMENTS[0]} documents": with_documents(rounds),
+        }
+    }
+
+
+def main() -> None:
+    """Print the table, and write it as JSON if asked to."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=2)
+    add_options(parser)
+    options = parser.parse_args()
+    before = earlier(options)
+    results = measure(options.rounds)
+    show(results, before)
+    write(results, options)
+
+
+if __name__ == "__main__":
+    main()
