@@ -58,7 +58,7 @@ def _quietly() -> Iterator[None]:
 class Rehearsal:
     """Runs of a study up to their first step, on this machine's processor.
 
-    Data that is here is prepared, without word vectors; what is prepared stays in the cache, where the runs find it.
+    Data that is here is prepared, with word vectors where there is a pool; what is prepared stays in the cache, where the runs find it.
     Of data that would have to be downloaded, only the options are checked.
 
     Args:
@@ -98,7 +98,8 @@ class Rehearsal:
             if any(getattr(getattr(part, "found", None), "kind", None) == "hub" for part in parts):
                 data = None
             else:
-                data.makes_word_vectors = False
+                # A pool is read with them; without one they would only cost time here.
+                data.makes_word_vectors = getattr(data, "unlabeled", None) is not None
                 data.prepare_data()
             self._data[key] = data
         return self._data[key]

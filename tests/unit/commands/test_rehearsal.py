@@ -33,6 +33,7 @@ def dry_run(tmp_path, monkeypatch):
         ("vib", ["trainer.max_epochs=3"], "`trainer.max_epochs` to be warmup_epochs"),
         slow("rap", ["trainer.max_epochs=1", "method.num_pretraining_epochs=1"], "above `num_pretraining_epochs`"),
         slow("rationale", ["data.embeddings.dimension=0"], "dimension"),
+        ("vib", ["trainer.max_epochs=3", "data.unlabeled=train"], "`trainer.max_epochs` to be warmup_epochs"),
         slow("ivat", ["run.monitor=val/nothing", "run.monitor_mode=max"], "val/nothing"),
     ],
 )
