@@ -58,8 +58,8 @@ def _quietly() -> Iterator[None]:
 class Rehearsal:
     """Runs of a study up to their first step, on this machine's processor.
 
-    Data that is here is prepared, with word vectors where there is a pool; what is prepared stays in the cache, where the runs find it.
-    Of data that would have to be downloaded, only the options are checked.
+    Data that is here is prepared, with word vectors where there is a pool; what is prepared stays in the cache, where
+    the runs find it. Of data that would have to be downloaded, only the options are checked.
 
     Args:
         parser: of `fit`.
