@@ -33,11 +33,12 @@ from attn_lightning import methods as methods_package
 from attn_lightning.backbone import normalizers as normalizers_module
 from attn_lightning.backbone.classifier import AttentionClassifier
 from attn_lightning.backbone.encoders import BiLSTM, Encoder
-from attn_lightning.backbone.normalizers import Normalizer, Softmax
+from attn_lightning.backbone.normalizers import GumbelTopK, Normalizer, Softmax
 from attn_lightning.backbone.orthogonal import OrthogonalLSTM
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.callbacks.cost import peak_memory_mib
 from attn_lightning.methods import (
+    L2X,
     Combined,
     InformationBottleneck,
     InstanceWeighting,
@@ -46,6 +47,7 @@ from attn_lightning.methods import (
 )
 from attn_lightning.methods.base import Method
 from attn_lightning.methods.bottleneck import Phase
+from attn_lightning.methods.explainers import Teacher
 from attn_lightning.step import TrainStep
 from attn_lightning.types import Batch, DataSpec
 
@@ -126,12 +128,15 @@ def _loss(
 
 def _prepare(method: Method, model: Backbone) -> None:
     """What the hooks of a training do for the methods that have phases or memory."""
-    if isinstance(method, ModelConsistentAdversary) and method._base is None:
-        method._base = deepcopy(model).eval().requires_grad_(False)
+    if isinstance(method, ModelConsistentAdversary) and method.base is None:
+        method.base = deepcopy(model).eval().requires_grad_(False)
+    if isinstance(method, L2X):
+        model.normalizer = GumbelTopK(k=5)
+        method.teacher = method.teacher or Teacher(deepcopy(model).eval().requires_grad_(False))
     if isinstance(method, InstanceWeighting):
         method._seen.clear()
     if isinstance(method, InformationBottleneck):
-        frozen = {id(parameter) for parameter in method._frozen(model)}  # type: ignore[arg-type]
+        frozen = {id(parameter) for parameter in method.frozen(model)}
         for parameter in model.parameters():
             parameter.requires_grad_(id(parameter) not in frozen)
 
