@@ -53,16 +53,18 @@ def test_a_damaged_cache_is_made_again_and_logged(files, name, caplog, prepared)
 def noted(function, path):
     """The function, which adds a line to a file whenever it is called."""
 
-    def call(*arguments):
+    def call(*arguments, **options):
         with path.open("a") as file:
             file.write("called\n")
         time.sleep(0.2)
-        return function(*arguments)
+        return function(*arguments, **options)
 
     return call
 
 
-def _prepare(files, vectors, barrier, queue):
+def _prepare(files, vectors, notes, barrier, queue):
+    datamodule.prepare = noted(datamodule.prepare, notes / "prepared")
+    pretrained.read_vectors = noted(pretrained.read_vectors, notes / "read")
     barrier.wait()
     data = TextFiles(**files | {"embeddings": PretrainedEmbeddings(vectors, 2)})
     data.prepare_data()
@@ -70,16 +72,16 @@ def _prepare(files, vectors, barrier, queue):
     queue.put((data.manifest["splits"]["train"]["sha256"], data.spec.embedding_weights[:, 0].tolist()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("caches", "times"), [(["cache"] * 3, 1), (["cache", "other", "other"], 2)])
-def test_nodes_that_prepare_at_the_same_time_do_it_once_in_every_cache(files, tmp_path, monkeypatch, caches, times):
+def test_nodes_that_prepare_at_the_same_time_do_it_once_in_every_cache(files, tmp_path, caches, times):
     vectors = tmp_path / "own.vec"
     vectors.write_text("bright 1 2\ndull 3 4\n")
-    monkeypatch.setattr(datamodule, "prepare", noted(datamodule.prepare, tmp_path / "prepared"))
-    monkeypatch.setattr(pretrained, "read_vectors", noted(pretrained.read_vectors, tmp_path / "read"))
-    context = multiprocessing.get_context("fork")
+    # Not forked: the threads of the tokenizer, which earlier tests have started, do not survive that.
+    context = multiprocessing.get_context("spawn")
     barrier, queue = context.Barrier(3), context.Queue()
     nodes = [files | {"cache": tmp_path / name} for name in caches]
-    processes = [context.Process(target=_prepare, args=(node, vectors, barrier, queue)) for node in nodes]
+    processes = [context.Process(target=_prepare, args=(node, vectors, tmp_path, barrier, queue)) for node in nodes]
     for process in processes:
         process.start()
     found = [queue.get(timeout=60) for _ in processes]

@@ -252,9 +252,8 @@ class TestEveryModule:
         shares = []
         for rank in range(2):
             module = ready(make(**SMALL, batch_size=8))
-            module.trainer = SimpleNamespace(
-                global_rank=rank, world_size=2, strategy=SimpleNamespace(broadcast=lambda seed: 5)
-            )
+            strategy = SimpleNamespace(broadcast=lambda seed: 5, root_device=torch.device("cpu"))
+            module.trainer = SimpleNamespace(global_rank=rank, world_size=2, strategy=strategy)
             shares.append([row for batch in module.train_dataloader() for row in batch.rows.tolist()])
         assert sorted(shares[0] + shares[1]) == list(range(40))
         assert len(shares[0]) == len(shares[1])
