@@ -154,7 +154,8 @@ def gradients_by_method(batch: Batch, wrap: Callable[[Loss], nn.Module]) -> dict
     found = {}
     for cls in TERMS:
         # In float64, so that the finite differences of the virtual methods leave no rounding to compare.
-        loss = Loss(small_model(AttentionClassifier, cls.requires_backbone), cls()).double()
+        model = small_model(AttentionClassifier, cls.requires_backbone)
+        loss = Loss(model, maker(cls, model)()).double()
         wrapped = wrap(loss)  # a name of its own: DDP reduces only while it lives
         wrapped(batch).backward()
         found[cls.__name__] = [parameter.grad for parameter in loss.parameters() if parameter.grad is not None]

@@ -98,6 +98,8 @@ def run_pair(commands: dict[str, list[str]], folder: Path) -> Pair:
         **os.environ,
         "ATTN_LIGHTNING_CACHE": str(folder / "cache"),
         "GLOO_SOCKET_IFNAME": "lo",
+        # Of pytest, which knows where `support` is.
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
         "OMP_NUM_THREADS": "1",
         "MASTER_ADDR": "127.0.0.1",
         "WORLD_SIZE": "2",

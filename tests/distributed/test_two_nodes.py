@@ -21,10 +21,10 @@ NOTED = """
     from attn_lightning.data.embeddings import trained
 
     def noted(function, name):
-        def call(*arguments):
+        def call(*arguments, **options):
             with Path(os.environ["NOTES"]).open("a") as file:
                 file.write(name + "\\n")
-            return function(*arguments)
+            return function(*arguments, **options)
         return call
 
     datamodule.prepare = noted(datamodule.prepare, "texts")
