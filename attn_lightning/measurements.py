@@ -191,12 +191,3 @@ def _may_log(callback: Callback) -> bool:
     # A callback of someone else may log under any name, which nobody can know before it does.
     package = type(callback).__module__.partition(".")[0]
     return getattr(callback, "logs_validation_metrics", False) or package not in ("attn_lightning", "lightning")
-
-
-def example_record(output: AttentionOutput, importance: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What a run keeps of every example: (B, C) probabilities, (B, T) attention and the (B, T) importances by kind."""
-    return {
-        "probabilities": output.logits.detach().float().softmax(-1),
-        "attention": output.attention.detach(),
-        **importance,
-    }

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self
 
 import torch
 from lightning.pytorch import LightningModule
@@ -32,13 +32,11 @@ from attn_lightning.checkpoint.trust import check_checkpoint
 from attn_lightning.checks import check_choice, check_numbers
 from attn_lightning.data.reading import prepare_encoder
 from attn_lightning.errors import ConfigurationError
-from attn_lightning.measurements import MARKS, EpochMeans, Measurements, Probe, check_monitors, example_record
-from attn_lightning.methods.base import Differentiates, Method
+from attn_lightning.measurements import MARKS, EpochMeans, Measurements, Probe, check_monitors
+from attn_lightning.methods.base import Method
 from attn_lightning.methods.combined import flatten
 from attn_lightning.methods.requirements import answer, check_methods, extra_term, ignored_pool, learns_from_pool
-from attn_lightning.optimization.choice import OptimizerName, check_row_adam, make_optimizer
-from attn_lightning.optimization.groups import parameter_groups, with_schedule
-from attn_lightning.optimization.rows import RowAdam
+from attn_lightning.optimization import parameter_groups, with_schedule
 from attn_lightning.step import TrainStep
 from attn_lightning.task_loss import class_counts, class_weights_from_counts, cross_entropy, finite, not_finite
 from attn_lightning.types import AttentionOutput, Batch, DataSpec
@@ -65,7 +63,7 @@ class AttentionModule(LightningModule):
         learning_rate: step size of the optimizer, above 0.
         weight_decay: L2 penalty on encoder and classifier, 0 or more.
         amsgrad: keep the running maximum of Adam's second moment.
-        optimizer: adam; row_adam, the same on a CPU for vocabularies above 30,000 words; or sgd with `momentum`.
+        optimizer: adam; or sgd, stochastic gradient descent with `momentum`.
         momentum: of sgd, in [0, 1); adam ignores it.
         class_weights: "none", "positive" (`N_neg / N_pos` on class 1, the published binary recipe) or "balanced".
         num_probe_examples: validation examples for the agreement of attention with gradients at every epoch; 0
@@ -80,14 +78,14 @@ class AttentionModule(LightningModule):
         amsgrad: bool = True,
         class_weights: Literal["none", "positive", "balanced"] = "none",
         num_probe_examples: int = 512,
-        optimizer: OptimizerName = "adam",
+        optimizer: Literal["adam", "sgd"] = "adam",
         momentum: float = 0.9,
     ) -> None:
         super().__init__()
         check_numbers(above=0, learning_rate=learning_rate)
         check_numbers(at_least=0, weight_decay=weight_decay, num_probe_examples=num_probe_examples)
         check_numbers(at_least=0, below=1, momentum=momentum, advice="use 0 for none")
-        check_choice(choices=get_args(OptimizerName), optimizer=optimizer)
+        check_choice(choices=("adam", "sgd"), optimizer=optimizer)
         # logger=False: the command line uploads the whole configuration once, the flat copy would only repeat it.
         self.save_hyperparameters(logger=False)
         self.learning_rate = learning_rate
@@ -178,13 +176,12 @@ class AttentionModule(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer over two groups of parameters: with weight decay, and without (word vectors, scorer)."""
+        # Fused: one kernel instead of several per parameter, and most of a small model's step is their launches.
+        adam, sgd = partial(torch.optim.Adam, amsgrad=self.amsgrad), partial(torch.optim.SGD, momentum=self.momentum)
         groups = parameter_groups(self, self._model, self.weight_decay)
-        table = getattr(self._model, "embedding", None)
-        if self.optimizer == "row_adam":
-            perturbing = [m for m in self.methods if m.differentiates == Differentiates.EMBEDDINGS]
-            check_row_adam(table, self.trainer, self.amsgrad, [type(method).__name__ for method in perturbing])
-        own: dict[str, Any] = {"lr": self.learning_rate, "amsgrad": self.amsgrad, "momentum": self.momentum}
-        optimizer = make_optimizer(self.optimizer, [dict(group) for group in groups], table, **own)
+        optimizer = (sgd if self.optimizer == "sgd" else adam)(
+            [dict(group) for group in groups], lr=self.learning_rate, fused=True
+        )
         warmup = getattr(getattr(self._model, "encoder", None), "warmup", 0.0)
         return with_schedule(optimizer, groups, warmup, lambda: int(self.trainer.estimated_stepping_batches))
 
@@ -225,11 +222,6 @@ class AttentionModule(LightningModule):
         logs = {f"{term.name}_{key}": value for term in terms for key, value in term.logs.items()}
         self._epoch_means.add({"loss": total, **parts, **logs})
         return kept_in_graph(total, self._frozen)
-
-    def on_train_end(self) -> None:
-        """Leave no word vector behind the others."""
-        if isinstance(optimizer := self.optimizers(use_pl_optimizer=False), RowAdam):
-            optimizer.release()
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Take the gradients of zeros away that DDP makes for frozen parameters: momentum would act on them."""
@@ -306,11 +298,11 @@ class AttentionModule(LightningModule):
         output, importance = importances(self._model, batch)
         self.test_measurements.update(finite(output, "test", self.global_step), batch)
         self.test_measurements.update_agreement(output, importance)
-        return example_record(output, importance)
+        return _example_record(output, importance)
 
     def predict_step(self, batch: Batch, batch_index: int) -> dict[str, Tensor]:
         """Probabilities, attention and both importances of every token."""
-        return example_record(*importances(self._model, batch))
+        return _example_record(*importances(self._model, batch))
 
     def on_validation_epoch_end(self) -> None:
         """Log every measurement of the validation split under `val/`."""
@@ -390,3 +382,11 @@ class AttentionModule(LightningModule):
                 f"Expected weights of the configured model, but the checkpoint holds another one: {error}; use the "
                 "`config.yaml` of its run folder."
             ) from error
+
+
+def _example_record(output: AttentionOutput, importance: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        "probabilities": output.logits.detach().float().softmax(-1),
+        "attention": output.attention.detach(),
+        **importance,
+    }
