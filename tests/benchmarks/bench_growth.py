@@ -7,7 +7,6 @@
 - memory per word of a step with texts four times as long, of a new process each, at the same number of texts.
 """
 
-import argparse
 import tempfile
 from pathlib import Path
 from statistics import median
@@ -15,7 +14,7 @@ from statistics import median
 import torch
 from bench_fit import CORPORA, HERE, fit, write_corpus
 from bench_step import VANILLA, VOCABULARY_SIZE, make_step, measure_usage, seconds
-from results import Results, add_options, earlier, show, write
+from results import Results, run
 
 from attn_lightning.types import Batch
 
@@ -78,17 +77,5 @@ def measure(rounds: int) -> Results:
     }
 
 
-def main() -> None:
-    """Print the table, and write it as JSON if asked to."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=2)
-    add_options(parser)
-    options = parser.parse_args()
-    before = earlier(options)
-    results = measure(options.rounds)
-    show(results, before)
-    write(results, options)
-
-
 if __name__ == "__main__":
-    main()
+    run(measure, __doc__, rounds=2)

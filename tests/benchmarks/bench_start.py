@@ -7,7 +7,6 @@ torch and Lightning. Both take turns, each in a process of its own; the times ar
 the machine counts little.
 """
 
-import argparse
 import os
 import resource
 import subprocess
@@ -18,7 +17,7 @@ from pathlib import Path
 from statistics import median
 
 from bench_fit import CORPORA, HERE, options_of_fit, write_corpus
-from results import Results, add_options, earlier, show, write
+from results import Results, run
 
 BARE = ["-c", "import torch, lightning.pytorch"]
 
@@ -52,17 +51,5 @@ def measure(rounds: int) -> Results:
     return {"start": {"bare imports, CPU s": bare, "fit to its first step, CPU s": first, "ratio": ratio}}
 
 
-def main() -> None:
-    """Print the table, and write it as JSON if asked to."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
-    add_options(parser)
-    options = parser.parse_args()
-    before = earlier(options)
-    results = measure(options.rounds)
-    show(results, before)
-    write(results, options)
-
-
 if __name__ == "__main__":
-    main()
+    run(measure, __doc__, rounds=3)

@@ -1,7 +1,8 @@
 """Results of benchmarks as tables, as JSON, and beside those of an earlier run."""
 
 import json
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -41,3 +42,21 @@ def write(results: Results, options: Namespace) -> None:
     """The file of `--json`."""
     if options.json:
         options.json.write_text(json.dumps(results, indent=1))
+
+
+def run(measure: Callable[[int], Results], description: str | None, rounds: int) -> None:
+    """The command of a file that has one thing to measure: prints its tables, and writes them as JSON if asked to.
+
+    Args:
+        measure: takes the number of rounds.
+        description: of the command.
+        rounds: by default.
+    """
+    parser = ArgumentParser(description=description, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=rounds)
+    add_options(parser)
+    options = parser.parse_args()
+    before = earlier(options)
+    results = measure(options.rounds)
+    show(results, before)
+    write(results, options)
