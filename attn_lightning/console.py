@@ -94,17 +94,17 @@ def show_messages(level: int = logging.INFO) -> None:
         level: the least important messages that are shown.
     """
     package = logging.getLogger("attn_lightning")
-    # A second call in one process must not print every line twice.
-    if not package.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(_Printable("%(message)s"))
-        package.addHandler(handler)
+    own = [handler for handler in package.handlers if isinstance(handler.formatter, _Printable)]
+    # A program that runs several commands may give each an output of its own, and close that of the last one: no line
+    # is printed twice, and none goes there.
+    for handler in own:
+        package.removeHandler(handler)
+    if own or not package.handlers:
+        shown = logging.StreamHandler(sys.stdout)
+        shown.setFormatter(_Printable("%(message)s"))
+        package.addHandler(shown)
         # The root logger would print it again where a library has set that up.
         package.propagate = False
-    for shown in package.handlers:
-        if isinstance(shown.formatter, _Printable) and isinstance(shown, logging.StreamHandler):
-            # A program that runs several commands may give each an output of its own.
-            shown.setStream(sys.stdout)
     package.setLevel(level)
 
 

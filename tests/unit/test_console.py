@@ -57,13 +57,15 @@ def test_durations(seconds, text):
 def test_messages_go_to_the_output_of_the_command_that_runs():
     package = logging.getLogger("attn_lightning")
     before, package.handlers, propagated = package.handlers, [], package.propagate
-    outputs = [io.StringIO(), io.StringIO()]
+    printed = []
     try:
-        for number, output in enumerate(outputs):
-            with redirect_stdout(output):
+        for number in range(2):
+            # Closed behind the command, as that of a captured one is: the next must not touch it.
+            with io.StringIO() as output, redirect_stdout(output):
                 show_messages()
                 logging.getLogger("attn_lightning.data").info("message %d", number)
+                printed.append(output.getvalue())
         assert len(package.handlers) == 1
     finally:
         package.handlers, package.propagate = before, propagated
-    assert [output.getvalue() for output in outputs] == ["message 0\n", "message 1\n"]
+    assert printed == ["message 0\n", "message 1\n"]
