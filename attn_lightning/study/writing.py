@@ -77,7 +77,8 @@ def terminal(table: MetricTable) -> Table:
     """The table for the terminal."""
     shown = Table(title=table.title, title_justify="left")
     for name in _HEADER:
-        shown.add_column(name, justify="left" if name in ("method", "seeds") else "right")
+        # Folded and not cut off: variants of a method differ at the end of their labels.
+        shown.add_column(name, justify="left" if name in ("method", "seeds") else "right", overflow="fold")
     for row in table.rows:
         shown.add_row(*_cells(row))
     return shown

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -30,6 +31,16 @@ def test_the_same_numbers_in_all_three_forms():
     console = Console(file=io.StringIO(), width=160)
     console.print(terminal(shown[0]))
     assert "0.7000 ± 0.1000" in console.file.getvalue()
+
+
+def test_long_labels_are_whole_in_a_narrow_terminal():
+    label = "relation,sigma=softmax,weight=0.1,temperature=0.01"
+    records = [CellState("complete", {"test": {"test/accuracy": value}}) for value in (0.5, 0.7)]
+    (shown,) = tables(study(seeds=2, metrics=("test/accuracy",)), results(records, records))
+    console = Console(file=io.StringIO(), width=100)
+    console.print(terminal(replace(shown, rows=[replace(row, method=label) for row in shown.rows])))
+    column = [line.split("│")[1].strip() for line in console.file.getvalue().splitlines() if line.startswith("│")]
+    assert "".join(column) == 2 * label
 
 
 def test_the_overview_has_all_metrics_of_the_same_runs_side_by_side():
