@@ -21,7 +21,7 @@ _LARGEST = 32
 
 
 def estimated_seconds(subject: Subject, plan: Plan, parts: Parts) -> float:
-    """Time that is needed for what is missing of an evaluation, within a factor of two as a rule.
+    """Time that is needed for what is missing of an evaluation, roughly: two slices tell it.
 
     All parts are measured on two slices of different size, spread over the lengths of the texts, and `t = a + b n`
     through both times is taken at the whole split: what a part costs once (`a`) is not multiplied.
