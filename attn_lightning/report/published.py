@@ -1,6 +1,6 @@
 """Published numbers beside ours, where what ran is what they were measured with."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from attn_lightning.report.run_data import Run, mapping
@@ -12,6 +12,41 @@ _ACCURACY, _F1, _AUROC = "test/accuracy", "test/f1", "test/auroc"
 _GRADIENT = ("test/gradient_kendall_mean", "evaluation/agreement/gradient/kendall")
 _LEFT_OUT = ("evaluation/agreement/loo/kendall",)
 
+_DIVERSITY = {"Diversity": {"weight": 0.5}}
+# The poster does not say which output is differentiated, through what, and which side moves: any of these may be its.
+_POSTER = {"Relation": {"weight": 0.1, "sigma": "softmax", "temperature": 1.0}}
+
+_HIDDEN_SIZES = {"BiLSTM": 128, "OrthogonalLSTM": 128, "Average": 256}
+_MODEL: Mapping[str, tuple[object, ...]] = {
+    "freeze_embeddings": (False,),
+    "freeze_scorer": (False,),
+    "embedding_dropout": (0.0,),
+    "encoder_dropout": (0.0,),
+    "focus": (None,),
+    "classifier": (None,),
+    "prediction": ("averaged_input",),
+}
+_DATA: Mapping[str, tuple[object, ...]] = {
+    # None is what the protocol of the data set says.
+    **dict.fromkeys(("min_length", "max_length", "min_count", "digits", "tokenizer"), (None,)),
+    **dict.fromkeys(("validation_fraction", "split_seed", "max_examples", "max_test_examples"), (None,)),
+    **dict.fromkeys(("labeled_fraction", "labels_per_class", "unlabeled"), (None,)),
+    "lowercase": (True,),
+    "unknown": ("token",),
+    "default_tokens": (0,),
+    "num_classes": (2,),
+}
+_TRAINER: Mapping[str, tuple[object, ...]] = {
+    "fast_dev_run": (False,),
+    "limit_train_batches": (None, 1.0),
+    "limit_test_batches": (None, 1.0),
+    "overfit_batches": (0.0,),
+}
+"""Options that make another model, other texts or other labels than the sources had, and the values that do not.
+
+How long and how fast one trains is not among them: every source did that in its own way.
+"""
+
 
 @dataclass(frozen=True)
 class Published:
@@ -21,7 +56,8 @@ class Published:
         data: name of the data as manifests give it.
         encoder: class of the encoder.
         scorer: class of the scorer; empty where the source's is not among ours.
-        methods: classes of the methods, in any order; empty for training without one.
+        methods: by class the options that the source gives, those that it leaves open left out; empty for training
+            without a method.
         source: who measured it, and how often.
         values: by the key under which runs record the metric.
     """
@@ -29,7 +65,7 @@ class Published:
     data: str
     encoder: str
     scorer: str
-    methods: tuple[str, ...]
+    methods: Mapping[str, Mapping[str, object]]
     source: str
     values: Mapping[str, float]
 
@@ -40,7 +76,7 @@ def _outputs(accuracy: float, f1: float, auroc: float, gradient: float, left_out
 
 
 def _vanilla(data: str, encoder: str, *numbers: float) -> Published:
-    return Published(data, encoder, "AdditiveScorer", (), _JAIN_WALLACE, _outputs(*numbers))
+    return Published(data, encoder, "AdditiveScorer", {}, _JAIN_WALLACE, _outputs(*numbers))
 
 
 PUBLISHED = (
@@ -52,15 +88,15 @@ PUBLISHED = (
     _vanilla("imdb", "Average", 0.883, 0.882, 0.945, 0.675, 0.576),
     _vanilla("20news_sports", "Average", 0.913, 0.909, 0.969, 0.772, 0.721),
     _vanilla("ag_news", "Average", 0.954, 0.955, 0.988, 0.770, 0.507),
-    Published("sst2", "BiLSTM", "AdditiveScorer", ("Diversity",), _MOHANKUMAR, {_ACCURACY: 0.800}),
-    Published("imdb", "BiLSTM", "AdditiveScorer", ("Diversity",), _MOHANKUMAR, {_ACCURACY: 0.885}),
-    Published("20news_sports", "BiLSTM", "AdditiveScorer", ("Diversity",), _MOHANKUMAR, {_ACCURACY: 0.910}),
-    Published("sst2", "OrthogonalLSTM", "AdditiveScorer", (), _MOHANKUMAR, {_ACCURACY: 0.801}),
-    Published("imdb", "OrthogonalLSTM", "AdditiveScorer", (), _MOHANKUMAR, {_ACCURACY: 0.887}),
-    Published("20news_sports", "OrthogonalLSTM", "AdditiveScorer", (), _MOHANKUMAR, {_ACCURACY: 0.922}),
-    Published("sst2", "BiLSTM", "AdditiveScorer", ("Relation",), _RELATION, {_ACCURACY: 0.7913, _F1: 0.7875}),
-    Published("imdb", "BiLSTM", "AdditiveScorer", ("Relation",), _RELATION, {_ACCURACY: 0.8719, _F1: 0.8695}),
-    Published("20news_sports", "BiLSTM", "AdditiveScorer", ("Relation",), _RELATION, {_ACCURACY: 0.9457, _F1: 0.9468}),
+    Published("sst2", "BiLSTM", "AdditiveScorer", _DIVERSITY, _MOHANKUMAR, {_ACCURACY: 0.800}),
+    Published("imdb", "BiLSTM", "AdditiveScorer", _DIVERSITY, _MOHANKUMAR, {_ACCURACY: 0.885}),
+    Published("20news_sports", "BiLSTM", "AdditiveScorer", _DIVERSITY, _MOHANKUMAR, {_ACCURACY: 0.910}),
+    Published("sst2", "OrthogonalLSTM", "AdditiveScorer", {}, _MOHANKUMAR, {_ACCURACY: 0.801}),
+    Published("imdb", "OrthogonalLSTM", "AdditiveScorer", {}, _MOHANKUMAR, {_ACCURACY: 0.887}),
+    Published("20news_sports", "OrthogonalLSTM", "AdditiveScorer", {}, _MOHANKUMAR, {_ACCURACY: 0.922}),
+    Published("sst2", "BiLSTM", "AdditiveScorer", _POSTER, _RELATION, {_ACCURACY: 0.7913, _F1: 0.7875}),
+    Published("imdb", "BiLSTM", "AdditiveScorer", _POSTER, _RELATION, {_ACCURACY: 0.8719, _F1: 0.8695}),
+    Published("20news_sports", "BiLSTM", "AdditiveScorer", _POSTER, _RELATION, {_ACCURACY: 0.9457, _F1: 0.9468}),
 )
 """Numbers printed in a paper, on a poster or in committed outputs, of methods that the package has.
 
@@ -83,7 +119,7 @@ class Known:
 
 
 def published(run: Run, metric: str) -> Known | None:
-    """The published number for a metric of a run, by data, encoder, scorer, normalizer and methods that ran.
+    """The published number for a metric of a run, by data, model and methods, with their options, as they ran.
 
     Args:
         run: whose record and configuration say what it was; names of runs and files say nothing.
@@ -92,22 +128,51 @@ def published(run: Run, metric: str) -> Known | None:
     Returns:
         None where there is none, or where the run says too little.
     """
-    options = mapping(mapping(mapping(run.config.get("model")).get("backbone")).get("init_args"))
-    parts = {part: _class_name(options.get(part)) for part in ("encoder", "scorer", "normalizer")}
+    model = mapping(mapping(run.config.get("model")).get("backbone"))
+    options = mapping(model.get("init_args"))
+    encoder, scorer, normalizer = (_class_name(options.get(part)) for part in ("encoder", "scorer", "normalizer"))
+    # A backbone around the classifier, such as one with default tokens, may have options of the same names.
     # Everybody compared with a softmax over all tokens.
-    if parts["normalizer"] != "Softmax" or options.get("focus"):
+    if _class_name(model) != "AttentionClassifier" or normalizer != "Softmax":
         return None
-    methods = run.record.get("methods")
-    if not isinstance(methods, list):
+    if not _as_published(run, options, encoder) or not isinstance(methods := run.record.get("methods"), list):
         return None
-    ran = sorted(str(mapping(method).get("class")) for method in methods)
     # Mohankumar et al. took the splits of Jain and Wallace.
     elsewhere = "" if run.data.get("protocol") == "jain_wallace" else ", on another test split"
     for known in PUBLISHED:
-        same_model = (known.data, known.encoder, known.scorer) == (run.data_name, parts["encoder"], parts["scorer"])
-        if same_model and sorted(known.methods) == ran and metric in known.values:
+        same_model = (known.data, known.encoder, known.scorer) == (run.data_name, encoder, scorer)
+        if same_model and _same_methods(known.methods, methods) and metric in known.values:
             return Known(known.values[metric], known.source + ("" if known.source == _RELATION else elsewhere))
     return None
+
+
+def _as_published(run: Run, backbone: Mapping[str, object], encoder: str) -> bool:
+    size = (_HIDDEN_SIZES.get(encoder),)
+    return (
+        _within(backbone, _MODEL)
+        and _within(_options(backbone.get("encoder")), {"hidden_size": size, "num_layers": (1,)})
+        and _within(_options(backbone.get("scorer")), {"attention_size": (None, 128)})
+        and _within(_options(run.config.get("data")), _DATA)
+        and _within(mapping(run.config.get("trainer")), _TRAINER)
+    )
+
+
+def _within(options: Mapping[str, object], allowed: Mapping[str, tuple[object, ...]]) -> bool:
+    # A configuration without an option is from a version that did not have it, and did what its default says now.
+    return all(options[name] in values for name, values in allowed.items() if name in options)
+
+
+def _same_methods(known: Mapping[str, Mapping[str, object]], ran: Sequence[object]) -> bool:
+    found = {str(mapping(method).get("class")): mapping(method) for method in ran}
+    # A method that does not say its options is not guessed at.
+    return len(ran) == len(known) == len(found) and all(
+        name in found and all(found[name].get(option) == value for option, value in options.items())
+        for name, options in known.items()
+    )
+
+
+def _options(value: object) -> Mapping[str, object]:
+    return mapping(mapping(value).get("init_args"))
 
 
 def _class_name(value: object) -> str:
