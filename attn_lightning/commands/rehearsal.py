@@ -17,6 +17,7 @@ from attn_lightning.commands.trainer import checkpoints
 from attn_lightning.console import say
 from attn_lightning.errors import AttnLightningError, ConfigurationError, own_cause
 from attn_lightning.study.expansion import Cell
+from attn_lightning.study.grouping import error_lines
 
 _HERE = {
     "accelerator": "cpu",
@@ -148,9 +149,8 @@ def rehearse(
         except ConfigurationError as error:
             refused[cell.name] = str(error)
     if refused:
-        lines = "\n".join(f"  {name}: {message}" for name, message in refused.items())
         raise ConfigurationError(
-            f"Expected runs that come to their first step, but got {len(refused)} that do not:\n{lines}"
+            f"Expected runs that come to their first step, but got {len(refused)} that do not:\n{error_lines(refused)}"
         )
     if absent:
         say(f"# of {', '.join(absent)} only the options were checked: the data is not here yet")

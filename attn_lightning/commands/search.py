@@ -48,12 +48,16 @@ def search_command(arguments: Sequence[str]) -> int:
     sweep = read_sweep(named_file(options.sweep, "a sweep", FOLDER, SWEEPS))
     engine = make_engine(options, options.root / f"search_{sweep.path.stem}", options.trials)
     # Imported late, because it loads torch: a mistake in an option is answered at once.
+    from attn_lightning.commands.preparation import Preparation, check_data
     from attn_lightning.commands.validation import shared_validator
     from attn_lightning.study.search import Search
 
-    parse = shared_validator().parse
-    check_sweep(sweep, parse)
-    check_metric(sweep, parse(next(sweep.commands())))
+    validator = shared_validator()
+    check_sweep(sweep, validator.parse)
+    check_metric(sweep, validator.parse(next(sweep.commands())))
+    if options.on == "local":
+        # On a cluster the data may lie on the nodes alone.
+        check_data(map(validator.options, sweep.commands()), Preparation(validator.parser), say)
     search = Search(sweep, options.root, options.seed)
     try:
         search.run(options.trials, engine, options.jobs or _MOST_JOBS, say)

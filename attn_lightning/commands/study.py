@@ -3,6 +3,7 @@
 import argparse
 import shlex
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -115,7 +116,9 @@ def study_command(arguments: Sequence[str]) -> int:
         _print_commands(cells, run.root)
         return 0
     if engine is not None:
-        run.run(engine, lambda planned: _cell_command(options, planned), options.retry_failed)
+        # On a cluster the data may lie on the nodes alone.
+        unready = partial(_unready, run.root) if options.on == "local" else None
+        run.run(engine, lambda planned: _cell_command(options, planned), options.retry_failed, unready)
     code = run.show(_command(options.study), options.publish)
     if options.report:
         report_in_place(run.root, figures=True)
@@ -174,6 +177,14 @@ def _run_one(cell: Cell, root: Path, retry_failed: bool) -> int:
     validator = shared_validator()
     (wanted,) = validate([cell], root, *validator.both)
     return run_cell(Planned(cell, wanted, retry_failed), root, validator.parse, training_command)
+
+
+def _unready(root: Path, cells: Sequence[Cell]) -> dict[Cell, str]:
+    from attn_lightning.commands.preparation import Preparation, cells_without_data
+    from attn_lightning.commands.validation import shared_validator
+
+    validator = shared_validator()
+    return cells_without_data(cells, root, Preparation(validator.parser), validator.options)
 
 
 def _cell_command(options: argparse.Namespace, planned: "Planned") -> list[str]:

@@ -1,7 +1,7 @@
 """A study from checked commands to tables."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from attn_lightning.console import say, stdout_console
@@ -11,6 +11,7 @@ from attn_lightning.study.configuration import Study
 from attn_lightning.study.display import Display
 from attn_lightning.study.engines import Engine
 from attn_lightning.study.expansion import Cell
+from attn_lightning.study.grouping import by_error, first_and_number
 from attn_lightning.study.publishing import block, publish
 from attn_lightning.study.record import write_record
 from attn_lightning.study.scheduler import Scheduler, log_path
@@ -39,6 +40,7 @@ class StudyRun:
         metrics = (*study.metrics, *study.require)
         self.cells = list(zip(cells, validate(cells, root, parse, revisions, metrics), strict=True))
         self.errors: dict[Cell, str] = {}
+        self.left_out: dict[Cell, str] = {}
 
     def states(self) -> list[tuple[Cell, CellState]]:
         """Every cell and what its run folder says."""
@@ -48,13 +50,24 @@ class StudyRun:
         }
         return list(without_other_data(states).items())
 
-    def run(self, engine: Engine, command: Callable[[Planned], Sequence[str]], retry_failed: bool) -> None:
+    def run(
+        self,
+        engine: Engine,
+        command: Callable[[Planned], Sequence[str]],
+        retry_failed: bool,
+        unready: Callable[[Sequence[Cell]], Mapping[Cell, str]] | None = None,
+    ) -> None:
         """Run what is not finished.
 
         Args:
             engine: what runs the cells; it is closed at the end.
             command: gives the command line of a cell.
             retry_failed: run failed cells again; else they are left as they are.
+            unready: is asked once for those of the cells to run that cannot, and why; they are left out. None where
+                nothing can be known before.
+
+        Raises:
+            ConfigurationError: what `unready` says if no cell can run.
         """
         self._record()
         states = dict(self.states())
@@ -66,7 +79,16 @@ class StudyRun:
             display.line(_overview(self.study, [found.state for found in states.values()], engine.place))
             scheduler = Scheduler(self.root, engine, command, self.parse, display)
             try:
-                scheduler.run(plan)
+                if unready is not None:
+                    self.left_out = dict(unready([planned.cell for planned in plan]))
+            except BaseException:
+                # The scheduler closes it otherwise, but has not begun.
+                engine.close()
+                raise
+            for line in self._not_run():
+                display.line(line)
+            try:
+                scheduler.run([planned for planned in plan if planned.cell not in self.left_out])
             except KeyboardInterrupt:
                 done = sum(found.state == "complete" for _, found in self.states())
                 display.line(f"{done} of {len(self.cells)} cells are complete; the same command goes on from here")
@@ -107,12 +129,17 @@ class StudyRun:
     def _failures(self, results: Sequence[tuple[Cell, CellState]]) -> list[str]:
         failed = [(cell, str(state.record.get("error", ""))) for cell, state in results if state.state == "failed"]
         never = [(cell, error) for cell, error in self.errors.items() if cell not in dict(failed)]
-        logs = {cell: log_path(self.root, cell) for cell, _ in [*failed, *never]}
-        lines = [
-            f"failed: {cell}: {error}{f' [{logs[cell]}]' if logs[cell].exists() else ''}"
-            for cell, error in [*failed, *never]
-        ]
+        logs = {str(cell): log_path(self.root, cell) for cell, _ in [*failed, *never]}
+        lines = []
+        for names, error in by_error({str(cell): error for cell, error in [*failed, *never]}):
+            log = logs[names[0]]
+            lines.append(f"failed: {first_and_number(names)}: {error}{f' [{log}]' if log.exists() else ''}")
+        lines += self._not_run()
         return [*lines, "run failed cells again with `--retry-failed`"] if failed else lines
+
+    def _not_run(self) -> list[str]:
+        errors = by_error({str(cell): error for cell, error in self.left_out.items()})
+        return [f"not run: {first_and_number(names)}: {error}" for names, error in errors]
 
 
 def _overview(study: Study, states: Sequence[str], place: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from attn_lightning import run_folder
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.study.expansion import Cell
+from attn_lightning.study.grouping import error_lines
 from attn_lightning.study.logged import why_not_logged
 from attn_lightning.study.state import Parse, Revisions, Wanted, comparable
 
@@ -50,8 +51,9 @@ def validate(
         except ConfigurationError as error:
             errors[cell.name] = str(error)
     if errors:
-        lines = "\n".join(f"  {name}: {message}" for name, message in errors.items())
-        raise ConfigurationError(f"Expected commands that `fit` accepts, but got {len(errors)} it refuses:\n{lines}")
+        raise ConfigurationError(
+            f"Expected commands that `fit` accepts, but got {len(errors)} it refuses:\n{error_lines(errors)}"
+        )
     for metric, reasons in wanting.items():
         # A metric that some of the runs have is fine: the tables show a gap for the others.
         if reasons and all(reasons):

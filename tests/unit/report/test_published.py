@@ -12,7 +12,6 @@ from attn_lightning.report.published import PUBLISHED, published
 from attn_lightning.report.run_data import read_run
 from attn_lightning.study.table import measure_of
 
-
 DIVERSITY = {"class": "Diversity", "weight": 0.5}
 RELATION = {"class": "Relation", "weight": 0.1, "sigma": "softmax", "temperature": 1.0, "path": "full"}
 
