@@ -63,6 +63,13 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
         help="put the overview, with command and version, into a Markdown file: between `<!-- study NAME -->` and "
         "`<!-- end -->`, or at its end where these are missing",
     )
+    parser.add_argument(
+        "--archive",
+        type=Path,
+        metavar="FILE.jsonl.gz",
+        help="take finished cells from this file where they have no run folder, and put all finished ones into it at "
+        "the end: numbers and configurations, no models; so a study goes on in another clone or on another machine",
+    )
     parser.add_argument("--retry-failed", action="store_true", help="run failed cells again; their folders are kept")
     parser.add_argument(
         "--report",
@@ -73,9 +80,10 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     add_engine_options(parser, "cells")
     options = parser.parse_args(arguments)
     _check_own(options)
-    if options.dry_run and options.publish:
-        raise ConfigurationError("Expected `--publish` without `--dry-run`, which measures nothing; leave one out.")
-    others = [name for name in ("dry_run", "table", "publish") if getattr(options, name)]
+    for name in ("publish", "archive"):
+        if options.dry_run and getattr(options, name):
+            raise ConfigurationError(f"Expected `--{name}` without `--dry-run`, which measures nothing; leave one out.")
+    others = [name for name in ("dry_run", "table", "publish", "archive") if getattr(options, name)]
     if options.cell is not None and others:
         # argparse made underscores of the dashes; the message shows what was typed.
         name = others[0].replace("_", "-")
@@ -115,10 +123,17 @@ def study_command(arguments: Sequence[str]) -> int:
         rehearse(cells, run.root, Rehearsal(validator.parser), validator.options)
         _print_commands(cells, run.root)
         return 0
-    if engine is not None:
-        # On a cluster the data may lie on the nodes alone.
-        unready = partial(_unready, run.root) if options.on == "local" else None
-        run.run(engine, lambda planned: _cell_command(options, planned), options.retry_failed, unready)
+    if options.archive is not None:
+        run.take_from(options.archive)
+    try:
+        if engine is not None:
+            # On a cluster the data may lie on the nodes alone.
+            unready = partial(_unready, run.root) if options.on == "local" else None
+            run.run(engine, lambda planned: _cell_command(options, planned), options.retry_failed, unready)
+    finally:
+        # After Ctrl-C too: what is finished is not to be lost with the machine.
+        if options.archive is not None:
+            run.keep_in(options.archive)
     code = run.show(_command(options.study), options.publish)
     if options.report:
         report_in_place(run.root, figures=True)

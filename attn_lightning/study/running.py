@@ -6,6 +6,7 @@ from pathlib import Path
 
 from attn_lightning.console import say, stdout_console
 from attn_lightning.files import write_text
+from attn_lightning.study.archive import read_archive, restore, write_archive
 from attn_lightning.study.cell_run import Planned
 from attn_lightning.study.configuration import Study
 from attn_lightning.study.display import Display
@@ -49,6 +50,28 @@ class StudyRun:
             for cell, wanted in self.cells
         }
         return list(without_other_data(states).items())
+
+    def take_from(self, archive: Path) -> None:
+        """Make run folders of the cells that an archive has and the disk does not; see `archive`."""
+        wanted = dict(self.cells)
+        found = restore(
+            read_archive(archive),
+            list(wanted),
+            self.root,
+            lambda cell, folder: cell_state(folder, wanted[cell], self.parse),
+        )
+        if found.taken or found.refused:
+            say(f"{found.taken} finished cells are taken from {archive}, without their models")
+        if found.refused:
+            say(
+                f"{len(found.refused)} cells of {archive} are of another configuration, other data or not finished, "
+                f"and are run again; the first is {found.refused[0]}"
+            )
+
+    def keep_in(self, archive: Path) -> None:
+        """Put the finished cells into an archive."""
+        count = write_archive(archive, self.states(), lambda cell: cell.folder(self.root))
+        say(f"archive: {archive}, {count} cells")
 
     def run(
         self,

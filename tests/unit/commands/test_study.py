@@ -41,6 +41,10 @@ def test_commands_that_fit_would_refuse_are_listed_before_anything_runs(study, t
         ("--jobs", "two"),
         ("--dry",),
         ("--dry-run", "--publish", "results.md"),
+        ("--dry-run", "--archive", "tiny.jsonl.gz"),
+        ("--table", "--archive", "tiny.json"),
+        ("--table", "--archive", "nowhere/tiny.jsonl.gz"),
+        ("--cell", "ivat_planted/seed_0", "--archive", "tiny.jsonl.gz"),
         ("--cell", "ivat_planted/seed_0", "--table"),
         ("--on", "slrm"),
     ],
@@ -75,6 +79,27 @@ def test_one_cell_is_run_once_however_often_it_is_asked_for(study, tmp_path, cap
     assert capsys.readouterr().out == "nothing to do: vanilla_planted/seed_0 is complete\n"
     assert record.stat().st_mtime_ns == written
     assert [path.name for path in (tmp_path / "runs" / "tiny").iterdir() if path.name[0] != "."] == ["vanilla_planted"]
+
+
+def test_a_study_goes_on_from_its_archive_where_its_runs_are_not(tmp_path, capsys):
+    study = tiny_study(tmp_path / "tiny.yaml", ["vanilla"], ["test/accuracy"], trainer__max_epochs=1)
+    archive = tmp_path / "tiny.jsonl.gz"
+    cell = [str(study), "--cell", "vanilla_planted/seed_0", "--root", str(tmp_path / "here")]
+    assert study_command(cell) == 0
+    table = [str(study), "--table", "--no-report", "--archive", str(archive)]
+    assert study_command([*table, "--root", str(tmp_path / "here")]) == 1
+    assert "1 cells" in capsys.readouterr().out
+    assert study_command([*table, "--root", str(tmp_path / "there")]) == 1
+    assert "1 finished cells are taken" in capsys.readouterr().out
+    tables = [(tmp_path / where / "tiny" / "table.csv").read_text() for where in ("here", "there")]
+    assert tables[0] == tables[1]
+    assert study_command([*cell[:-1], str(tmp_path / "there")]) == 0
+    assert "nothing to do: vanilla_planted/seed_0 is complete" in capsys.readouterr().out
+    # Another length of training is another run, and the number of this one does not stand for it.
+    study.write_text(study.read_text().replace("max_epochs: 1", "max_epochs: 2"))
+    assert study_command([*table, "--root", str(tmp_path / "elsewhere")]) == 1
+    assert "1 cells of" in capsys.readouterr().out
+    assert not (tmp_path / "elsewhere" / "tiny" / "vanilla_planted" / "seed_0").exists()
 
 
 def test_a_study_without_a_file_is_checked_and_written_only_if_it_runs(tmp_path, monkeypatch, capsys):
