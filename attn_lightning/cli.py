@@ -20,6 +20,7 @@ COMMANDS = {
     "predict": "label, probability and attention per word for texts or files, from a checkpoint alone",
     "experiments": "list methods, data and special experiments: what `--config` takes by name",
     "study": "run methods × data × seeds of a file in experiments/studies, resume it, and show its tables",
+    "claims": "what papers say, held against the finished runs of studies, with a verdict for each",
     "search": "the best options of a sweep file, found with Optuna on this machine; resumes",
     "sweep": "check a W&B sweep file against the options of `fit`, then register it for agents",
     "report": "one HTML page of runs and studies with their documents, and tables for a paper beside it",
@@ -59,6 +60,10 @@ def _command(name: str) -> Callable[[Sequence[str]], int]:
         from attn_lightning.commands.study import study_command
 
         return study_command
+    if name == "claims":
+        from attn_lightning.commands.claims import claims_command
+
+        return claims_command
     if name == "search":
         from attn_lightning.commands.search import search_command
 

@@ -1,0 +1,243 @@
+"""What papers claim, held against the numbers of studies: one verdict by one rule, never by hand.
+
+A claim names two methods and a metric of a study. Its verdict comes from the 95 % interval of their paired difference
+over seeds, so that it changes with the runs and with nothing else.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from attn_lightning.errors import ConfigurationError, did_you_mean
+from attn_lightning.metrics.statistics import Comparison, compare, holm
+from attn_lightning.study.archive import SUFFIX, read_archive
+from attn_lightning.study.configuration import study_contents_of
+from attn_lightning.study.expansion import expand
+from attn_lightning.study.named import named_study
+from attn_lightning.study.table import bounds_of, value
+
+Verdict = Literal["holds", "does not hold", "cannot be told"]
+Direction = Literal["higher", "lower"]
+
+_NEEDED = {"claim", "source", "study", "data", "method", "against", "metric", "direction"}
+_KEYS = _NEEDED | {"published", "at_least", "matters", "reading"}
+_DIGITS = 3
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence of a paper as a difference between two methods.
+
+    Attributes:
+        claim: the sentence.
+        source: its paper.
+        study: name of the study whose archive is asked.
+        data: label of the data there.
+        method: label of the method that the claim is about.
+        against: label of what it is compared with.
+        metric: such as `test/accuracy`.
+        direction: where the claim says that the difference lies.
+        published: the difference in the paper; NaN where it has none.
+        at_least: the difference to the side of the claim is said to be above this; below 0 for "loses no more than".
+        matters: the smallest difference that anybody would act on, in the unit of the metric.
+        reading: a sentence about the result.
+    """
+
+    claim: str
+    source: str
+    study: str
+    data: str
+    method: str
+    against: str
+    metric: str
+    direction: Direction
+    published: float = math.nan
+    at_least: float = 0.0
+    matters: float = 0.0
+    reading: str = ""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A claim and what the runs say of it.
+
+    Attributes:
+        claim: the claim.
+        asked: number of seeds of the study.
+        measured: the paired difference over the seeds that have both runs.
+        p_holm: p-value of its paired permutation test, adjusted over all claims that are asked about at once.
+    """
+
+    claim: Claim
+    asked: int
+    measured: Comparison
+    p_holm: float = math.nan
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Of the difference to the side of the claim: positive is as claimed."""
+        ends = (self.measured.low, self.measured.high)
+        return ends if self.claim.direction == "higher" else (-ends[1], -ends[0])
+
+    @property
+    def verdict(self) -> Verdict:
+        """Holds where the whole interval is above `at_least`.
+
+        It does not hold where the whole interval is below that, or below what matters. Everything else, and everything
+        with less than two seeds, cannot be told.
+        """
+        low, high = self.interval
+        if math.isnan(low):
+            return "cannot be told"
+        if low > self.claim.at_least:
+            return "holds"
+        return "does not hold" if high < self._least else "cannot be told"
+
+    @property
+    def _least(self) -> float:
+        """The smallest difference that would support the claim."""
+        return max(self.claim.at_least, self.claim.matters) if self.claim.matters else self.claim.at_least
+
+    @property
+    def why(self) -> str:
+        """What of the interval decides, in words."""
+        if self.measured.n < 2:
+            return "one seed" if self.measured.n else "not run"
+        low, high = self.interval
+        least, matters = self.claim.at_least, self.claim.matters
+        if self.verdict == "holds":
+            small = f", but below {matters:g}, which would matter" if high < matters else ""
+            return f"all of the interval is above {least:g}{small}"
+        if self.verdict == "does not hold":
+            return "the interval has the opposite sign" if high < 0 else f"a difference of {self._least:g} is excluded"
+        seeds = self.measured.seeds_needed
+        needed = f"; {math.ceil(seeds)} seeds might tell" if least == 0 and math.isfinite(seeds) else ""
+        return f"the interval reaches from {_signed(low)} to {_signed(high)}{needed}"
+
+
+def read_claims(path: Path) -> list[Claim]:
+    """The claims of a YAML file.
+
+    Args:
+        path: a mapping with `claims`, a list. `data` and `method` may be lists, which are as many claims.
+
+    Raises:
+        ConfigurationError: the file is not such YAML.
+    """
+    contents = study_contents_of(path)
+    entries = contents.get("claims")
+    if not isinstance(entries, list) or not entries or set(contents) != {"claims"}:
+        raise ConfigurationError(f"Expected {path} to hold `claims`, a list, but got {list(contents)}; write one.")
+    return [claim for number, entry in enumerate(entries, 1) for claim in _claims(path, number, entry)]
+
+
+def _claims(path: Path, number: int, entry: Any) -> list[Claim]:
+    where = f"claim {number} of {path}"
+    if not isinstance(entry, dict):
+        raise ConfigurationError(f"Expected {where} to be a mapping, but got {entry!r}; write {_wanted()}.")
+    for key in entry:
+        if key not in _KEYS:
+            raise ConfigurationError(
+                f"Expected {where} to have {_wanted()}, but got {key!r}.{did_you_mean(str(key), _KEYS)}"
+            )
+    if missing := sorted(_NEEDED - entry.keys()):
+        raise ConfigurationError(f"Expected {where} to have {_wanted()}, but {', '.join(missing)} is missing; add it.")
+    if entry["direction"] not in get_args(Direction):
+        raise ConfigurationError(
+            f"Expected `direction` of {where} to be higher or lower, but got {entry['direction']!r}; write one of them."
+        )
+    for key in ("published", "at_least", "matters"):
+        found = entry.get(key, 0.0)
+        if isinstance(found, bool) or not isinstance(found, int | float) or not math.isfinite(found):
+            raise ConfigurationError(
+                f"Expected `{key}` of {where} to be a number in the unit of the metric, but got {found!r}; correct it."
+            )
+    return [
+        Claim(**{**entry, "data": str(data), "method": str(method)})
+        for data in _list(entry["data"])
+        for method in _list(entry["method"])
+    ]
+
+
+def _wanted() -> str:
+    return f"{', '.join(sorted(_NEEDED))} (and {', '.join(sorted(_KEYS - _NEEDED))} if need be)"
+
+
+def _list(found: Any) -> list[Any]:
+    return found if isinstance(found, list) else [found]
+
+
+def findings(claims: Sequence[Claim], archives: Path) -> list[Finding]:
+    """What the runs say of every claim.
+
+    Args:
+        claims: the claims.
+        archives: folder of `STUDY.jsonl.gz`; a study without one was not run.
+
+    Raises:
+        ConfigurationError: a study, method or data that does not exist; a damaged archive.
+    """
+    read = {name: _values(name, archives) for name in dict.fromkeys(claim.study for claim in claims)}
+    found = [_finding(claim, *read[claim.study]) for claim in claims]
+    adjusted = holm([each.measured.p for each in found])
+    return [replace(each, p_holm=p) for each, p in zip(found, adjusted, strict=True)]
+
+
+_Records = Mapping[tuple[str, str], Mapping[int, Mapping[str, Any]]]
+
+
+def _values(name: str, archives: Path) -> tuple[_Records, int]:
+    """The records of a study by method and data, then by seed; and how many seeds it asks for."""
+    study = named_study(name)
+    entries = read_archive(archives / f"{study.name}{SUFFIX}") if archives.is_dir() else {}
+    records: dict[tuple[str, str], dict[int, Mapping[str, Any]]] = {}
+    for cell in expand(study):
+        found = records.setdefault((cell.method, cell.data), {})
+        if str(cell) in entries:
+            found[cell.seed] = entries[str(cell)]["record"]
+    return records, len(study.seeds)
+
+
+def _finding(claim: Claim, records: _Records, asked: int) -> Finding:
+    for method in (claim.method, claim.against):
+        if (method, claim.data) not in records:
+            known = [f"{name} on {data}" for name, data in records]
+            raise ConfigurationError(
+                f"Expected a cell of {claim.study}, but got {method} on {claim.data} for {claim.claim!r}; correct it."
+                f"{did_you_mean(f'{method} on {claim.data}', known)}"
+            )
+    first, second = (
+        {seed: value(record, claim.metric) for seed, record in records[method, claim.data].items()}
+        for method in (claim.method, claim.against)
+    )
+    return Finding(claim, asked, compare(first, second, bounds_of(claim.metric)))
+
+
+def markdown(found: Sequence[Finding]) -> str:
+    """A table of the claims, a row for each."""
+    lines = [
+        "| claim | on | published | ours, paired difference | seeds | p (Holm) | verdict | study |",
+        "|---|---|---:|---:|---:|---:|---|---|",
+    ]
+    for each in found:
+        claim, measured = each.claim, each.measured
+        interval = f" [{_signed(measured.low)}, {_signed(measured.high)}]" if math.isfinite(measured.low) else ""
+        cells = (
+            f"{claim.claim} ({claim.source})",
+            f"{claim.data}: {claim.method} − {claim.against}, {claim.metric}",
+            _signed(claim.published),
+            f"{_signed(measured.difference)}{interval}",
+            f"{measured.n}/{each.asked}",
+            f"{each.p_holm:.2g}" if math.isfinite(each.p_holm) else "–",
+            f"**{each.verdict}**: {each.why}{f'; {claim.reading}' if claim.reading else ''}",
+            f"[{claim.study}](#{claim.study})",
+        )
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+def _signed(number: float) -> str:
+    # A minus sign, not a hyphen, which Markdown may break a line at.
+    return f"{number:+.{_DIGITS}f}".replace("-", "−") if math.isfinite(number) else "–"

@@ -1,0 +1,149 @@
+"""Claims of papers, their verdicts, and what is said of a file that is none."""
+
+import gzip
+import json
+import math
+
+import numpy as np
+import pytest
+import scipy
+import yaml
+
+from attn_lightning.errors import ConfigurationError
+from attn_lightning.experiments import FOLDER
+from attn_lightning.metrics.statistics import Comparison, compare
+from attn_lightning.report.claims import Claim, Finding, findings, markdown, read_claims
+from support.studies import tiny_study
+
+CLAIM = {
+    "claim": "It predicts better",
+    "source": "Somebody 2020",
+    "study": "tiny",
+    "data": "planted",
+    "method": "ivat",
+    "against": "vanilla",
+    "metric": "test/accuracy",
+    "direction": "higher",
+}
+
+
+def found(low, high, **options):
+    middle = (low + high) / 2
+    return Finding(Claim(**{**CLAIM, **options}), 5, Comparison(5, middle, low, high, 1.0, 0.0625, 12.0))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "options", "verdict"),
+    [
+        (0.01, 0.03, {}, "holds"),
+        (-0.03, -0.01, {}, "does not hold"),
+        (-0.01, 0.03, {}, "cannot be told"),
+        (-0.03, -0.01, {"direction": "lower"}, "holds"),
+        (0.01, 0.03, {"direction": "lower"}, "does not hold"),
+        (-0.002, 0.004, {"matters": 0.005}, "does not hold"),
+        (-0.002, 0.006, {"matters": 0.005}, "cannot be told"),
+        (0.001, 0.004, {"matters": 0.005}, "holds"),
+        (-0.008, 0.006, {"at_least": -0.01}, "holds"),
+        (-0.02, -0.005, {"at_least": -0.01}, "cannot be told"),
+        (-0.02, -0.011, {"at_least": -0.01}, "does not hold"),
+        (math.nan, math.nan, {}, "cannot be told"),
+    ],
+)
+def test_a_verdict_is_the_place_of_the_interval(low, high, options, verdict):
+    each = found(low, high, **options)
+    assert each.verdict == verdict
+    assert each.why
+
+
+def test_turning_method_and_baseline_around_with_the_direction_keeps_the_verdict():
+    generator = np.random.default_rng(0)
+    for _ in range(50):
+        values = [dict(enumerate(generator.normal(mean, 0.02, 5))) for mean in generator.normal(0.8, 0.02, 2)]
+        forth = Finding(Claim(**CLAIM, matters=0.01), 5, compare(*values))
+        back = Finding(Claim(**{**CLAIM, "direction": "lower"}, matters=0.01), 5, compare(*values[::-1]))
+        assert forth.verdict == back.verdict
+
+
+@pytest.fixture
+def study(tmp_path):
+    """A study of two methods and three seeds with an archive beside it."""
+    path = tiny_study(tmp_path / "tiny.yaml", ["vanilla", "ivat"], ["test/accuracy"])
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), "seeds": 3}))
+    numbers = {"vanilla": [0.80, 0.81, 0.79], "ivat": [0.84, 0.86, 0.82]}
+    entries = [
+        {
+            "cell": f"{method}_planted/seed_{seed}",
+            "config": {},
+            "record": {"status": "complete", "test": {"test/accuracy": accuracy}},
+        }
+        for method, accuracies in numbers.items()
+        for seed, accuracy in enumerate(accuracies)
+    ]
+    lines = "".join(json.dumps(entry) + "\n" for entry in entries)
+    (tmp_path / "tiny.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
+    return path
+
+
+def write(path, *claims):
+    path.write_text(yaml.safe_dump({"claims": list(claims)}))
+    return path
+
+
+def test_numbers_come_from_the_archive_of_the_study(study, tmp_path):
+    claim = {**CLAIM, "study": str(study), "published": 0.05}
+    (each,) = findings(read_claims(write(tmp_path / "claims.yaml", claim)), tmp_path)
+    assert (each.measured.n, each.asked) == (3, 3)
+    assert each.measured.difference == pytest.approx(0.04)
+    # By hand: all eight signs of .04, .05, .03; only all plus and all minus are as far from 0.
+    assert each.p_holm == pytest.approx(2 / 8)
+    assert "+0.050" in markdown([each])
+    assert "3/3" in markdown([each])
+
+
+def test_a_study_that_was_not_run_is_said_to_be_open(study, tmp_path):
+    (tmp_path / "empty").mkdir()
+    claims = read_claims(write(tmp_path / "claims.yaml", {**CLAIM, "study": str(study)}))
+    (each,) = findings(claims, tmp_path / "empty")
+    assert (each.measured.n, each.verdict, each.why) == (0, "cannot be told", "not run")
+    assert "0/3" in markdown([each])
+
+
+def test_p_values_are_adjusted_over_all_claims(study, tmp_path):
+    claim = {**CLAIM, "study": str(study)}
+    other = {**claim, "metric": "test/log_loss", "direction": "lower"}
+    first, second, third = findings(read_claims(write(tmp_path / "claims.yaml", claim, claim, other)), tmp_path)
+    expected = scipy.stats.false_discovery_control([0.25, 0.25]) * 2  # equal p-values: Holm doubles both
+    assert [first.p_holm, second.p_holm] == pytest.approx(list(expected))
+    assert math.isnan(third.p_holm)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"methd": "ivat"}, "Did you mean method"),
+        ({"direction": "up"}, "higher or lower"),
+        ({"published": "much"}, "a number in the unit of the metric"),
+        ({"matters": math.inf}, "a number in the unit of the metric"),
+        ({"method": "ivad"}, "Did you mean ivat on planted"),
+        ({"data": ["planted", "plantd"]}, "Did you mean ivat on planted"),
+    ],
+)
+def test_a_mistake_in_a_claim_is_one_line(study, tmp_path, changes, said):
+    path = write(tmp_path / "claims.yaml", {**CLAIM, "study": str(study), **changes})
+    with pytest.raises(ConfigurationError, match=said) as error:
+        findings(read_claims(path), tmp_path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("contents", ["- 1\n", "claims: 3\n", "claims: [3]\n", "claims: [{claim: x}]\n", "a: b\n"])
+def test_a_file_without_claims_is_one_line(tmp_path, contents):
+    path = tmp_path / "claims.yaml"
+    path.write_text(contents)
+    with pytest.raises(ConfigurationError, match="Expected") as error:
+        read_claims(path)
+    assert "\n" not in str(error.value)
+
+
+def test_our_own_claims_name_cells_that_exist():
+    results = FOLDER / "results"
+    assert findings(read_claims(results / "claims.yaml"), results)
