@@ -10,7 +10,9 @@ from attn_lightning import run_folder
 from attn_lightning.checkpoint import checkpoint_contents, read_checkpoint
 from attn_lightning.checkpoint.trust import check_checkpoint, check_configuration, trusted_classes
 from attn_lightning.errors import ConfigurationError
-from attn_lightning.experiments import find_experiment
+from attn_lightning.experiments import FOLDER, Experiment, Experiments, find_experiment
+from attn_lightning.files import file_name
+from attn_lightning.study.data_files import data_name, file_options, is_data_file, method_without_data
 
 
 def prepared(arguments: Sequence[str]) -> list[str]:
@@ -27,25 +29,65 @@ def prepared(arguments: Sequence[str]) -> list[str]:
     """
     # jsonargparse takes options in turn: `--method X` after `--method.weight 2` would forget the weight.
     command, *options = arguments
-    configs: list[str] = []
+    configs: list[Experiment] = []
     rest: list[list[str]] = []
+    file = _data_file(options)
     for option in _options(options):
         value = _config(option)
-        if value is None:
+        if value is not None:
+            configs.append(_experiment(value, file is not None))
+        elif _value("--data", option) is None or file is None:
             _insert(rest, option)
-        else:
-            configs += find_experiment(value).arguments()
-    return [command, *configs, *(argument for option in rest for argument in option)]
+    if file is not None:
+        if command != "fit":
+            raise ConfigurationError(
+                f"Expected `--data` of `{command}` to be a class or a file of its options, but got {file}, of which "
+                f"nothing says whether it is for training or for testing; use `evaluate --data`, or write "
+                f"`data: {{class_path: TextFiles, init_args: {{train: FILE, test: {file}}}}}` into a YAML file."
+            )
+        base = FOLDER / "base.yaml"
+        if not configs and base.is_file():
+            # Without an experiment Lightning would train for a thousand epochs.
+            configs.append(find_experiment(str(base)))
+        _insert_file(rest, file, configs)
+    start = [argument for found in configs for argument in found.arguments()]
+    return [command, *start, *(argument for option in rest for argument in option)]
 
 
 def experiment_name(arguments: Sequence[str]) -> str:
-    """The name of a run whose `run.name` is not given: that of its last `--config`.
+    """The name of a run whose `run.name` is not given: that of its last `--config`, and of its data file.
 
     Args:
         arguments: the command and its options as they were given.
     """
     values = [value for option in _options(arguments) if (value := _config(option)) is not None]
-    return Path(values[-1]).name.removesuffix(".yaml") if values else "run"
+    name = Path(values[-1]).name.removesuffix(".yaml") if values else "run"
+    if (file := _data_file(arguments)) is not None:
+        name = file_name("_".join([*([name] if values else []), data_name(file)]))
+    return name
+
+
+def _data_file(arguments: Sequence[str]) -> str | None:
+    """The last `--data`, if it is a data file or a folder of them."""
+    values = [value for option in _options(arguments) if (value := _value("--data", option)) is not None]
+    return values[-1] if values and is_data_file(values[-1]) else None
+
+
+def _experiment(value: str, with_file: bool) -> Experiment:
+    """What `--config` names; beside a data file it may be a method alone, whose data that is."""
+    if with_file and Path(value).parent == Path() and FOLDER.is_dir() and value in (known := Experiments()).methods:
+        return method_without_data(known, value)
+    return find_experiment(value)
+
+
+def _insert_file(options: list[list[str]], file: str, configs: Sequence[Experiment]) -> None:
+    """Put what a data file stands for before the options of `data`."""
+    given = {option[0].partition("=")[0].removeprefix("--data.") for option in options}
+    # A configuration of such data names the columns, perhaps of these very files.
+    if any("TextFiles" in path.read_text("utf-8") for found in configs for path in found.files):
+        given.add("columns")
+    for name, value in file_options(file, given).items():
+        _insert(options, [f"--data={value}" if name == "class_path" else f"--data.{name}={value}"])
 
 
 def _options(arguments: Sequence[str]) -> Iterator[list[str]]:
@@ -62,8 +104,12 @@ def _options(arguments: Sequence[str]) -> Iterator[list[str]]:
 
 
 def _config(option: list[str]) -> str | None:
+    return _value("--config", option) or _value("-c", option)
+
+
+def _value(wanted: str, option: list[str]) -> str | None:
     name, equals, value = option[0].partition("=")
-    if name not in ("--config", "-c"):
+    if name != wanted:
         return None
     return value if equals else "".join(option[1:2]) or None
 

@@ -22,6 +22,13 @@ if TYPE_CHECKING:
     from attn_lightning.study.cell_run import Planned
 
 
+_DATA_HELP = (
+    "names of experiments/data, YAML files like those there, or data files: .csv, .tsv, .jsonl or .parquet with the "
+    "columns text and label, or a folder with train, test and, if wanted, validation. Other columns: --option "
+    "data.text_column=NAME"
+)
+
+
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = OneLineArguments(
         "study",
@@ -36,7 +43,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     )
     own = parser.add_argument_group("a study without a file", "It is written to ROOT/NAME/NAME.yaml.")
     own.add_argument("--methods", metavar="A,B", help="names of experiments/method; the first is the baseline")
-    own.add_argument("--data", metavar="FILE,...", help="YAML files like those of experiments/data, or their names")
+    own.add_argument("--data", metavar="FILE,...", help=_DATA_HELP)
     own.add_argument("--seeds", metavar="N", help="how many, or seeds between commas (default: 5)")
     own.add_argument("--metrics", metavar="A,B", help="such as accuracy,evaluation/agreement/gradient/kendall")
     own.add_argument("--baseline", metavar="A", help="the method that the others are compared with")
@@ -173,6 +180,8 @@ def _study(options: argparse.Namespace) -> Study:
     path, contents = study_contents(asked, options.root)
     study = study_of(path, contents)
     options.study = str(path)
+    if options.metrics is None and "metrics" in contents:
+        say("the data has no test split: the tables are about the texts kept back for validation, a tenth of it")
     if not options.dry_run:
         # What cannot be a study must not leave a file of one.
         expand(study)

@@ -86,10 +86,11 @@ def read_study(path: Path) -> Study:
             their number), `experiments` (folder of the experiment files, relative to the study file; `..` by default)
             and `experiment_name` (how their names are made, `"{method}_{data}"` by default). `methods` and `data` are
             lists of names or mappings from a label to options of `fit`, with `experiment` for the name if the label is
-            another one (of `data` also the path of a file that is like those in `experiments/data`, from the current
-            folder, ending in `.yaml`); `options` are shared by all cells. A list of values is crossed with all other
-            lists. The value `"{label}/FILE"` of an option of a method is that file of the run of the method `label`
-            with the same data, options and seed, which is then run first. `seeds` is a number n (0 to n - 1) or a list.
+            another one (of `data` also the path of a file that is like those in `experiments/data`, ending in `.yaml`,
+            or of a data file or a folder of them, see `study.data_files`; from the current folder); `options` are
+            shared by all cells. A list of values is crossed with all other lists. The value `"{label}/FILE"` of an
+            option of a method is that file of the run of the method `label` with the same data, options and seed, which
+            is then run first. `seeds` is a number n (0 to n - 1) or a list.
 
     Returns:
         The study, every axis expanded.

@@ -10,6 +10,7 @@ from pathlib import Path
 from attn_lightning.errors import ConfigurationError, did_you_mean
 from attn_lightning.experiments import Experiments
 from attn_lightning.study.configuration import Study, Variant
+from attn_lightning.study.data_files import is_data_file, method_without_data
 
 _LONGEST_NAME = 120
 
@@ -36,7 +37,7 @@ class Cell:
         control: measure the controls in this run.
         bases: runs of the same seed that this one begins from, as `(label of the method, run.name)`; an override
             `{label}/FILE` is that file of the run.
-        composed: options of `fit` in the place of `config`, where the data is a file that has no name.
+        composed: options of `fit` in the place of `config`, where the data is a file and has no name.
     """
 
     method: str
@@ -185,7 +186,11 @@ def _run_name(method: str, data: str, options: str) -> str:
 def _cell(study: Study, experiments: Experiments, method: Variant, data: Variant, options: Variant, seed: int) -> Cell:
     experiment = study.experiment_name.format(method=method.experiment, data=data.experiment)
     of_file = Path(data.experiment).suffix in (".yaml", ".yml")
-    if of_file:
+    if is_data_file(data.experiment):
+        # Absolute, as the record of the run has it: a study may be gone on with from another folder.
+        file = f"--data={Path(data.experiment).resolve()}"
+        composed: tuple[str, ...] = (*method_without_data(experiments, method.experiment).arguments(), file)
+    elif of_file:
         composed = tuple(experiments.with_data(method.experiment, Path(data.experiment)).arguments())
     else:
         experiments.find(experiment)

@@ -35,6 +35,11 @@ def why_not_logged(metric: str, config: Mapping[str, Any]) -> str | None:
         return None if name in COSTS else f"there is no such cost.{did_you_mean(name, COSTS)}"
     if split in ("test", "evaluation") and not run["test"]:
         return "the runs have `run.test: false`"
+    if split in ("test", "evaluation") and _has_no_test_file(config):
+        return (
+            "the data has a file for training alone; give a folder with train and test, `data.test=FILE`, or take val/ "
+            "metrics, of the texts that are kept back for validation"
+        )
     if not _is_declared(metric):
         return f"nothing logs it.{did_you_mean(metric, _names(split))}"
     if split == "evaluation":
@@ -42,6 +47,11 @@ def why_not_logged(metric: str, config: Mapping[str, Any]) -> str | None:
         measured = [] if run["suite"] == "none" else [found.name for found in chosen_families(run["suite"])]
         return None if family in measured else f"`run.suite: {run['suite']}` does not measure {family}"
     return None
+
+
+def _has_no_test_file(config: Mapping[str, Any]) -> bool:
+    data = config.get("data") or {}
+    return str(data.get("class_path")).endswith(".TextFiles") and data.get("init_args", {}).get("test") is None
 
 
 def _is_declared(metric: str) -> bool:

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ import yaml
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.experiments import FOLDER, Experiments
 from attn_lightning.files import file_name, write_text
+from attn_lightning.study.configuration import DEFAULT_METRICS
+from attn_lightning.study.data_files import data_name, file_options, is_data_file, split_files
 
 _ENDINGS = (".yaml", ".yml")
 _BETWEEN_NAMES = re.compile(r",(?![^\[]*\])")
@@ -26,7 +28,8 @@ class Asked:
 
     Attributes:
         methods: names, separated by commas.
-        data: names of data, or files that set `data` as those in `experiments/data` do, separated by commas.
+        data: names of data, files that set `data` as those in `experiments/data` do, data files or folders of them,
+            separated by commas.
         seeds: a number of seeds, or seeds separated by commas.
         metrics: names, separated by commas; None for the default ones.
         baseline: the method that the others are compared with; None for the first.
@@ -65,23 +68,28 @@ def study_contents(asked: Asked, root: Path, experiments: Path = FOLDER) -> tupl
                 f"Expected `--methods` of {experiments / 'method'}, but got {method!r}; choose of "
                 f"{', '.join(known.methods)}."
             )
-    name = asked.name or file_name("study", *(Path(found).stem for found in data))
+    options = dict(_option(option) for option in asked.options)
+    experiments_of_data = [_data(found, known, options) for found in data]
+    labels = [data_name(found) if is_data_file(found) else Path(found).stem for found in experiments_of_data]
+    name = asked.name or file_name("study", *labels)
     if name != file_name(name):
         raise ConfigurationError(f"Expected `--name` to be a name of a folder, but got {name!r}; use letters and -.")
     path = root / name / f"{name}.yaml"
     contents: dict[str, Any] = {
         "methods": methods,
-        "data": {Path(found).stem: {"experiment": _data(found, known)} for found in data},
+        "data": {label: {"experiment": found} for label, found in zip(labels, experiments_of_data, strict=True)},
         "seeds": _seeds(asked.seeds),
     }
     if len(contents["data"]) < len(data):
         raise ConfigurationError(f"Expected `--data` of different names, but got {asked.data!r}; rename a file.")
     if asked.metrics is not None:
         contents["metrics"] = _names("--metrics", asked.metrics)
+    elif "data.test" not in options and all(map(_is_untested, experiments_of_data)):
+        contents["metrics"] = [metric.replace("test/", "val/") for metric in DEFAULT_METRICS]
     if asked.baseline is not None:
         contents["baseline"] = asked.baseline
-    if asked.options:
-        contents["options"] = dict(_option(option) for option in asked.options)
+    if options:
+        contents["options"] = options
     # Relative, so that the folder of runs and that of experiments can be moved together.
     contents["experiments"] = os.path.relpath(experiments, path.parent)
     return path, contents
@@ -103,7 +111,7 @@ def _names(option: str, value: str) -> list[str]:
     return names
 
 
-def _data(value: str, known: Experiments) -> str:
+def _data(value: str, known: Experiments, options: Mapping[str, Any]) -> str:
     """The name of data, or the path of a file of it as the study file gives it: from the current folder."""
     path = Path(value)
     if path.suffix in _ENDINGS:
@@ -112,15 +120,25 @@ def _data(value: str, known: Experiments) -> str:
         raise ConfigurationError(f"Expected a file of data, but {value} does not exist; give its path.")
     if value in known.data:
         return value
+    if is_data_file(value) or path.is_dir():
+        whole = str(path.resolve())
+        # What is wrong with it is said here, before a file of the study is written.
+        file_options(whole, [name.removeprefix("data.") for name in options])
+        return whole
     if path.is_file():
         raise ConfigurationError(
-            f"Expected `--data` as a YAML file, but got {value}; write one with `data: {{class_path: TextFiles, "
-            f"init_args: {{train: {value}, test: FILE, text_column: text, label_column: label}}}}`."
+            f"Expected `--data` as a data file such as .csv, .tsv, .jsonl or .parquet or as a YAML file, but got "
+            f"{value}; write one with `data: {{class_path: TextFiles, init_args: {{train: {value}, test: FILE, "
+            f"text_column: text, label_column: label}}}}`."
         )
     raise ConfigurationError(
-        f"Expected `--data` to be a YAML file or a name of {known.folder / 'data'}, but got {value!r}; choose of "
-        f"{', '.join(known.data)}."
+        f"Expected `--data` to be a data file, a folder of them, a YAML file or a name of {known.folder / 'data'}, but "
+        f"got {value!r}; choose of {', '.join(known.data)}."
     )
+
+
+def _is_untested(data: str) -> bool:
+    return is_data_file(data) and "test" not in split_files(data)
 
 
 def _seeds(value: str) -> int | list[int]:

@@ -54,6 +54,37 @@ def test_without_a_configuration_nothing_changes(folder):
         assert experiment_name(arguments) == "run"
 
 
+@pytest.mark.parametrize("given", [["--data", "mine.csv"], ["--data=mine.csv"], ["--data=./mine.csv"]])
+def test_a_data_file_stands_for_the_options_of_its_class(folder, tmp_path, given):
+    (tmp_path / "mine.csv").write_text("text,label\ngood,1\n")
+    asked = ["fit", "--data.max_length=9", *given, "--config", "ivat"]
+    options = ["--data=TextFiles", f"--data.train={tmp_path / 'mine.csv'}", "--data.validation=null"]
+    command, *rest = prepared(asked)
+    assert (command, configs(rest)) == ("fit", [PARTS[0], PARTS[2]])
+    assert sorted(rest[4:]) == sorted([*options, "--data.test=null", "--data.max_length=9"])
+    assert rest[4] == "--data=TextFiles", "a class comes before its options"
+    assert experiment_name(asked) == "ivat_mine"
+    assert experiment_name(["fit", *given]) == "mine"
+    assert configs(prepared(["fit", *given])) == [PARTS[0]]
+
+
+def test_options_beside_a_data_file_win_over_what_it_stands_for(folder, tmp_path):
+    (tmp_path / "mine.csv").write_text("review,stars\ngood,1\n")
+    found = prepared(["fit", "--data.test=t.csv", "--data.text_column=review", "--data=mine.csv"])
+    assert "--data.test=null" not in found
+    with pytest.raises(ConfigurationError, match="but got 'review', 'stars'"):
+        prepared(["fit", "--data=mine.csv"])
+    columns = tmp_path / "columns.yaml"
+    columns.write_text("data: {class_path: TextFiles, init_args: {train: x.csv, text_column: review}}\n")
+    assert f"--data.train={tmp_path / 'mine.csv'}" in prepared(["fit", f"--config={columns}", "--data=mine.csv"])
+
+
+def test_a_data_file_does_not_say_that_it_is_for_testing(folder, tmp_path):
+    (tmp_path / "mine.csv").write_text("text,label\ngood,1\n")
+    with pytest.raises(ConfigurationError, match=r"nothing says .* test: mine\.csv"):
+        prepared(["test", "--data=mine.csv"])
+
+
 @pytest.mark.parametrize("value", ["ivat_imbd", "experiments/ivat_imbd.yaml"])
 def test_an_unknown_experiment(folder, value):
     with pytest.raises(ConfigurationError, match="Did you mean ivat_imdb"):

@@ -60,6 +60,17 @@ def test_what_is_switched_off_is_not_measured():
     assert why_not_logged("test/accuracy", config(test=False)) == "the runs have `run.test: false`"
 
 
+def test_data_without_a_test_file_is_not_tested():
+    files = {"class_path": "attn_lightning.data.TextFiles", "init_args": {"train": "a.csv", "test": None}}
+    assert "a file for training alone" in why_not_logged("test/accuracy", {**config(), "data": files})
+    assert "a file for training alone" in why_not_logged(
+        "evaluation/faithfulness/attention/decision_flip", {**config(suite="fast"), "data": files}
+    )
+    assert why_not_logged("val/accuracy", {**config(), "data": files}) is None
+    tested = {**files, "init_args": {"train": "a.csv", "test": "b.csv"}}
+    assert why_not_logged("test/accuracy", {**config(), "data": tested}) is None
+
+
 def test_a_class_of_the_users_own_may_log_under_any_name():
     assert why_not_logged("val/mine", config(["lightning.pytorch.callbacks.EarlyStopping"])) is not None
     assert why_not_logged("val/mine", config(["my_module.MyCallback"])) is None
