@@ -5,7 +5,7 @@ Legend of this file: B documents of a chunk, K erased variants of them, T tokens
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -14,16 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attn_lightning.backbone.bottleneck import BottleneckClassifier
-from attn_lightning.backbone.classifier import AttentionClassifier
-from attn_lightning.backbone.encoders import BiLSTM
 from attn_lightning.backbone.protocol import Backbone
-from attn_lightning.backbone.shared_lstm import SharedLSTM
 from attn_lightning.checks import check_choice
 from attn_lightning.data.batching import length_batches
 from attn_lightning.errors import ConfigurationError
+from attn_lightning.evaluation.shared_texts import SharedTexts, kept_places, shareable_lstm
 from attn_lightning.evaluation.subject import Subject
-from attn_lightning.numerics import at_least_float32
 from attn_lightning.types import AttentionOutput, Batch
 
 Replacement = Literal["delete", "unknown", "attention"]
@@ -53,95 +49,161 @@ def inference(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def erased_probabilities(
-    subject: Subject,
-    batch: Batch,
-    owners: NDArray[np.int64],
-    keep: NDArray[np.bool_],
-    replacement: Replacement = "delete",
-    output: AttentionOutput | None = None,
-) -> NDArray[np.float64]:
-    """Class probabilities of documents of which only some tokens are kept.
-
-    All variants of all documents are sorted by the tokens that they keep and run together, as many at a time as
-    `Subject.token_budget` allows, so memory depends on the chunk and never on the data. Equal variants of a document
-    are run once.
-
-    - `delete`: erased tokens are cut out and the encoder runs on the shorter text. A text without any token left is
-      the single token `Subject.erased`: the unknown word; for segments a segment of zeros.
-    - `unknown`: erased tokens become that token, and the text keeps its length.
-    - `attention`: hidden states stay those of the whole text; the scores of erased tokens are left out, so that
-      attention is normalized over what is kept. Only the head runs. Where nothing is kept attention is 0 everywhere,
-      and what remains is the prediction from an empty context.
+class Variants:
+    """Changed copies of the documents of a chunk: what all of them share is done once, however many are asked for.
 
     Args:
         subject: model and limits.
         batch: a chunk of documents on the device of the model, from `Subject.batches`; only `tokens` and `mask` are
             read.
-        owners: (K,) the document of every variant, as a place in `batch`.
-        keep: (K, T) tokens to keep; padding is never kept.
-        replacement: what happens to erased tokens.
-        output: the clean pass over `batch` in eval mode, for `attention`; it is made where it is not given.
-
-    Returns:
-        (K, C) float64, in the order of the variants. Neither the order, nor the other variants, nor the budget
-        change them by more than rounding.
-
-    Raises:
-        ConfigurationError: an unknown replacement, or text without `Subject.erased` where that word is needed.
-
-    Cost: one pass of the encoder over the kept tokens (`delete`) or over all tokens (`unknown`), of the head alone
-    (`attention`).
+        output: the clean pass over `batch` in eval mode; it is made when it is needed if it is not given.
     """
-    check_choice(choices=get_args(Replacement), replacement=replacement)
-    # Padding is never a token, whatever the caller's ranks say of it.
-    kept = keep & batch.mask.cpu().numpy()[owners]
-    chosen, inverse = _distinct(owners, kept)
-    owners, kept = owners[chosen], kept[chosen]
-    probabilities = np.empty((len(owners), subject.num_classes))
-    with inference(subject.model):
-        run = _runner(subject, batch, replacement, output, not kept.any(1).all())
-        sizes = kept.sum(1) if replacement == "delete" else batch.mask.sum(1).cpu().numpy()[owners]
-        # By length, since a batch costs what its longest text costs; the order has no effect on the numbers.
-        budget = _tokens_at_once(subject, batch.tokens.device, sizes)
-        for places in length_batches(np.maximum(sizes, 1), token_budget=budget):
-            probabilities[places] = _probabilities(run(owners[places], kept[places]))
-    return probabilities[inverse]
 
+    def __init__(self, subject: Subject, batch: Batch, output: AttentionOutput | None = None) -> None:
+        self._subject, self._model, self._batch = subject, subject.model, batch
+        self._mask = batch.mask.cpu().numpy()
+        self._tokens = batch.tokens.flatten(0, 1)
+        if output is not None:
+            self.output = output
 
-def scaled_probabilities(
-    subject: Subject, batch: Batch, owners: NDArray[np.int64], scales: NDArray[np.floating[Any]]
-) -> NDArray[np.float64]:
-    """Class probabilities of documents whose embeddings were scaled, `x'_t = s_t x_t`: erasing by degrees.
+    @cached_property
+    def output(self) -> AttentionOutput:
+        """The clean pass over the chunk in eval mode, without embeddings."""
+        documents = np.arange(len(self._mask))
+        with inference(self._model):
+            if self._texts is not None:
+                return self._texts.read(documents, self._mask)
+            output: AttentionOutput = self._model(self._batch.tokens, self._batch.mask)
+        return output
 
-    Args:
-        subject: model and limits.
-        batch: a chunk of documents on the device of the model; only `tokens` and `mask` are read.
-        owners: (K,) the document of every variant, as a place in `batch`.
-        scales: (K, T) `s`; 1 leaves a token as it is, 0 takes it away without shortening the text.
+    def erased(
+        self, owners: NDArray[np.int64], keep: NDArray[np.bool_], replacement: Replacement = "delete"
+    ) -> NDArray[np.float64]:
+        """Class probabilities of documents of which only some tokens are kept.
 
-    Returns:
-        (K, C) float64, in the order of the variants.
+        All variants of all documents are sorted by the tokens that they keep and run together, as many at a time as
+        `Subject.token_budget` allows, so memory depends on the chunk and never on the data. Equal variants of a
+        document are run once.
 
-    Cost: one pass of the encoder over every variant, packed as in `erased_probabilities`.
-    """
-    lengths = batch.mask.sum(1).cpu().numpy()[owners]
-    probabilities = np.empty((len(owners), subject.num_classes))
-    model, device = subject.model, batch.tokens.device
-    with inference(model):
-        embeddings = model.embed(batch.tokens)
-        for places in length_batches(lengths, token_budget=_tokens_at_once(subject, device, lengths)):
-            width = int(lengths[places].max())
-            which = torch.from_numpy(owners[places]).to(device)
-            # The type first and then the device: some accelerators have no float64.
-            factors = torch.from_numpy(scales[places, :width]).to(embeddings.dtype).to(device)
-            mask, behind = _cut(batch.mask, which, width), _second(batch.mask)
-            scaled = model.scaled(embeddings[which, :width], factors.unsqueeze(-1))
-            if embeddings[:, behind].shape[1]:
-                scaled = torch.cat([scaled, embeddings[:, behind][which]], 1)
-            hidden = model.encode(scaled, mask)
-            probabilities[places] = _probabilities(model.attend(hidden, model.score(hidden, mask), mask))
-    return probabilities
+        - `delete`: erased tokens are cut out and the encoder runs on the shorter text. A text without any token left
+          is the single token `Subject.erased`: the unknown word; for segments a segment of zeros.
+        - `unknown`: erased tokens become that token, and the text keeps its length.
+        - `attention`: hidden states stay those of the whole text; the scores of erased tokens are left out, so that
+          attention is normalized over what is kept. Only the head runs. Where nothing is kept attention is 0
+          everywhere, and what remains is the prediction from an empty context.
+
+        Args:
+            owners: (K,) the document of every variant, as a place in the chunk.
+            keep: (K, T) tokens to keep; padding is never kept.
+            replacement: what happens to erased tokens.
+
+        Returns:
+            (K, C) float64, in the order of the variants. Neither the order, nor the other variants, nor the budget
+            change them by more than rounding.
+
+        Raises:
+            ConfigurationError: an unknown replacement, or text without `Subject.erased` where that word is needed.
+
+        Cost: one pass of the encoder over the kept tokens (`delete`) or over all tokens (`unknown`), of the head alone
+        (`attention`).
+        """
+        check_choice(choices=get_args(Replacement), replacement=replacement)
+        # Padding is never a token, whatever the caller's ranks say of it.
+        kept = keep & self._mask[owners]
+        chosen, inverse = _distinct(owners, kept)
+        owners, kept = owners[chosen], kept[chosen]
+        probabilities = np.empty((len(owners), self._subject.num_classes))
+        with inference(self._model):
+            run = self._runner(replacement, not kept.any(1).all())
+            sizes = kept.sum(1) if replacement == "delete" else self._mask.sum(1)[owners]
+            # By length, since a batch costs what its longest text costs; the order has no effect on the numbers.
+            budget = _tokens_at_once(self._subject, self._tokens.device, sizes)
+            for places in length_batches(np.maximum(sizes, 1), token_budget=budget):
+                probabilities[places] = _probabilities(run(owners[places], kept[places]))
+        return probabilities[inverse]
+
+    def scaled(self, owners: NDArray[np.int64], scales: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+        """Class probabilities of documents whose embeddings were scaled, `x'_t = s_t x_t`: erasing by degrees.
+
+        Args:
+            owners: (K,) the document of every variant, as a place in the chunk.
+            scales: (K, T) `s`; 1 leaves a token as it is, 0 takes it away without shortening the text.
+
+        Returns:
+            (K, C) float64, in the order of the variants.
+
+        Cost: one pass of the encoder over every variant, packed as in `erased`.
+        """
+        lengths = self._mask.sum(1)[owners]
+        run, inverse = self._scaled, np.arange(len(owners))
+        if self._texts is not None:
+            run = self._texts.scaled
+            # Without any word only the length is left, and all texts of one length are the same.
+            empty = ~(scales.astype(bool) & self._mask[owners]).any(1)
+            _, chosen, inverse = np.unique(
+                np.where(empty, -lengths, np.arange(len(owners))), return_index=True, return_inverse=True
+            )
+            owners, scales, lengths = owners[chosen], scales[chosen], lengths[chosen]
+        probabilities = np.empty((len(owners), self._subject.num_classes))
+        with inference(self._model):
+            for places in length_batches(
+                lengths, token_budget=_tokens_at_once(self._subject, self._tokens.device, lengths)
+            ):
+                width = int(lengths[places].max())
+                probabilities[places] = _probabilities(run(owners[places], scales[places, :width]))
+        return probabilities[inverse]
+
+    @cached_property
+    def _texts(self) -> SharedTexts | None:
+        lstm = shareable_lstm(self._model) if self._tokens.device.type == "cpu" else None
+        if lstm is None:
+            return None
+        with inference(self._model):
+            return SharedTexts(self._model, lstm, self._tokens, self._mask, self._erased)
+
+    @cached_property
+    def _embeddings(self) -> Tensor:
+        return self._model.embed(self._batch.tokens)
+
+    @property
+    def _erased(self) -> Tensor | None:
+        """What stands for an erased token: a word id, or a segment of zeros; None if nobody gave the word."""
+        if self._tokens.is_floating_point():
+            return self._tokens.new_zeros(self._tokens.shape[1:])
+        return None if self._subject.erased is None else self._tokens.new_tensor(self._subject.erased)
+
+    def _runner(self, replacement: Replacement, some_empty: bool) -> "_Runner":
+        """What runs the model on variants."""
+        model = self._model
+        if replacement == "attention":
+            return partial(_attended, model, self.output)
+        erased = self._erased
+        if erased is None and (some_empty or replacement == "unknown"):
+            raise ConfigurationError(
+                "Expected `erased` of the Subject to be the id of the unknown word, which stands for a text without "
+                "tokens, but got None; give the id."
+            )
+        if replacement == "unknown":
+            assert erased is not None
+            return partial(_replaced, model, self._batch, erased)
+        if self._texts is not None:
+            return self._texts.read
+        tokens = self._tokens if erased is None else torch.cat([self._tokens, erased.unsqueeze(0)])
+        return partial(_shortened, model, tokens, len(self._tokens), self._batch.tokens[:, _second(self._batch.mask)])
+
+    def _scaled(self, owners: NDArray[np.int64], scales: NDArray[np.floating[Any]]) -> AttentionOutput:
+        """Scaled texts, read one by one (in a batch)."""
+        model, embeddings, mask = self._model, self._embeddings, self._batch.mask
+        which = torch.from_numpy(owners).to(embeddings.device)
+        # The type first and then the device: some accelerators have no float64.
+        factors = torch.from_numpy(scales).to(embeddings.dtype).to(embeddings.device)
+        width, behind = scales.shape[1], _second(mask)
+        mask = _cut(mask, which, width)
+        scaled = model.scaled(embeddings[which, :width], factors.unsqueeze(-1))
+        if embeddings[:, behind].shape[1]:
+            scaled = torch.cat([scaled, embeddings[:, behind][which]], 1)
+        hidden = model.encode(scaled, mask)
+        return model.attend(hidden, model.score(hidden, mask), mask)
 
 
 def removals_until_flip(
@@ -206,55 +268,11 @@ _Runner = Callable[[NDArray[np.int64], NDArray[np.bool_]], AttentionOutput]
 """From the documents (k,) and the kept tokens (k, T) of some variants to what the model says of them."""
 
 
-def _runner(
-    subject: Subject, batch: Batch, replacement: Replacement, output: AttentionOutput | None, some_empty: bool
-) -> _Runner:
-    """What runs the model on variants of a chunk, with all that they share done once."""
-    model, tokens = subject.model, batch.tokens.flatten(0, 1)
-    if replacement == "attention":
-        return partial(_attended, model, model(batch.tokens, batch.mask) if output is None else output)
-    if replacement == "unknown":
-        return partial(_replaced, model, batch, _erased_token(subject, tokens))
-    end = len(tokens)
-    if some_empty:
-        tokens = torch.cat([tokens, _erased_token(subject, tokens).unsqueeze(0)])
-    lstm = _shareable_lstm(model) if tokens.device.type == "cpu" else None
-    if lstm is None:
-        return partial(_shortened, model, tokens, end, batch.tokens[:, _second(batch.mask)])
-    # Embedded once for all variants: they differ in which tokens are there, not in what a token is.
-    inputs = model.embed(tokens.unsqueeze(0)).squeeze(0).to(next(lstm.parameters()).dtype)
-    return partial(_shared, model, SharedLSTM(lstm, inputs), end)
-
-
-def _shareable_lstm(model: Backbone) -> nn.LSTM | None:
-    """The LSTM that `SharedLSTM` can stand in for; None where any part on the way to the states is not the stock one.
-
-    A second layer would read states that differ from text to text, so there is nothing to share.
-    """
-    if not isinstance(model, AttentionClassifier) or type(model.encoder) is not BiLSTM or model.pair is not None:
-        return None
-    # By identity of the functions: a subclass that overrides one may read the text in any other way.
-    own, lstm = type(model), model.encoder.lstm
-    stock = own.embed is AttentionClassifier.embed and own.encode is AttentionClassifier.encode
-    stock = stock and own.forward in (AttentionClassifier.forward, BottleneckClassifier.forward)
-    return lstm if stock and lstm.num_layers == 1 else None
-
-
-def _shared(
-    model: Backbone, lstm: SharedLSTM, end: int, owners: NDArray[np.int64], kept: NDArray[np.bool_]
-) -> AttentionOutput:
-    """Shortened texts, read together."""
-    source, lengths = _kept_places(owners, kept, end)
-    mask = torch.from_numpy(np.arange(source.shape[1]) < lengths[:, None])
-    hidden = at_least_float32(lstm(source, lengths))
-    return model.attend(hidden, model.score(hidden, mask), mask)
-
-
 def _shortened(
     model: Backbone, tokens: Tensor, end: int, second: Tensor, owners: NDArray[np.int64], kept: NDArray[np.bool_]
 ) -> AttentionOutput:
     """Shortened texts, read one by one (in a batch), with the second texts of pairs behind them."""
-    source, lengths = _kept_places(owners, kept, end)
+    source, lengths = kept_places(owners, kept, end)
     mask = torch.from_numpy(np.arange(source.shape[1]) < lengths[:, None]).to(tokens.device)
     texts = tokens[torch.from_numpy(source).to(tokens.device)]
     # Places of padding point at the first token of the chunk; id 0 has the embedding 0.
@@ -264,22 +282,6 @@ def _shortened(
         mask = F.pad(mask, (0, second.shape[1]))
     output: AttentionOutput = model(texts, mask)
     return output
-
-
-def _kept_places(
-    owners: NDArray[np.int64], kept: NDArray[np.bool_], end: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(k, L) places of the kept tokens in the flattened chunk, moved to the left, and the (k,) lengths of the texts.
-
-    Where nothing is kept the text is the one token at `end`, behind the chunk.
-    """
-    sizes = kept.sum(1)
-    lengths = np.maximum(sizes, 1)
-    source = np.zeros((len(kept), lengths.max()), np.int64)
-    variants, places = kept.nonzero()
-    source[np.arange(source.shape[1]) < sizes[:, None]] = owners[variants] * kept.shape[1] + places
-    source[sizes == 0, 0] = end
-    return source, lengths
 
 
 def _replaced(
@@ -330,18 +332,6 @@ def _tokens_at_once(subject: Subject, device: torch.device, lengths: NDArray[np.
     """The most tokens of a pass over texts: within the budget, and on a CPU within its caches if texts are short."""
     cached = max(_CACHED_TOKENS, _FEWEST_TEXTS * int(lengths.max(initial=0)))
     return min(subject.token_budget, cached) if device.type == "cpu" else subject.token_budget
-
-
-def _erased_token(subject: Subject, tokens: Tensor) -> Tensor:
-    """What stands for an erased one of the (N, ...) tokens: a word id, or a segment of zeros."""
-    if tokens.is_floating_point():
-        return tokens.new_zeros(tokens.shape[1:])
-    if subject.erased is None:
-        raise ConfigurationError(
-            "Expected `erased` of the Subject to be the id of the unknown word, which stands for a text without "
-            "tokens, but got None; give the id."
-        )
-    return tokens.new_tensor(subject.erased)
 
 
 def _probabilities(output: AttentionOutput) -> NDArray[np.float64]:

@@ -5,7 +5,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from attn_lightning.evaluation.erasure import erased_probabilities
+from attn_lightning.evaluation.erasure import Variants
 from attn_lightning.evaluation.explainer import Explainer
 from attn_lightning.evaluation.subject import ProgressCallback, Ragged, Subject
 from attn_lightning.metrics.faithfulness import total_variation
@@ -39,8 +39,9 @@ class LeaveOneOut(Explainer):
 def _distances(subject: Subject, batch: Batch, mask: NDArray[np.bool_]) -> NDArray[np.float64]:
     """(B, T) scores of a chunk, 0 at padding."""
     documents = np.arange(len(mask))
+    variants = Variants(subject, batch)
     # By the same code as the shortened texts, so that a difference is never one of two ways of computing.
-    whole = erased_probabilities(subject, batch, documents, mask)
+    whole = variants.erased(documents, mask)
     owners, places = mask.nonzero()
     distances = np.zeros(mask.shape)
     # The masks of a long document grow with the square of its length: they too are made by the budget.
@@ -49,6 +50,6 @@ def _distances(subject: Subject, batch: Batch, mask: NDArray[np.bool_]) -> NDArr
         owner, place = owners[start : start + size], places[start : start + size]
         keep = mask[owner]
         keep[np.arange(len(owner)), place] = False
-        without = erased_probabilities(subject, batch, owner, keep)
+        without = variants.erased(owner, keep)
         distances[owner, place] = total_variation(whole[owner], without)
     return distances

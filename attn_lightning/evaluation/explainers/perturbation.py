@@ -12,7 +12,7 @@ import scipy
 from numpy.typing import NDArray
 
 from attn_lightning.checks import check_choice, check_numbers
-from attn_lightning.evaluation.erasure import Replacement, erased_probabilities
+from attn_lightning.evaluation.erasure import Replacement, Variants
 from attn_lightning.evaluation.explainer import Explainer
 from attn_lightning.evaluation.subject import ProgressCallback, Ragged, Subject
 from attn_lightning.metrics.per_example import BoolArray, to_array
@@ -56,7 +56,7 @@ class _Perturbation(Explainer):
 
     def _explain_batch(self, subject: Subject, batch: Batch, scores: Ragged, advance: ProgressCallback) -> None:
         """Document after document until their subsets fill the chunk; then all of them run together."""
-        mask, rows = to_array(batch.mask), to_array(batch.rows)
+        variants, mask, rows = Variants(subject, batch), to_array(batch.mask), to_array(batch.rows)
         lengths = mask.sum(1)
         stream = zlib.crc32(self.name.encode())
         pending: list[tuple[int, BoolArray]] = []
@@ -68,18 +68,18 @@ class _Perturbation(Explainer):
             pending.append((place, drawn))
             size += len(drawn) * mask.shape[1]
             if size >= _CHUNK * subject.token_budget or place == len(rows) - 1:
-                self._finish(subject, batch, pending, scores)
+                self._finish(variants, batch, pending, scores)
                 advance(len(pending))
                 pending, size = [], 0
 
-    def _finish(self, subject: Subject, batch: Batch, drawn: list[tuple[int, BoolArray]], scores: Ragged) -> None:
+    def _finish(self, variants: Variants, batch: Batch, drawn: list[tuple[int, BoolArray]], scores: Ragged) -> None:
         counts = [len(subsets) for _, subsets in drawn]
         owners = np.repeat([place for place, _ in drawn], counts)
         ends = np.cumsum(counts)[:-1]
         keep = np.zeros((len(owners), batch.mask.shape[1]), np.bool_)
         for lines, (_, subsets) in zip(np.split(keep, ends), drawn, strict=True):
             lines[:, : subsets.shape[1]] = subsets
-        probabilities = erased_probabilities(subject, batch, owners, keep, self.replacement)
+        probabilities = variants.erased(owners, keep, self.replacement)
         rows = to_array(batch.rows)
         for found, (place, subsets) in zip(np.split(probabilities, ends), drawn, strict=True):
             # The first subset of each text is all of it, so that its class is the one to explain.

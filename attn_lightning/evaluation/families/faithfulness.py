@@ -8,13 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attn_lightning.checks import check_choice, check_numbers
-from attn_lightning.evaluation.erasure import (
-    Replacement,
-    erased_probabilities,
-    inference,
-    removals_until_flip,
-    scaled_probabilities,
-)
+from attn_lightning.evaluation.erasure import Replacement, Variants, removals_until_flip
 from attn_lightning.evaluation.family import Family, Row
 from attn_lightning.evaluation.subject import Explained, ProgressCallback, Subject
 from attn_lightning.metrics.faithfulness import (
@@ -35,7 +29,7 @@ from attn_lightning.metrics.faithfulness import (
 )
 from attn_lightning.metrics.measure import Measure, by_name
 from attn_lightning.metrics.per_example import FloatArray, to_array
-from attn_lightning.types import AttentionOutput, Batch
+from attn_lightning.types import Batch
 
 _Key = tuple[Measure, float | None]
 """A metric and its point on the curve, None where there is no curve."""
@@ -51,7 +45,7 @@ class Faithfulness(Family):
     Args:
         bins: fractions of a text that make a rationale, in (0, 1].
         top: numbers of tokens for post-hoc accuracy, 1 or more; a shorter text is left whole.
-        replacement: what happens to erased tokens: `delete`, `unknown` or `attention`, see `erased_probabilities`.
+        replacement: what happens to erased tokens: `delete`, `unknown` or `attention`, see `Variants.erased`.
         include_zero: count a bin of no tokens in AOPC, as the formula of the ERASER paper does (its code does not).
 
     Raises:
@@ -122,7 +116,7 @@ class Faithfulness(Family):
         """(E, B) values of every metric for a chunk of documents."""
         return {
             **self._erased(subject, chunk),
-            **_soft(subject, chunk),
+            **_soft(chunk),
             (DECISION_FLIP, None): _flips(subject, chunk),
         }
 
@@ -133,7 +127,7 @@ class Faithfulness(Family):
         # First without the top tokens, then with them alone, bin by bin.
         keeps = [place >= size for size in sizes] + [place < size for size in sizes]
         keeps += [place < count for count in self.top] + ([place < 0] if self.include_zero else [])
-        probabilities = chunk.probabilities(subject, np.stack(keeps), self.replacement)
+        probabilities = chunk.probabilities(subject.num_classes, np.stack(keeps), self.replacement)
         of_predicted = np.take_along_axis(probabilities, chunk.predicted[None, None, :, None], 3)[..., 0]
         count = len(self.bins)
         points = Erased(chunk.whole, of_predicted[:count], of_predicted[count : 2 * count])
@@ -159,8 +153,7 @@ class _Chunk:
     """Documents that are measured together, with what is known of them. E explanations, B documents, T tokens.
 
     Attributes:
-        batch: on the device.
-        output: the clean pass over it.
+        variants: erased and scaled copies of them, and the clean pass over them.
         mask: (B, T).
         scores: (E, B, T), 0 at padding and in explanations that are not known.
         known: (E, B) whether an explanation has a finite score for every token.
@@ -168,8 +161,7 @@ class _Chunk:
         whole: (B,) their probabilities.
     """
 
-    batch: Batch
-    output: AttentionOutput
+    variants: Variants
     mask: NDArray[np.bool_]
     scores: FloatArray
     known: NDArray[np.bool_]
@@ -187,31 +179,26 @@ class _Chunk:
         # Replaced, as NaN has no rank; what is measured with it becomes NaN again by `known`.
         scores[~known] = 0.0
         predicted = explained.predicted[rows]
-        with inference(subject.model):
-            output = subject.model(batch.tokens, batch.mask)
-        return cls(batch, output, mask, scores, known, predicted, explained.probabilities[rows, predicted])
+        whole = explained.probabilities[rows, predicted]
+        return cls(Variants(subject, batch), mask, scores, known, predicted, whole)
 
-    def probabilities(self, subject: Subject, keep: NDArray[np.bool_], replacement: Replacement) -> FloatArray:
+    def probabilities(self, num_classes: int, keep: NDArray[np.bool_], replacement: Replacement) -> FloatArray:
         """(M, E, B, C) for (M, E, B, T) tokens to keep; NaN where the explanation is not known."""
         wanted = np.broadcast_to(self.known, keep.shape[:3])
         owners = np.broadcast_to(np.arange(len(self.mask)), wanted.shape)[wanted]
-        probabilities = np.full((*wanted.shape, subject.num_classes), np.nan)
-        probabilities[wanted] = erased_probabilities(
-            subject, self.batch, owners, keep[wanted], replacement, self.output
-        )
+        probabilities = np.full((*wanted.shape, num_classes), np.nan)
+        probabilities[wanted] = self.variants.erased(owners, keep[wanted], replacement)
         return probabilities
 
 
-def _soft(subject: Subject, chunk: _Chunk) -> dict[_Key, FloatArray]:
+def _soft(chunk: _Chunk) -> dict[_Key, FloatArray]:
     """(E, B) soft scores; the text of zeros is run once for all explanations."""
     documents = np.arange(len(chunk.mask))
     owners = np.broadcast_to(documents, chunk.known.shape)[chunk.known]
     scales = soft_scales(chunk.scores, chunk.mask)[chunk.known]
     every = np.concatenate([documents, owners, owners])
     kept = np.concatenate([np.zeros(chunk.mask.shape), scales, 1 - scales])
-    probabilities = scaled_probabilities(subject, chunk.batch, every, kept)[
-        np.arange(len(every)), chunk.predicted[every]
-    ]
+    probabilities = chunk.variants.scaled(every, kept)[np.arange(len(every)), chunk.predicted[every]]
     nothing, *rest = np.split(probabilities, [len(documents), len(documents) + len(owners)])
     only, without = (np.full(chunk.known.shape, np.nan) for _ in range(2))
     only[chunk.known], without[chunk.known] = rest
@@ -221,5 +208,5 @@ def _soft(subject: Subject, chunk: _Chunk) -> dict[_Key, FloatArray]:
 
 def _flips(subject: Subject, chunk: _Chunk) -> FloatArray:
     """(E, B) shares of tokens that must lose their attention."""
-    removals = [removals_until_flip(subject, chunk.output, chunk.predicted, scores) for scores in chunk.scores]
+    removals = [removals_until_flip(subject, chunk.variants.output, chunk.predicted, scores) for scores in chunk.scores]
     return np.where(chunk.known, flip_share(np.stack(removals), chunk.mask.sum(1)), np.nan)

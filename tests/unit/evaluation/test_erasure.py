@@ -11,12 +11,7 @@ from attn_lightning.backbone.encoders import CNN, Average, BiLSTM
 from attn_lightning.backbone.normalizers import Softmax, Sparsemax, TopK, Uniform
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.errors import ConfigurationError
-from attn_lightning.evaluation.erasure import (
-    erased_probabilities,
-    inference,
-    removals_until_flip,
-    scaled_probabilities,
-)
+from attn_lightning.evaluation.erasure import Variants, inference, removals_until_flip
 from attn_lightning.evaluation.subject import Subject
 from attn_lightning.types import AttentionOutput, Batch, DataSpec
 
@@ -113,6 +108,10 @@ def variants(batch, count=60, seed=0):
     return owners, keep
 
 
+def erased(subject, batch, owners, keep, replacement="delete", output=None):
+    return Variants(subject, batch, output).erased(owners, keep, replacement)
+
+
 def one_by_one(model, batch, owners, keep, replacement):
     """The definition, one text at a time, without padding."""
     expected = []
@@ -144,7 +143,7 @@ def test_equals_one_text_at_a_time(name, replacement, token_budget):
     model, batch = small_model(name), small_batch(name)
     owners, keep = variants(batch)
     subject = small_subject(model, token_budget=token_budget, erased=None if name == "segments" else UNKNOWN)
-    found = erased_probabilities(subject, batch, owners, keep, replacement)
+    found = erased(subject, batch, owners, keep, replacement)
     expected = one_by_one(model, batch, owners, keep, replacement)
     np.testing.assert_allclose(found, expected, atol=1e-6 if name == "lstm" else 1e-9)
     assert np.ptp(expected, axis=0).min() > 0.01
@@ -155,7 +154,7 @@ def test_equals_one_text_at_a_time(name, replacement, token_budget):
 def test_float32_padding_order_and_other_variants_change_nothing(name, replacement):
     model, batch = small_model(name).float(), small_batch()
     owners, keep = variants(batch)
-    expected = erased_probabilities(small_subject(model), batch, owners, keep, replacement)
+    expected = erased(small_subject(model), batch, owners, keep, replacement)
     order, turn = np.random.default_rng(1).permutation(len(owners)), torch.tensor([2, 0, 3, 1])
     wider = Batch(
         nn.functional.pad(batch.tokens, (0, 4))[turn],
@@ -164,11 +163,9 @@ def test_float32_padding_order_and_other_variants_change_nothing(name, replaceme
         batch.rows[turn],
     )
     places = turn.argsort().numpy()[owners][order]
-    found = erased_probabilities(
-        small_subject(model), wider, places, np.pad(keep[order], [(0, 0), (0, 4)]), replacement
-    )
+    found = erased(small_subject(model), wider, places, np.pad(keep[order], [(0, 0), (0, 4)]), replacement)
     np.testing.assert_allclose(found, expected[order], atol=1e-6)
-    alone = erased_probabilities(small_subject(model), batch, owners[9:10], keep[9:10], replacement)
+    alone = erased(small_subject(model), batch, owners[9:10], keep[9:10], replacement)
     np.testing.assert_allclose(alone, expected[9:10], atol=1e-6)
 
 
@@ -176,10 +173,10 @@ def test_the_clean_pass_can_be_given():
     model, batch = small_model(), small_batch()
     owners, keep = variants(batch)
     given = model(batch.tokens, batch.mask)
-    expected = erased_probabilities(small_subject(model), batch, owners, keep, "attention")
+    expected = erased(small_subject(model), batch, owners, keep, "attention")
     encoded = []
     model.encoder.register_forward_hook(lambda *_: encoded.append(1))
-    found = erased_probabilities(small_subject(model), batch, owners, keep, "attention", given)
+    found = erased(small_subject(model), batch, owners, keep, "attention", given)
     np.testing.assert_allclose(found, expected)
     assert encoded == []
 
@@ -190,7 +187,7 @@ def test_equal_variants_run_once_and_many_at_a_time(name):
     model.scorer.register_forward_hook(lambda module, inputs, output: texts.append(len(output)))
     owners = np.repeat(np.arange(4), 30)
     keep = np.tile(np.arange(7) < np.array([1, 2, 3])[:, None], (40, 1))
-    found = erased_probabilities(small_subject(model), batch, owners, keep)
+    found = erased(small_subject(model), batch, owners, keep)
     distinct = {(owner, n) for owner, length in enumerate(LENGTHS) for n in (1, 2, 3) if n <= length}
     assert sum(texts) == len(distinct)
     assert len(texts) <= 2
@@ -198,23 +195,28 @@ def test_equal_variants_run_once_and_many_at_a_time(name):
 
 
 def test_no_variants_give_no_rows():
-    found = erased_probabilities(small_subject(small_model()), small_batch(), np.zeros(0, int), np.zeros((0, 7), bool))
+    found = erased(small_subject(small_model()), small_batch(), np.zeros(0, int), np.zeros((0, 7), bool))
     assert found.shape == (0, 3)
 
 
 def test_modes_are_restored_and_dropout_is_off():
     model, batch = small_model(), small_batch()
     owners, keep = variants(batch)
-    expected = erased_probabilities(small_subject(model), batch, owners, keep)
+    expected = erased(small_subject(model), batch, owners, keep)
     model.embedding_dropout.p = model.encoder_dropout.p = 0.5
     model.train()
     model.scorer.eval()
     for replacement in ("delete", "attention"):
-        found = erased_probabilities(small_subject(model), batch, owners, keep, replacement)
+        found = erased(small_subject(model), batch, owners, keep, replacement)
         if replacement == "delete":
             np.testing.assert_allclose(found, expected, atol=1e-6)
+    scales = np.random.default_rng(0).random(keep.shape)
+    found = Variants(small_subject(model), batch).scaled(owners, scales)
     assert model.training
     assert not model.scorer.training
+    again = Variants(small_subject(model.eval()), batch).scaled(owners, scales)
+    np.testing.assert_array_equal(found, again)
+    model.train()
     with pytest.raises(RuntimeError, match="broken"), inference(model):
         raise RuntimeError("broken")
     assert model.training
@@ -224,10 +226,10 @@ def test_an_unknown_replacement_and_a_missing_word_are_refused():
     model, batch = small_model(), small_batch()
     nothing = np.zeros((1, 7), bool)
     with pytest.raises(ConfigurationError, match=r"delete.*unknown.*attention.*'mask'"):
-        erased_probabilities(small_subject(model), batch, np.zeros(1, int), nothing, "mask")
+        erased(small_subject(model), batch, np.zeros(1, int), nothing, "mask")
     with pytest.raises(ConfigurationError, match="Expected `erased`"):
-        erased_probabilities(small_subject(model, erased=None), batch, np.zeros(1, int), nothing)
-    found = erased_probabilities(small_subject(model, erased=None), batch, np.zeros(1, int), ~nothing)
+        erased(small_subject(model, erased=None), batch, np.zeros(1, int), nothing)
+    found = erased(small_subject(model, erased=None), batch, np.zeros(1, int), ~nothing)
     assert found.shape == (1, 3)
 
 
@@ -238,7 +240,7 @@ def test_scaled_embeddings_equal_one_text_at_a_time(name, token_budget):
     owners, _ = variants(batch)
     scales = np.random.default_rng(0).random((len(owners), 7))
     scales[:2] = 0
-    found = scaled_probabilities(small_subject(model, token_budget=token_budget), batch, owners, scales)
+    found = Variants(small_subject(model, token_budget=token_budget), batch).scaled(owners, scales)
     for owner, scale, probabilities in zip(owners, torch.from_numpy(scales), found, strict=True):
         real = batch.mask[owner]
         mask = torch.ones(1, int(real.sum()), dtype=torch.bool)
@@ -285,8 +287,8 @@ def test_flips_equal_one_number_of_removals_at_a_time(normalizer, ties):
 def test_works_on_cuda(replacement):
     model, batch = small_model().float(), small_batch()
     owners, keep = variants(batch)
-    expected = erased_probabilities(small_subject(model), batch, owners, keep, replacement)
+    expected = erased(small_subject(model), batch, owners, keep, replacement)
     there = Batch(*(None if value is None else value.cuda() for value in batch))
     subject = small_subject(model.cuda(), device=torch.device("cuda"))
-    found = erased_probabilities(subject, there, owners, keep, replacement)
+    found = erased(subject, there, owners, keep, replacement)
     np.testing.assert_allclose(found, expected, atol=1e-4)
