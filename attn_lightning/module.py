@@ -38,7 +38,7 @@ from attn_lightning.methods.combined import flatten
 from attn_lightning.methods.requirements import answer, check_methods, extra_term, ignored_pool, learns_from_pool
 from attn_lightning.optimization import parameter_groups, with_schedule
 from attn_lightning.step import TrainStep
-from attn_lightning.task_loss import class_counts, class_weights_from_counts, cross_entropy, finite, not_finite
+from attn_lightning.task_loss import LossWatch, class_counts, class_weights_from_counts, cross_entropy, finite
 from attn_lightning.types import AttentionOutput, Batch, DataSpec
 
 logger = logging.getLogger(__name__)
@@ -101,6 +101,7 @@ class AttentionModule(LightningModule):
         self.spec: DataSpec | None = None
         self.tokenizer_state: str | None = None
         self._epoch_means = EpochMeans()
+        self._losses = LossWatch(self.device)
         self._frozen: list[nn.Parameter] = []
 
     def build(self, spec: DataSpec) -> None:
@@ -146,6 +147,7 @@ class AttentionModule(LightningModule):
 
     def on_fit_start(self) -> None:
         """Check the run, and compute the states of a frozen encoder."""
+        self._losses = LossWatch(self.device)
         self.check()
         prepare_encoder(self._model, self.trainer)
 
@@ -216,9 +218,7 @@ class AttentionModule(LightningModule):
             # One sum of all, since Lightning calls backward once: DDP, clipping and AMP see a single loss.
             total = torch.stack([task, *(term.weight * term.value for term in terms)]).sum()
         parts = {"task": task, **{term.name: term.value for term in terms}}
-        # Before the backward pass, which would make every weight NaN and hide which part it came from.
-        if not torch.isfinite(total):
-            raise not_finite(parts, self.global_step, self.current_epoch)
+        self._losses.add(total, parts, self.global_step, self.current_epoch)
         logs = {f"{term.name}_{key}": value for term in terms for key, value in term.logs.items()}
         self._epoch_means.add({"loss": total, **parts, **logs})
         return kept_in_graph(total, self._frozen)
@@ -274,6 +274,7 @@ class AttentionModule(LightningModule):
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Log the means over the epoch with its last batch, so that every callback sees them at the epoch's end."""
         if self.trainer.is_last_batch:
+            self._losses.check()
             means = {f"train/{name}": value for name, value in self._epoch_means.compute().items()}
             self.log_dict(means, on_epoch=True, on_step=False, sync_dist=True, batch_size=1)
 
@@ -281,6 +282,7 @@ class AttentionModule(LightningModule):
 
     def on_validation_start(self) -> None:
         """Choose the validation rows whose gradients are measured."""
+        self._losses.check()  # within an epoch too: weights that are lost are not worth a validation
         loaders: Any = self.trainer.val_dataloaders
         loaders = loaders if isinstance(loaders, list | tuple) else [loaders]
         self.probe = Probe(sum(len(loader.dataset) for loader in loaders), self.num_probe_examples)
@@ -349,6 +351,7 @@ class AttentionModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put in what `predict` needs on raw text: the data's shape, label names, vocabulary and tokeniser."""
+        self._losses.check()
         assert self.spec is not None
         weights = None if self.class_weights is None else self.class_weights.tolist()
         add_checkpoint_contents(checkpoint, self.spec, self.tokenizer_state, weights)

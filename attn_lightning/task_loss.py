@@ -63,14 +63,57 @@ def class_counts(datamodule: Any) -> list[int]:
     return list(manifest.get("labeled", manifest["splits"]["train"])["classes"].values())
 
 
-def not_finite(parts: Mapping[str, Tensor], step: int, epoch: int) -> NumericalError:
-    """The error of an objective that became NaN or infinite: it names the step and the value of every part.
+class LossWatch:
+    """Refuses a training loss that became NaN or infinite, without waiting for the device in every step.
+
+    To look at a number is to wait until the device has caught up, so that losses are looked at together, and the error
+    still names the first bad step. The weights of later steps are of no use then, and nothing may keep them: call
+    `check` before a checkpoint is written and when an epoch ends.
 
     Args:
-        parts: () values of the task loss and of the terms, by name.
-        step: of the run.
-        epoch: of the run.
+        device: where losses are computed. On a CPU nothing waits, so that each one is looked at before its backward
+            pass, which would make every weight NaN.
+        together: how many losses are looked at together elsewhere.
     """
+
+    def __init__(self, device: torch.device, together: int = 50) -> None:
+        self._together = 1 if device.type == "cpu" else together
+        self._waiting: list[tuple[Tensor, Mapping[str, Tensor], int, int]] = []
+
+    def add(self, total: Tensor, parts: Mapping[str, Tensor], step: int, epoch: int) -> None:
+        """Take the loss of a step.
+
+        Args:
+            total: () the loss.
+            parts: () values of the task loss and of the terms, by name; no graph is kept.
+            step: of the run.
+            epoch: of the run.
+
+        Raises:
+            NumericalError: this loss, or one before it, is not finite; it names the step and the value of every part.
+        """
+        detached = {name: value.detach() for name, value in parts.items()}
+        self._waiting.append((total.detach(), detached, step, epoch))
+        if len(self._waiting) >= self._together:
+            self.check()
+
+    def check(self) -> None:
+        """Look at all losses since the last look, the first one first; raises as `add` does, and again if asked again.
+
+        Cost: one copy from the device.
+        """
+        if not self._waiting:
+            return
+        good = torch.stack([total for total, *_ in self._waiting]).isfinite().tolist()
+        if not all(good):
+            # Kept: whoever writes a checkpoint of the failed run is refused as well.
+            _, parts, step, epoch = self._waiting[good.index(False)]
+            raise _not_finite(parts, step, epoch)
+        self._waiting.clear()
+
+
+def _not_finite(parts: Mapping[str, Tensor], step: int, epoch: int) -> NumericalError:
+    """The error of an objective that became NaN or infinite."""
     values = ", ".join(f"{name} = {value.item():g}" for name, value in parts.items())
     return NumericalError(
         f"Expected a finite loss, but got {values} at step {step} of epoch {epoch}; lower `model.learning_rate`, the "

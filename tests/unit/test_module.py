@@ -12,7 +12,7 @@ from attn_lightning.callbacks.cost import CostMeter
 from attn_lightning.errors import ConfigurationError, NumericalError
 from attn_lightning.methods import AttentionAT, AttentionIVAT, Method
 from attn_lightning.module import AttentionModule
-from attn_lightning.task_loss import class_weights_from_counts
+from attn_lightning.task_loss import LossWatch, class_weights_from_counts
 from attn_lightning.types import DataSpec, LossTerm
 from support.training import fit, planted
 
@@ -177,6 +177,41 @@ def test_a_loss_that_is_not_finite_names_step_and_term(data):
 
     with pytest.raises(NumericalError, match=r"explosion = nan at step 1 of epoch 0.*learning_rate"):
         fit(AttentionModule(), data, Explodes(1.0))
+
+
+class Waits(Callback):
+    """Lets losses wait as on a device that the CPU does not wait for."""
+
+    def on_train_start(self, trainer, pl_module):
+        pl_module._losses = LossWatch(torch.device("meta"), together=1000)
+
+
+class TurnsBad(Constant):
+    def loss(self, step):
+        term = super().loss(step)
+        return LossTerm("explosion", term.value * (float("nan") if step.progress > 0 else 1.0), 1.0)
+
+
+def test_losses_that_wait_are_looked_at_before_the_epoch_is_measured(data):
+    measured = []
+    module = AttentionModule()
+    module.on_validation_epoch_end = lambda: measured.append(1)
+    with pytest.raises(NumericalError, match=r"explosion = nan at step 1 of epoch 0"):
+        fit(module, data, TurnsBad(1.0), Waits())
+    assert measured == []
+
+
+def test_losses_that_wait_are_looked_at_before_a_checkpoint_is_written(data, tmp_path):
+    saved = []
+
+    class Saves(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            trainer.save_checkpoint(tmp_path / f"{batch_idx}.ckpt")
+            saved.append(batch_idx)
+
+    with pytest.raises(NumericalError, match=r"explosion = nan at step 1 of epoch 0"):
+        fit(AttentionModule(), data, TurnsBad(1.0), Waits(), Saves())
+    assert saved == [0]
 
 
 def test_two_task_losses_are_refused(data):

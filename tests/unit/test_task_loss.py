@@ -6,8 +6,8 @@ import torch
 from sklearn.metrics import log_loss
 from sklearn.utils.class_weight import compute_class_weight
 
-from attn_lightning.errors import ConfigurationError
-from attn_lightning.task_loss import class_counts, class_weights_from_counts, cross_entropy
+from attn_lightning.errors import ConfigurationError, NumericalError
+from attn_lightning.task_loss import LossWatch, class_counts, class_weights_from_counts, cross_entropy
 
 
 def test_cross_entropy_is_scikit_learns_log_loss():
@@ -62,3 +62,33 @@ def test_class_counts_need_a_manifest():
     assert class_counts(Counted()) == [2, 2], "labels that are hidden do not count"
     with pytest.raises(ConfigurationError, match="manifest"):
         class_counts(object())
+
+
+def test_on_a_cpu_the_first_bad_loss_is_refused_at_once():
+    watch = LossWatch(torch.device("cpu"))
+    watch.add(torch.tensor(1.0), {"task": torch.tensor(1.0)}, 0, 0)
+    with pytest.raises(NumericalError, match=r"task = 1, at = inf at step 1 of epoch 0"):
+        watch.add(torch.tensor(float("inf")), {"task": torch.tensor(1.0), "at": torch.tensor(float("inf"))}, 1, 0)
+
+
+def test_elsewhere_losses_are_looked_at_together_and_the_first_bad_one_is_named():
+    # The "meta" device has no numbers, so that looking at one would fail; those given here are on the CPU.
+    watch = LossWatch(torch.device("meta"), together=4)
+    for step, value in enumerate((1.0, float("nan"), float("inf"))):
+        watch.add(torch.tensor(value), {"task": torch.tensor(value)}, step, 7)
+    with pytest.raises(NumericalError, match=r"task = nan at step 1 of epoch 7"):
+        watch.add(torch.tensor(1.0), {"task": torch.tensor(1.0)}, 3, 7)
+    with pytest.raises(NumericalError, match=r"at step 1 of epoch 7"):
+        watch.check()
+
+
+def test_good_losses_are_looked_at_once_and_keep_no_graph():
+    watch = LossWatch(torch.device("meta"), together=3)
+    leaf = torch.ones((), requires_grad=True)
+    for step in range(7):
+        watch.add(leaf * 2, {"task": leaf * 2}, step, 0)
+        assert all(not value.requires_grad for total, parts, *_ in watch._waiting for value in (total, *parts.values()))
+        assert len(watch._waiting) == (step + 1) % 3
+    watch.check()
+    watch.check()
+    assert watch._waiting == []
