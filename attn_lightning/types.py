@@ -52,7 +52,10 @@ class Batch(NamedTuple):
     shortcut_class: Tensor | None = None
 
 
-SAME_DATA = ("num_classes", "vocabulary_size", "embedding_size", "segment_shape", "num_default_tokens", "has_question")
+SAME_DATA = (
+    *("num_classes", "vocabulary_size", "embedding_size", "segment_shape", "num_default_tokens"),
+    *("has_question", "has_candidates"),
+)
 """What data must have in common with that of a checkpoint, of the attributes of `DataSpec`."""
 
 
@@ -71,6 +74,7 @@ class DataSpec:
         num_default_tokens: K, tokens without content that the data puts before every text; 0 for none.
         vocabulary: the words by id where the data keeps every word, for an encoder that reads their letters; else ().
         has_question: whether a second text stands behind every text, where the mask is False.
+        has_candidates: whether C columns stand behind the second text, 0 at each class that cannot be the answer.
         resources: what a checkpoint kept of the parts of the model, see `Encoder.resources`; {} before one is read.
     """
 
@@ -83,6 +87,7 @@ class DataSpec:
     num_default_tokens: int = 0
     vocabulary: tuple[str, ...] = ()
     has_question: bool = False
+    has_candidates: bool = False
     resources: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -11,7 +11,15 @@ from attn_lightning.backbone.encoders import BiLSTM, Encoder
 from attn_lightning.backbone.normalizers import Normalizer, Softmax
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.backbone.scorers import AdditiveScorer, Scorer
-from attn_lightning.backbone.second_text import PairClassifier, PairReader, Reading, query_of
+from attn_lightning.backbone.second_text import (
+    PairClassifier,
+    PairReader,
+    Reading,
+    candidates_behind,
+    candidates_of,
+    query_of,
+    with_candidates,
+)
 from attn_lightning.backbone.segments import FocusNetwork, SegmentClassifier
 from attn_lightning.checks import check_choice, check_numbers
 from attn_lightning.errors import ConfigurationError
@@ -119,6 +127,7 @@ class AttentionClassifier(Backbone):
             else classifier(self.encoder.output_shape, spec.num_classes)
         )
         self.pair: PairReader | None = None
+        self.num_candidates = 0
         if spec.has_question:
             self._read_pairs(spec, None if reading != "own" else encoder(spec.embedding_size), reading == "joint")
         self.prediction: Prediction = prediction
@@ -134,15 +143,20 @@ class AttentionClassifier(Backbone):
                 f"got {type(self).__name__} with {type(self.classifier).__name__} and {type(own).__name__}; use "
                 "AttentionClassifier, and `--model.backbone.reading=shared`."
             )
-        self.pair = PairReader(self.encoder, own, joint)
+        self.num_candidates = spec.num_classes if spec.has_candidates else 0
+        self.pair = PairReader(self.encoder, own, joint, self.num_candidates)
         # Before the optimizer is made, because it adds a weight or takes one away.
         self.scorer.condition()
         self.classifier = PairClassifier(self.encoder.output_size, spec.num_classes)
 
     def embed(self, tokens: Tensor) -> Tensor:
         """(B, T) int64 word ids, or (B, T, ...) segments, to (B, T, E) vectors, with dropout while training."""
-        embeddings: Tensor = self.embedding_dropout(self.embedding(tokens))
-        return embeddings
+        embeddings: Tensor = self.embedding(tokens)
+        dropped: Tensor = self.embedding_dropout(embeddings)
+        if self.num_candidates and dropped is not embeddings:
+            # Dropout must not take an answer away, least of all the right one.
+            return torch.cat([dropped[:, : -self.num_candidates], embeddings[:, -self.num_candidates :]], 1)
+        return dropped
 
     def encode(self, embeddings: Tensor, mask: Tensor) -> Tensor:
         """(B, T, E) to (B, T, D) states, 0 at padding, with dropout while training.
@@ -152,6 +166,8 @@ class AttentionClassifier(Backbone):
         read: Callable[[Tensor, Tensor], Tensor] = self.encoder if self.pair is None else self.pair
         # Dropout here and not in `attend`: methods run the head several times and compare, which noise would drown.
         hidden: Tensor = self.encoder_dropout(at_least_float32(read(embeddings, mask)))
+        if self.num_candidates:
+            hidden = with_candidates(hidden, candidates_behind(embeddings, self.num_candidates))
         return hidden
 
     def token_attention(self, embeddings: Tensor, mask: Tensor) -> Tensor | None:
@@ -185,12 +201,19 @@ class AttentionClassifier(Backbone):
             context = torch.bmm(weights.unsqueeze(1), values).squeeze(1)
         # As extra arguments, so that a classifier of one text need not know that there are pairs.
         second = () if self.pair is None else (query_of(hidden),)
+        if self.num_candidates:
+            second = (*second, candidates_of(hidden, self.num_candidates))
         if rule != "averaged_output":
             return context, self.classifier(context, *second)
-        repeated = (query.unsqueeze(1).expand_as(values).flatten(0, 1) for query in second)
+        repeated = (part.repeat_interleave(values.shape[1], 0) for part in second)
         of_each: Tensor = self.classifier(values.flatten(0, 1), *repeated).unflatten(0, weights.shape)
         # A mixture of probabilities, not of logits: what the model says if it looks at token t with probability a_t.
         return context, log_mixture(weights, of_each.log_softmax(-1))
+
+    @property
+    def columns_behind(self) -> int:
+        """How many of the last columns of the states `attend` reads beside the text: q, and candidates before it."""
+        return 0 if self.pair is None else 1 + self.num_candidates
 
     @property
     def has_linear_head(self) -> bool:

@@ -3,18 +3,26 @@
 The second text stands behind the first in a row of tokens, where the mask is False. For everything that perturbs,
 erases, averages or measures it is padding, so all of that concerns the first text only, and no method knows of pairs.
 `encode` reads it and leaves its summary q in the last column of the hidden states, which is outside the mask as well.
+
+Where an answer is one of a list, C columns stand behind the second text, 0 at each class that cannot be the answer of
+this example. They go the same way, into the columns before q.
 """
 
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from attn_lightning.backbone.encoders import Encoder
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.numerics import at_least_float32
 
 Reading = Literal["shared", "own", "joint"]
+
+IMPOSSIBLE = -1e4
+"""The logit of a class that is no candidate. Its probability is exactly 0 in float32, as with minus infinity, but its
+logarithm is a number, and 0 times a number is 0 in divergences where 0 times infinity is NaN."""
 
 
 def second_text(embeddings: Tensor, mask: Tensor) -> Tensor:
@@ -55,6 +63,22 @@ def masked_mean(states: Tensor, mask: Tensor) -> Tensor:
     return (states * weights).sum(1) / weights.sum(1).clamp_min(1)
 
 
+def candidates_behind(embeddings: Tensor, count: int) -> Tensor:
+    """Which classes can be the answer: (B, C) bool out of the last C columns of (B, T, E) embeddings."""
+    return (embeddings[:, embeddings.shape[1] - count :] != 0).any(-1)
+
+
+def with_candidates(hidden: Tensor, candidates: Tensor) -> Tensor:
+    """(B, T, D) states with (B, C) candidates in the C columns before the summary q."""
+    flags = candidates.to(hidden.dtype).unsqueeze(-1).expand(-1, -1, hidden.shape[-1])
+    return torch.cat([hidden[:, : -1 - candidates.shape[1]], flags, hidden[:, -1:]], 1)
+
+
+def candidates_of(hidden: Tensor, count: int) -> Tensor:
+    """(B, C) bool, what `with_candidates` left in (B, T, D) states."""
+    return hidden[:, -1 - count : -1, 0] != 0
+
+
 class PairReader(nn.Module):
     """Reads both texts: states of the first, and the mean state q of the second in the last column.
 
@@ -62,12 +86,15 @@ class PairReader(nn.Module):
         encoder: of the first text; it stays the model's.
         own: the encoder of the second text; None shares the first one.
         joint: both texts go through one pass of a pretrained encoder, each reading the other.
+        num_candidates: columns behind the second text that are no words of it.
 
     Raises:
         ConfigurationError: `joint` with an encoder that reads one text.
     """
 
-    def __init__(self, encoder: Encoder, own: Encoder | None = None, joint: bool = False) -> None:
+    def __init__(
+        self, encoder: Encoder, own: Encoder | None = None, joint: bool = False, num_candidates: int = 0
+    ) -> None:
         super().__init__()
         if joint and not encoder.reads_pairs:
             raise ConfigurationError(
@@ -75,7 +102,7 @@ class PairReader(nn.Module):
                 f"{type(encoder).__name__}; use `--model.backbone.reading=shared` or `own`."
             )
         self._first = (encoder,)  # in a tuple, or it would be a part of both
-        self.own, self.joint = own, joint
+        self.own, self.joint, self.num_candidates = own, joint, num_candidates
 
     def forward(self, embeddings: Tensor, mask: Tensor) -> Tensor:
         """(B, T, E) of both texts to (B, T, D) states of the first, 0 elsewhere but for q in the last column.
@@ -90,6 +117,9 @@ class PairReader(nn.Module):
                 "pairs; give the second text, with `--data.question_column` for example."
             )
         encoder, second = self._first[0], second_text(embeddings, mask)
+        if self.num_candidates:
+            # Taken out of the mask alone: the encoder must get the very tensor that `embed` made, to know its states.
+            second = F.pad(second[:, : -self.num_candidates], (0, self.num_candidates))
         if self.joint:
             both = at_least_float32(encoder.read_pair(embeddings, mask, second))
             states, query = both.masked_fill(~mask.unsqueeze(-1), 0.0), masked_mean(both, second)
@@ -131,7 +161,7 @@ class PairClassifier(nn.Module):
         self.query = nn.Linear(hidden_size, width, bias=False)
         self.output = nn.Linear(width, num_classes)
 
-    def forward(self, context: Tensor, query: Tensor) -> Tensor:
-        """(..., D) contexts and (..., D) queries to (..., C) logits."""
+    def forward(self, context: Tensor, query: Tensor, candidates: Tensor | None = None) -> Tensor:
+        """(..., D) contexts and queries to (..., C) logits, `IMPOSSIBLE` where (..., C) candidates are False."""
         logits: Tensor = self.output(torch.tanh(self.context(context) + self.query(query)))
-        return logits
+        return logits if candidates is None else logits.masked_fill(~candidates, IMPOSSIBLE)

@@ -36,6 +36,7 @@ def add_checkpoint_contents(
         "segment_shape": list(spec.segment_shape),
         "num_default_tokens": spec.num_default_tokens,
         "has_question": spec.has_question,
+        "has_candidates": spec.has_candidates,
         "open_vocabulary": bool(spec.vocabulary),
         "resources": dict(spec.resources),
         "tokenizer": tokenizer,
@@ -222,5 +223,6 @@ def checkpoint_spec(checkpoint: dict[str, Any]) -> DataSpec:
         num_default_tokens=stored.get("num_default_tokens", 0),
         vocabulary=tuple(json.loads(stored["tokenizer"])["vocabulary"]) if stored.get("open_vocabulary") else (),
         has_question=stored.get("has_question", False),
+        has_candidates=stored.get("has_candidates", False),
         resources=stored.get("resources", {}),
     )

@@ -108,6 +108,10 @@ class EncodedTexts(Dataset[Batch]):
         return RaggedColumn(self.dataset, "question_ids") if "question_ids" in self.dataset.column_names else None
 
     @cached_property
+    def _candidates(self) -> RaggedColumn | None:
+        return RaggedColumn(self.dataset, "candidates") if "candidates" in self.dataset.column_names else None
+
+    @cached_property
     def _labels(self) -> Rows:
         return self._column("label").astype(np.int64)
 
@@ -154,16 +158,23 @@ class EncodedTexts(Dataset[Batch]):
             rows=torch.from_numpy(index),
             **marks,
         )
-        return batch if self._questions is None else with_second(batch, self._questions.pad(index, np.int64))
+        if self._questions is None:
+            return batch
+        candidates = None if self._candidates is None else self._candidates.pad(index, np.int64)
+        return with_second(batch, self._questions.pad(index, np.int64), candidates)
 
 
-def with_second(batch: Batch, second: NDArray[np.int64]) -> Batch:
+def with_second(batch: Batch, second: NDArray[np.int64], candidates: NDArray[np.int64] | None = None) -> Batch:
     """The batch with a second text behind every first one, outside the mask: padding for all but the model.
 
     Args:
         batch: padded to its longest text.
         second: (B, S) ids, 0 at padding.
+        candidates: (B, C) a word for every class that can be the answer and 0 for the others, which stands behind both;
+            None where any class can be.
     """
+    # In the row of tokens and not beside it: what erases, perturbs or cuts a batch carries it along unseen.
+    second = second if candidates is None else np.concatenate([second, candidates], 1)
     columns = second.shape[1]
     tokens = torch.cat([batch.tokens, torch.from_numpy(second)], 1)
     marks = {name: getattr(batch, name) for name in ("mask", "rationale", "shortcut")}

@@ -299,6 +299,7 @@ class TextDataModule(_SplitLoaders):
             num_default_tokens=self.recipe.default_tokens,
             vocabulary=tuple(self.tokenizer.vocabulary) if by_letters else (),
             has_question=self.has_question,
+            has_candidates=bool(self.tokenizer.options.candidates),
         )
 
     @property
@@ -392,9 +393,8 @@ class TextDataModule(_SplitLoaders):
         mode = "max_size_cycle" if self.epoch_of == "longer" else "min_size"
         return CombinedLoader({"labeled": labeled, "unlabeled": pool}, mode)  # type: ignore[arg-type]
 
-    def _loader(self, split: str, batch_size: int, **options: Any) -> DataLoader[Batch]:
-        options.setdefault("token_budget", self.token_budget or EVALUATION_TOKENS)
-        return self._loader_of(EncodedTexts(self.rows(split)), batch_size, **options)
+    def _loader(self, split: str, batch_size: int) -> DataLoader[Batch]:
+        return self._loader_of(self.examples(split), batch_size, token_budget=self.token_budget or EVALUATION_TOKENS)
 
     def _loader_of(self, data: EncodedTexts, batch_size: int, seed: int = 0, **options: Any) -> DataLoader[Batch]:
         return batch_loader(data, batch_size, trainer=self.trainer, num_workers=self.num_workers, seed=seed, **options)

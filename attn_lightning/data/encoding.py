@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from attn_lightning.data.candidates import candidates_of, check_answers, check_known
 from attn_lightning.data.formats import Row
 from attn_lightning.data.rows import ArrowDataset, open_rows
 from attn_lightning.data.text import PADDING, UNKNOWN, TextOptions, TextTokenizer
@@ -82,6 +83,9 @@ def encode_rows(rows: ArrowDataset, tokenizer: TextTokenizer, path: Path) -> Non
     if "question" in rows.column_names:
         features |= {"question": "string", "empty_question": "bool"}
         lists["question_ids"] = "int32"
+        if tokenizer.options.candidates:
+            check_known(tokenizer)
+            lists["candidates"] = "int32"
     schema = {name: datasets.Value(kind) for name, kind in features.items()}
     schema |= {name: datasets.Sequence(datasets.Value(kind)) for name, kind in lists.items()}
     schema = datasets.Features(schema)
@@ -104,6 +108,10 @@ def encode_rows(rows: ArrowDataset, tokenizer: TextTokenizer, path: Path) -> Non
             second = tokenizer.encode_batch(table.column("question").to_pylist(), whole=True)
             columns |= {"question": table.column("question"), "question_ids": _lists(second.ids)}
             columns["empty_question"] = [bool(places[0] < 0) for places in second.positions]
+            if (candidates := candidates_of(encoding.ids, tokenizer)) is not None:
+                lines = table.column("line").to_pylist()
+                check_answers(candidates, table.column("label").to_numpy(), lines, tokenizer.options.candidates)
+                columns["candidates"] = _lists(list(candidates))
         for name in annotations:
             marks = table.column(name).to_pylist()
             columns[name] = _lists(

@@ -86,20 +86,22 @@ class BAbI(RationaleTexts):
     """Stories of simple sentences and a question with one of six places for an answer (Weston et al. 2015, 10k).
 
     The rationale is the supporting sentences: one, two or three of them in task 1, 2 and 3. The classes are the six
-    places that are candidates for an answer, so no other word of a story can be one. The stories are short, and all
-    words are kept. Read from local folders `babi_qa1` and so on; the hub's copy runs code of its own.
+    places; only those that a story names are candidates for its answer, and the others have no probability, as
+    published (Jain and Wallace 2019). The stories are short, and all words are kept. Read from local folders `babi_qa1`
+    and so on; the hub's copy runs code of its own.
 
     Args:
         task: 1, 2 or 3.
+        candidates: false lets any place be an answer, whether the story names it or not.
         **kwargs: see `TextDataModule`.
     """
 
     corpus: ClassVar[str] = "babi_qa1"
     classes = ("bathroom", "bedroom", "garden", "hallway", "kitchen", "office")
 
-    def __init__(self, task: int = 1, **kwargs: Any) -> None:
+    def __init__(self, task: int = 1, candidates: bool = True, **kwargs: Any) -> None:
         check_choice(choices=("1", "2", "3"), task=str(task))
-        self.task = task
+        self.task, self.candidates = task, candidates
         self.corpus = f"babi_qa{task}"  # type: ignore[misc]
         super().__init__(**kwargs)
 
@@ -109,4 +111,8 @@ class BAbI(RationaleTexts):
 
     def protocol_recipe(self) -> Recipe:
         """All words are kept."""
-        return Recipe(splitting="treebank")
+        return Recipe(splitting="treebank", candidates=self.candidates)
+
+    def notes(self) -> list[str]:
+        """Says what an answer can be."""
+        return ["a place that a story does not name cannot be its answer"] if self.candidates else []

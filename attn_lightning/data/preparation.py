@@ -66,6 +66,7 @@ class Recipe:
         default_tokens: see `TextOptions`.
         max_examples: the most texts of train; None keeps all.
         max_test_examples: the most texts of test; None keeps all.
+        candidates: only a class that a text names can be its answer.
 
     Raises:
         ConfigurationError: a number is out of its range.
@@ -85,6 +86,7 @@ class Recipe:
     default_tokens: int = 0
     max_examples: int | None = None
     max_test_examples: int | None = None
+    candidates: bool = False
 
     def __post_init__(self) -> None:
         check_numbers(at_least=0, min_length=self.min_length, max_length=self.max_length, split_seed=self.split_seed)
@@ -188,8 +190,9 @@ def prepare(data: Description, recipe: Recipe, folder: Path, more: Callable[[], 
         splits, filtered = _select(data.arrange(splits), recipe)
         notes = data.notes + ([] if data.columns.gives_words else _warn_of_uncut_words(splits["train"], recipe))
         # Never on validation or test texts: a vocabulary that knows their words would leak which ones occur there.
-        texts = vocabulary_texts(splits["train"], recipe.text_options, more)
-        tokenizer = TextTokenizer.train(texts, recipe.min_count, recipe.text_options)
+        options = replace(recipe.text_options, candidates=labels.kept if recipe.candidates else ())
+        texts = vocabulary_texts(splits["train"], options, more)
+        tokenizer = TextTokenizer.train(texts, recipe.min_count, options)
         for name, rows in splits.items():
             encode_rows(rows, tokenizer, folder / f"{name}.arrow")
     write_text(folder / TOKENIZER, tokenizer.to_str())

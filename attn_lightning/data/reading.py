@@ -22,7 +22,9 @@ def all_texts(data: TextDataModule) -> Iterator[tuple[Tensor, Tensor]]:
             batch = examples[rows.tolist()]
             yield batch.tokens, batch.mask
             if data.has_question:
-                yield batch.tokens, ~batch.mask & (batch.tokens != 0)
+                second = ~batch.mask & (batch.tokens != 0)
+                second[:, second.shape[1] - len(data.tokenizer.candidates) :] = False  # no part of the question
+                yield batch.tokens, second
 
 
 def prepare_encoder(model: nn.Module, trainer: Trainer) -> None:

@@ -77,6 +77,7 @@ class TextOptions:
             they come on top of `max_length`.
         words_given: the training texts came as words. Raw text is then first cut at white space; a piece that is a
             known word stays whole, and the others are cut as `splitting` says if a part of them is known.
+        candidates: the word that each class goes by, where only a class that a text names can be its answer.
     """
 
     lowercase: bool = True
@@ -86,6 +87,7 @@ class TextOptions:
     max_length: int = 0
     default_tokens: int = 0
     words_given: bool = False
+    candidates: tuple[str, ...] = ()
 
 
 class Encoding(NamedTuple):
@@ -175,6 +177,12 @@ class TextTokenizer:
         """The words by id."""
         return list(self._vocabulary)
 
+    @property
+    def candidates(self) -> IntArray:
+        """(C,) the id of the word of every class, or (0,); see `TextOptions`."""
+        words = (_normalize(word, self.options) for word in self.options.candidates)
+        return np.array([self._ids.get(word, UNKNOWN_ID) for word in words], np.int32)
+
     def __len__(self) -> int:
         return len(self._vocabulary)
 
@@ -223,8 +231,9 @@ class TextTokenizer:
     def to_str(self) -> str:
         """All of it as JSON, for a checkpoint or a file."""
         options = asdict(self.options)
-        if not self.options.words_given:
-            del options["words_given"]  # as before there was this option: two states of one tokenizer are equal
+        for newer in ("words_given", "candidates"):
+            if not options[newer]:
+                del options[newer]  # as before there was this option: two states of one tokenizer are equal
         content = {"format": FORMAT, "options": options, "vocabulary": self._vocabulary}
         return json.dumps(content, ensure_ascii=False)
 
@@ -235,7 +244,8 @@ class TextTokenizer:
             state: dict[str, Any] = json.loads(content)
             if state["format"] != FORMAT:
                 raise ValueError(f"format {state['format']}")
-            return cls(state["vocabulary"], TextOptions(**state["options"]))
+            candidates = tuple(state["options"].pop("candidates", ()))
+            return cls(state["vocabulary"], TextOptions(**state["options"], candidates=candidates))
         except (ValueError, KeyError, TypeError) as error:
             raise DataFormatError(
                 f"Expected the tokenizer as `to_str` of this version (format {FORMAT}) writes it, but got {error!r}; "

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from attn_lightning.data.batching import Rows, second_lengths, with_second
+from attn_lightning.data.candidates import candidates_of
 from attn_lightning.data.datamodule import TextDataModule
 from attn_lightning.data.text import TextTokenizer
 from attn_lightning.errors import ConfigurationError, DataFormatError
@@ -117,7 +118,7 @@ class Reencoded:
         second = np.zeros((len(chosen), max(map(len, chosen))), np.int64)
         for line, ids in zip(second, chosen, strict=True):
             line[: len(ids)] = ids
-        return with_second(batch, second)
+        return with_second(batch, second, candidates_of([self._ids[row] for row in rows], self.tokenizer))
 
     def _moved(self, marked: torch.Tensor, rows: Sequence[int], mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
         moved = np.zeros(mask.shape, np.bool_)

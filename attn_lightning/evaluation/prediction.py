@@ -18,6 +18,7 @@ from torch import Tensor
 
 from attn_lightning.console import printable
 from attn_lightning.data.batching import length_batches, with_second
+from attn_lightning.data.candidates import candidates_of
 from attn_lightning.data.text import TextTokenizer
 from attn_lightning.errors import ConfigurationError, NumericalError
 from attn_lightning.evaluation.heat_map import heat_map
@@ -171,7 +172,7 @@ class Predictor:
         unlabeled = torch.full((len(ids),), UNLABELED)
         batch = Batch(tokens, mask, labels=unlabeled, rows=torch.arange(len(ids)))
         if second is not None:
-            batch = with_second(batch, _padded(second)[0].numpy())
+            batch = with_second(batch, _padded(second)[0].numpy(), candidates_of(ids, self.tokenizer))
         device = self.module.device
         with torch.inference_mode():
             output = self.module(batch.tokens.to(device), batch.mask.to(device))

@@ -34,7 +34,17 @@ def segment_logits(model: Backbone, output: AttentionOutput) -> Tensor:
     # Padding goes through the head too: leaving it out would make the shape depend on the values, which a GPU waits
     # for.
     hidden, scores = at_least_float32(output.hidden), at_least_float32(output.scores)
-    return single_logits(model, hidden.flatten(0, 1), scores.flatten()).reshape(*output.mask.shape, -1)
+    behind = getattr(model, "columns_behind", 0)
+    if not behind:
+        return single_logits(model, hidden.flatten(0, 1), scores.flatten()).reshape(*output.mask.shape, -1)
+    # What stands behind a text belongs to each of its tokens: a question that is left out is another one.
+    length = hidden.shape[1]
+    columns = torch.arange(length - behind, length, device=hidden.device).repeat(length, 1)
+    places = torch.cat([torch.arange(length, device=hidden.device).unsqueeze(1), columns], 1)
+    first = torch.zeros(len(hidden) * length, 1 + behind, dtype=torch.bool, device=hidden.device)
+    first[:, 0] = True
+    texts, kept = hidden[:, places].flatten(0, 1), scores[:, places].flatten(0, 1)
+    return model.attend(texts, kept, first, first.to(hidden.dtype)).logits.reshape(*output.mask.shape, -1)
 
 
 def expected_loss(attention: Tensor, losses: Tensor, mask: Tensor) -> Tensor:

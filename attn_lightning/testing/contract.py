@@ -183,8 +183,7 @@ def check_padding_and_order(make: Make, model: Backbone) -> None:
     clean = model(batch.tokens, batch.mask)
     # Large, as padding that leaks with a small weight must show.
     junk = torch.full_like(clean.scores, 40.0).masked_fill(batch.mask, 0.0)
-    if getattr(model, "pair", None) is not None:
-        junk[:, -1] = 0.0  # there is the second text, which is no padding to the model
+    junk[:, junk.shape[1] - getattr(model, "columns_behind", 0) :] = 0.0  # a second text is no padding to the model
     dirty = model.attend(clean.hidden + junk.unsqueeze(-1), clean.scores + junk, batch.mask)
     # No row stays where it was.
     order = torch.tensor([2, 0, 3, 1])

@@ -50,9 +50,13 @@ REFUSED = {
     ("pretrained", "WordIAT"): "one vector per word is needed to point to its neighbors, and a word has several pieces",
     ("pretrained", "WordIVAT"): "the same",
     **dict.fromkeys(
-        itertools.product(("pretrained", "pairs"), ("L2X", "VIBI")), "their student sees the vectors of single words"
+        itertools.product(("pretrained", "pairs", "answers"), ("L2X", "VIBI")),
+        "their student sees the vectors of single words",
     ),
-    ("pairs", "InformationBottleneck"): "its compressor reads one text: the noisy states would hold the second one too",
+    **dict.fromkeys(
+        itertools.product(("pairs", "answers"), ("InformationBottleneck",)),
+        "its compressor reads one text: the noisy states would hold the second one too",
+    ),
 }
 """What does not go together, and why. `TopK`, `Uniform` and so on are the business of normalizers, not of these."""
 
@@ -71,6 +75,7 @@ def kinds(tmp_path_factory: pytest.TempPathFactory) -> Kinds:
         "pretrained": pretrained,
         "pretrained_bottleneck": partial(pretrained, BottleneckClassifier),
         "pairs": lambda: strong(AttentionClassifier(replace(SPEC, has_question=True))),
+        "answers": lambda: strong(AttentionClassifier(replace(SPEC, has_question=True, has_candidates=True))),
     }
 
 
@@ -86,6 +91,13 @@ def strong(model: AttentionClassifier) -> AttentionClassifier:
 def pair_batch(size: int = 4, length: int = 6, seed: int = 1) -> Batch:
     second = np.random.default_rng(seed).integers(2, SPEC.vocabulary_size, (size, 3))
     return with_second(small_batch(size, length, seed), second)
+
+
+def answer_batch(size: int = 4, length: int = 6, seed: int = 1) -> Batch:
+    """Pairs of which one class, never the right one, is no candidate."""
+    batch, classes = pair_batch(size, length, seed), np.arange(SPEC.num_classes)
+    wrong = (batch.labels.numpy()[:, None] + 1) % SPEC.num_classes
+    return with_second(batch, np.zeros((size, 0), np.int64), np.where(classes == wrong, 0, 2 + classes))
 
 
 def adversary_of(model: AttentionClassifier, **options: float) -> Method:
@@ -110,7 +122,7 @@ def refused(kind: str, method: Method, kinds: Kinds) -> None:
     method.on_fit_start(cast(Trainer, None), cast(LightningModule, module))
 
 
-@pytest.mark.parametrize("kind", ["pretrained", "pairs"])
+@pytest.mark.parametrize("kind", ["pretrained", "pairs", "answers"])
 @pytest.mark.parametrize("cls", METHODS, ids=lambda cls: cls.__name__)
 def test_a_method_keeps_its_contract(
     cls: type[Method], kind: str, kinds: Kinds, monkeypatch: pytest.MonkeyPatch
@@ -122,8 +134,8 @@ def test_a_method_keeps_its_contract(
         return
     bottleneck = cls.requires_backbone is BottleneckClassifier
     model = kinds["pretrained_bottleneck" if bottleneck else kind]()
-    if kind == "pairs":
-        monkeypatch.setattr(contract, "small_batch", pair_batch)
+    if kind != "pretrained":
+        monkeypatch.setattr(contract, "small_batch", pair_batch if kind == "pairs" else answer_batch)
     make = partial(adversary_of, model) if cls is ModelConsistentAdversary else cls
     check_requirements(make(), model)
     checks = [contract.check_weight_zero]
