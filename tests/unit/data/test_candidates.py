@@ -1,7 +1,9 @@
 """Which classes can be the answer of a text: from files to batches, in prediction, and what is refused."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -12,7 +14,6 @@ from attn_lightning.data.datamodule import TextDataModule
 from attn_lightning.data.pairs import BAbI
 from attn_lightning.data.text import TextOptions, TextTokenizer
 from attn_lightning.errors import ConfigurationError, DataFormatError
-from conftest import Command
 
 PLACES = ("bathroom", "bedroom", "garden", "hallway", "kitchen", "office")
 
@@ -84,7 +85,7 @@ def test_a_class_that_nobody_names_and_an_answer_that_is_not_there_are_refused(t
 
 
 @pytest.mark.slow
-def test_training_records_prediction_and_evaluation_agree(tmp_path: Path, cli: Command) -> None:
+def test_training_records_prediction_and_evaluation_agree(tmp_path: Path, cli: Callable[..., Any]) -> None:
     root, cache = stories(tmp_path), {"ATTN_LIGHTNING_CACHE": str(tmp_path / "cache")}
     data = ("--data=BAbI", f"--data.root={root}", "--data.embeddings=RandomEmbeddings", "--data.embeddings.dimension=8")
     fitted = cli(
