@@ -14,15 +14,14 @@ from attn_lightning.metrics.intervals import UNBOUNDED
 from attn_lightning.metrics.measure import Measure
 from attn_lightning.metrics.statistics import Comparison, Summary, compare, holm, summarize
 from attn_lightning.study.configuration import Study
+from attn_lightning.study.controls import control_values
 from attn_lightning.study.expansion import Cell
 from attn_lightning.study.state import CellState
-
-CONTROL = "TF-IDF linear (control)"
 
 
 @dataclass(frozen=True)
 class Row:
-    """A method, or the control, in one table.
+    """A method, or a control, in one table.
 
     Attributes:
         method: its label.
@@ -155,7 +154,7 @@ def _rows(study: Study, group: Sequence[tuple[Cell, CellState]], metric: str, co
         _row(method, by_method[method], values[method], bounds, comparisons[method], p)
         for method, p in zip(comparisons, adjusted, strict=True)
     ]
-    return (*rows, *([] if condition else _control(group, metric)))
+    return (*rows, *([] if condition else _controls(group, metric)))
 
 
 def _values(states: Mapping[int, CellState], metric: str, required: Mapping[str, float]) -> dict[int, float]:
@@ -186,19 +185,16 @@ def _row(
     return Row(method, len(states), complete, complete - len(values), failed, summary, comparison, p_holm)
 
 
-def _control(group: Sequence[tuple[Cell, CellState]], metric: str) -> list[Row]:
-    split, _, name = metric.partition("/")
-    if split != "test":
-        return []
+def _controls(group: Sequence[tuple[Cell, CellState]], metric: str) -> list[Row]:
     # Not those of runs on files that have changed since.
     records = [found.record for _, found in group if found.state != "different"]
-    measured = [record.get("control", {}).get("tfidf_logistic_regression", {}) for record in records]
-    values = [control[name] for control in measured if control.get(name) is not None]
-    if not values:
-        return []
-    # It does not depend on the seed: every run on the same data measures the same value, so only the mean is shown.
-    summary = Summary(len(values), float(np.mean(values)), math.nan, math.nan, math.nan)
-    return [Row(CONTROL, 0, 0, 0, 0, summary, None, math.nan)]
+    # They do not depend on the seed of the training, so only the mean is shown; it differs where seeds choose labels.
+    return [
+        Row(
+            name, 0, 0, 0, 0, Summary(len(values), float(np.mean(values)), math.nan, math.nan, math.nan), None, math.nan
+        )
+        for name, values in control_values(records, metric).items()
+    ]
 
 
 def unknown_metrics(study: Study, results: Sequence[tuple[Cell, CellState]]) -> list[str]:

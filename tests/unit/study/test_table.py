@@ -4,8 +4,9 @@ import math
 
 import pytest
 
+from attn_lightning.study.controls import LINEAR
 from attn_lightning.study.state import CellState
-from attn_lightning.study.table import CONTROL, direction, tables, unknown_metrics, value
+from attn_lightning.study.table import direction, tables, unknown_metrics, value
 from attn_lightning.study.writing import note
 from support.studies import cell, complete, results, study
 
@@ -48,7 +49,7 @@ def test_the_control_is_a_row_of_test_metrics():
     control = {"tfidf_logistic_regression": {"accuracy": 0.8}}
     found = results([complete(0.5, control=control), complete(0.6)], [complete(0.7), complete(0.7)])
     test, gradient, cost = tables(study(metrics=("test/accuracy", "test/gradient_kendall_mean", "cost/x")), found)
-    assert [row.method for row in test.rows] == ["vanilla", "iat", CONTROL]
+    assert [row.method for row in test.rows] == ["vanilla", "iat", LINEAR]
     assert test.rows[-1].summary.mean == 0.8
     assert len(gradient.rows) == len(cost.rows) == 2
 
@@ -57,7 +58,7 @@ def test_the_control_of_a_run_on_files_that_have_changed_since_is_left_out():
     old, new = ({"tfidf_logistic_regression": {"accuracy": accuracy}} for accuracy in (0.8, 0.6))
     changed = CellState("different", complete(0.5, control=old).record)
     (table,) = tables(study(), results([changed, complete(0.6)], [changed, complete(0.7)]))
-    assert CONTROL not in [row.method for row in table.rows]
+    assert LINEAR not in [row.method for row in table.rows]
     (table,) = tables(study(), results([changed, complete(0.6, control=new)], [changed, complete(0.7)]))
     assert table.rows[-1].summary.mean == 0.6
 

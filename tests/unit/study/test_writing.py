@@ -9,8 +9,9 @@ import pytest
 from rich.console import Console
 
 from attn_lightning.metrics.intervals import INTERVAL
+from attn_lightning.study.controls import LINEAR
 from attn_lightning.study.state import CellState
-from attn_lightning.study.table import CONTROL, tables
+from attn_lightning.study.table import tables
 from attn_lightning.study.writing import comma_separated, markdown, number, overviews, short_names, terminal
 from support.studies import complete, results, study
 
@@ -52,8 +53,8 @@ def test_the_overview_has_all_metrics_of_the_same_runs_side_by_side():
     assert title == "planted"
     assert header == ("method", "seeds", "accuracy ↑", "log_loss ↓")
     assert rows[0] == ("vanilla", "2/2", "0.600 [0.000, 1.000]", "0.300 [0.000, 1.294]")
-    assert [row[0] for row in rows] == ["vanilla", "iat", CONTROL]
-    assert rows[2] == (CONTROL, "-", "0.800", "-")
+    assert [row[0] for row in rows] == ["vanilla", "iat", LINEAR]
+    assert rows[2] == (LINEAR, "-", "0.800", "-")
     assert "| vanilla | 2/2 | 0.600 [0.000, 1.000] | 0.300 [0.000, 1.294] |" in markdown(study(), found, [])
 
 
