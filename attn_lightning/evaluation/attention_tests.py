@@ -4,7 +4,8 @@ All of them hold the hidden states and run the head only, for many weights of ev
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,22 +14,39 @@ from attn_lightning.backbone.bottleneck import BottleneckClassifier
 from attn_lightning.backbone.classifier import AttentionClassifier
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.evaluation.subject import Subject
-from attn_lightning.metrics.agreement import JENSEN_SHANNON
+from attn_lightning.metrics.agreement import JENSEN_SHANNON, jensen_shannon
 from attn_lightning.metrics.measure import Measure
+from attn_lightning.metrics.per_example import FloatArray, to_array
 from attn_lightning.types import AttentionOutput
-
-MEASURES = (
-    Measure("max_attention", "largest weight of a text", higher_is_better=None),
-    Measure("permutation_change", "median change of the prediction when the weights are permuted", uninformative=0.0),
-    JENSEN_SHANNON.called("adversarial_divergence", "largest divergence found of weights that keep the prediction"),
-    Measure("uniform_change", "change of the prediction under uniform weights", uninformative=0.0),
-    Measure("uniform_flip", "share of texts with another class under uniform weights", uninformative=0.0),
-    Measure("attention_divergence", "Jensen-Shannon divergence from another model", 0.0, math.log(2), None, "nats"),
-    Measure("prediction_change", "difference of the prediction from that of another model", higher_is_better=None),
-)
 
 Head = Callable[[Tensor], Tensor]
 """(B, K, T) weights, K of every text, to (B, K, C) logits with the hidden states held; differentiable."""
+
+
+class Held(NamedTuple):
+    """A pass over a batch whose hidden states are held.
+
+    Attributes:
+        head: what gives logits for other weights.
+        output: the pass.
+        uniform: (B, C) logits under uniform weights.
+    """
+
+    head: Head
+    output: AttentionOutput
+    uniform: Tensor
+
+
+MAX_ATTENTION = Measure("max_attention", "largest weight of a text", higher_is_better=None)
+PERMUTATION_CHANGE = Measure(
+    "permutation_change", "median change of the prediction when the weights are permuted", uninformative=0.0
+)
+ADVERSARIAL_DIVERGENCE = JENSEN_SHANNON.called(
+    "adversarial_divergence", "largest divergence found of weights that keep the prediction"
+)
+ATTENTION_DIVERGENCE = Measure(
+    "attention_divergence", "Jensen-Shannon divergence from another model", 0.0, math.log(2), None, "nats"
+)
 
 PENALTY = 500.0
 """Price of a change of the prediction beyond the threshold, against nats of divergence."""
@@ -252,3 +270,27 @@ def _with_pullback(head: Head, weights: Tensor) -> tuple[Tensor, Head]:
 def uniform_attention(mask: Tensor) -> Tensor:
     """(B, T) float32, `1 / n` at every real token."""
     return mask / mask.sum(1, keepdim=True)
+
+
+PER_TEXT: Mapping[Measure, Callable[[Held], Tensor]] = {
+    MAX_ATTENTION: lambda held: held.output.attention.amax(1),
+    Measure("uniform_change", "change of the prediction under uniform weights", uninformative=0.0): (
+        lambda held: prediction_change(held.uniform, held.output.logits)
+    ),
+    Measure("uniform_flip", "share of texts with another class under uniform weights", uninformative=0.0): (
+        lambda held: held.uniform.argmax(1) != held.output.logits.argmax(1)
+    ),
+}
+"""(B,) numbers about the weights of each text, beyond those that draw random numbers, and how to compute them."""
+
+COMPARED: Mapping[Measure, Callable[[AttentionOutput, AttentionOutput], FloatArray]] = {
+    ATTENTION_DIVERGENCE: lambda own, other: jensen_shannon(
+        to_array(own.attention), to_array(other.attention), to_array(own.mask)
+    ),
+    Measure("prediction_change", "difference of the prediction from that of another model", higher_is_better=None): (
+        lambda own, other: to_array(prediction_change(other.logits, own.logits))
+    ),
+}
+"""(B,) numbers from the passes of this and of another model, and how to compute them."""
+
+MEASURES = (*dict.fromkeys([MAX_ATTENTION, PERMUTATION_CHANGE, ADVERSARIAL_DIVERGENCE, *PER_TEXT]), *COMPARED)

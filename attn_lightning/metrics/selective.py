@@ -15,7 +15,8 @@ The pure functions take padded NumPy arrays and give numbers per example, NaN wh
 marked, a score is not finite, or the example has no label.
 """
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 from attn_lightning.metrics.agreement import distribution
 from attn_lightning.metrics.measure import MANY, Measure
 from attn_lightning.metrics.per_example import BoolArray, FloatArray
-from attn_lightning.metrics.plausibility import RATIONALE_MASS, top_1_hit
+from attn_lightning.metrics.plausibility import RATIONALE_MASS, rationale_mass, top_1_hit
 from attn_lightning.metrics.prediction import ACCURACY
 from attn_lightning.types import UNLABELED
 
@@ -41,9 +42,20 @@ FTPF rises as FFPF falls; that is why controls, which share the predictions of t
 """
 
 INTERPRETABILITY = Measure("interpretability", "share of right predictions with the top weight on the rationale")
-EVIDENCE_WEIGHT = RATIONALE_MASS.called("evidence_weight", "share of the weight that lies on the rationale")
-DOMINANT = Measure("dominant", "examples where one segment has half of all weight", 0.0, MANY, None, "examples")
-MEASURES = (*OUTCOMES, ACCURACY, INTERPRETABILITY, EVIDENCE_WEIGHT, DOMINANT)
+
+
+class Weighed(NamedTuple):
+    """What a number about the weights of an example is made of, for a batch.
+
+    Attributes:
+        scores: (B, T), attention or any other score per segment.
+        rationale: (B, T) bool, True at z*.
+        mask: (B, T) bool.
+    """
+
+    scores: FloatArray
+    rationale: BoolArray
+    mask: BoolArray
 
 
 def outcomes(
@@ -96,3 +108,20 @@ def is_dominant(scores: FloatArray, mask: BoolArray, share: float = 0.5) -> Floa
     """
     largest = distribution(scores, mask).max(1)
     return np.where(np.isnan(largest), np.nan, largest >= share)
+
+
+PER_EXAMPLE: Mapping[Measure, Callable[[Weighed], FloatArray]] = {
+    RATIONALE_MASS.called("evidence_weight", "share of the weight that lies on the rationale"): (
+        lambda batch: rationale_mass(batch.scores, batch.rationale, batch.mask)
+    ),
+}
+"""(B,) numbers whose mean is shown, and how to compute them."""
+
+COUNTED: Mapping[Measure, Callable[[Weighed], FloatArray]] = {
+    Measure("dominant", "examples where one segment has half of all weight", 0.0, MANY, None, "examples"): (
+        lambda batch: is_dominant(batch.scores, batch.mask)
+    ),
+}
+"""(B,) ones and zeros whose sum is shown, and how to compute them."""
+
+MEASURES = (*OUTCOMES, ACCURACY, INTERPRETABILITY, *PER_EXAMPLE, *COUNTED)

@@ -58,18 +58,28 @@ class Mine(Method):
 """
 
 METRICS = {
-    "sparsity": {"MEASURES": "lambda weights, mask: weights.max(1)"},
-    "plausibility": {
+    "metrics.sparsity": {"MEASURES": "lambda weights, mask: weights.max(1)"},
+    "metrics.plausibility": {
         "PER_DOCUMENT": "lambda scores, rationale, mask: (rationale & mask).sum(1).astype(float)",
         "OVER_ALL": "lambda found: float(np.nansum(found.tokens.marked))",
     },
-    "faithfulness": {
+    "metrics.faithfulness": {
         "PER_FRACTION": "lambda p: p.whole - p.without + 1",
         "SOFT": "lambda p: p.nothing - p.only + p.without",
         "PER_COUNT": "lambda predicted, from_top: (predicted != from_top).astype(float)",
     },
-    "robustness": {"CURVES": "lambda found: 1.0 - (found.predicted == found.clean)"},
-    "calibration": {"PER_EXAMPLE": "lambda probabilities, labels: 1 - probabilities[np.arange(len(labels)), labels]"},
+    "metrics.robustness": {"CURVES": "lambda found: 1.0 - (found.predicted == found.clean)"},
+    "metrics.calibration": {
+        "PER_EXAMPLE": "lambda probabilities, labels: 1 - probabilities[np.arange(len(labels)), labels]"
+    },
+    "metrics.selective": {
+        "PER_EXAMPLE": "lambda batch: 1 - rationale_mass(batch.scores, batch.rationale, batch.mask)",
+        "COUNTED": "lambda batch: 1 - is_dominant(batch.scores, batch.mask)",
+    },
+    "evaluation.attention_tests": {
+        "PER_TEXT": "lambda held: 1 - held.output.attention.amax(1)",
+        "COMPARED": "lambda own, other: 1 - to_array(prediction_change(own.logits, other.logits))",
+    },
 }
 """What a user writes into the tables of the files of metrics: the table and the function of a metric of its name."""
 
@@ -114,10 +124,18 @@ config = Validator().parse(["fit", *options])
 
 subject, explained = rationales.question(erased=1)
 subject = replace(subject, model=small_model(num_classes=2))
-cheap = {"robustness": {"embedding_epsilons": (), "substitutions": (), "attacks": ("one_step",)}}
+cheap = {
+    "robustness": {"embedding_epsilons": (), "substitutions": (), "attacks": ("one_step",)},
+    "attention_tests": {
+        "num_permutations": 2, "adversarial": False, "diagnostic": False,
+        "others": {"other": small_model(num_classes=2)},
+    },
+}
 rows = [
     (family, row.metric, row.value, declared(f"evaluation/{family}/attention/{row.metric}").meaning)
-    for family in ("sparsity", "plausibility", "faithfulness", "calibration", "robustness")
+    for family in (
+        "sparsity", "plausibility", "faithfulness", "calibration", "robustness", "selective", "attention_tests"
+    )
     for row in FAMILIES[family](**cheap.get(family, {})).run(subject, explained, rationales.no_progress)
     if row.explainer in ("rationale", "model")
 ]
@@ -140,13 +158,13 @@ def test_what_lies_in_the_folder_of_its_kind_is_known_by_name_everywhere(tmp_pat
         (tmp_path / package / "of_mine.py").write_text(source)
         folders[f"attn_lightning.{package}"] = str(tmp_path / package)
     for module, tables in METRICS.items():
-        source = (PACKAGE / "metrics" / f"{module}.py").read_text("utf-8")
+        source = (PACKAGE / f"{module.replace('.', '/')}.py").read_text("utf-8")
         for table, function in tables.items():
             entry = f'    Measure("mine_{table.lower()}", "of mine", higher_is_better=None): ({function}),\n'
             source, found = re.subn(rf"(?m)^{table}: .*= {{\n", lambda line, entry=entry: line[0] + entry, source)
             assert found == 1
         (tmp_path / f"{module}.py").write_text(source, "utf-8")
-    changed = {f"attn_lightning.metrics.{module}": str(tmp_path / f"{module}.py") for module in METRICS}
+    changed = {f"attn_lightning.{module}": str(tmp_path / f"{module}.py") for module in METRICS}
     arguments = [json.dumps(argument) for argument in (folders, changed, str(REPOSITORY / "tests"))]
     command = [sys.executable, "-c", TRIAL, *arguments]
     result = subprocess.run(command, capture_output=True, text=True, timeout=300, env=dict(os.environ))
@@ -165,7 +183,9 @@ def test_what_lies_in_the_folder_of_its_kind_is_known_by_name_everywhere(tmp_pat
 def check_metrics(rows) -> None:
     """Every metric that was put into a table is measured and declared, and so are the others."""
     values = {(family, metric): value for family, metric, value, _ in rows}
-    mine = {(family, f"mine_{table.lower()}") for family, tables in METRICS.items() for table in tables}
+    mine = {
+        (module.rpartition(".")[2], f"mine_{table.lower()}") for module, tables in METRICS.items() for table in tables
+    }
     assert mine <= set(values)
     assert {meaning for family, metric, _, meaning in rows if (family, metric) in mine} == {"of mine"}
     marks = [rationale.sum() for rationale in Documents().rationales]
@@ -177,6 +197,13 @@ def check_metrics(rows) -> None:
     unchanged = values["robustness", "unchanged_area"]
     assert values["robustness", "mine_curves_area"] == pytest.approx(1 - unchanged)
     assert 0 < values["calibration", "mine_per_example"] < 1
+    assert values["selective", "mine_per_example"] == pytest.approx(1 - values["selective", "evidence_weight"])
+    known = sum(marked > 0 and label >= 0 for marked, label in zip(marks, Documents().labels, strict=True))
+    assert values["selective", "mine_counted"] == known - values["selective", "dominant"]
+    largest = values["attention_tests", "max_attention"]
+    assert values["attention_tests", "mine_per_text"] == pytest.approx(1 - largest, abs=1e-6)
+    change = values["attention_tests", "prediction_change"]
+    assert values["attention_tests", "mine_compared"] == pytest.approx(1 - change, abs=1e-6)
     agrees = values["faithfulness", "post_hoc_accuracy"]
     assert values["faithfulness", "mine_per_count"] == pytest.approx(1 - agrees)
 
@@ -211,6 +238,7 @@ def names_in(path: Path) -> set[str]:
         ("gini", "metrics/sparsity.py"),
         ("micro_f1", "metrics/plausibility.py"),
         ("comprehensiveness", "metrics/faithfulness.py"),
+        ("is_dominant", "metrics/selective.py"),
     ],
 )
 def test_what_is_there_needs_no_other_file_of_the_package(name, home):

@@ -15,12 +15,18 @@ from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.checks import check_numbers
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.evaluation.attention_tests import (
+    ADVERSARIAL_DIVERGENCE,
+    ATTENTION_DIVERGENCE,
+    COMPARED,
+    MAX_ATTENTION,
     MEASURES,
+    PER_TEXT,
+    PERMUTATION_CHANGE,
     START_DEVIATION,
+    Held,
     adversarial_divergence,
     held_head,
     permutation_change,
-    prediction_change,
     row_draws,
     uniform_attention,
 )
@@ -35,7 +41,6 @@ from attn_lightning.evaluation.diagnostic import (
 )
 from attn_lightning.evaluation.family import MODEL, Family, Row
 from attn_lightning.evaluation.subject import Explained, ProgressCallback, Subject
-from attn_lightning.metrics.agreement import jensen_shannon
 from attn_lightning.metrics.measure import Measure, by_name
 from attn_lightning.metrics.per_example import to_array
 from attn_lightning.metrics.prediction import ACCURACY, F1, MACRO_F1
@@ -44,7 +49,7 @@ from attn_lightning.types import UNLABELED, AttentionOutput, Batch
 BINS = {"0-0.25": (0.0, 0.25), "0.25-0.5": (0.25, 0.5), "0.5-0.75": (0.5, 0.75), "0.75-1": (0.75, np.inf)}
 """Ranges of the largest weight of a text, the upper end excluded but for the last."""
 
-_BINNED = ("permutation_change", "adversarial_divergence")
+_BINNED = (PERMUTATION_CHANGE, ADVERSARIAL_DIVERGENCE, ATTENTION_DIVERGENCE)
 _PERMUTATIONS, _STARTS, _GUIDES, _TRAINING_GUIDES = range(4)
 DIAGNOSTIC = {
     of.name: of.called(f"diagnostic_{of.name}", f"{of.meaning}, of a token model trained with the given weights")
@@ -169,16 +174,13 @@ class AttentionTests(Family):
         chunk = subject.token_budget // tokens
         changes = permutation_change(head, output, draws(self.num_permutations, _PERMUTATIONS), chunk)
         uniform = head(uniform_attention(mask).to(output.attention).unsqueeze(1))[:, 0]
-        found = {
-            "max_attention": to_array(output.attention.amax(1)),
-            "permutation_change": np.median(to_array(changes), 1),
-            "uniform_change": to_array(prediction_change(uniform, output.logits)),
-            "uniform_flip": to_array(uniform.argmax(1) != output.logits.argmax(1)).astype(np.float64),
-        }
+        held = Held(head, output, uniform)
+        found = {metric.name: to_array(measure(held)).astype(np.float64) for metric, measure in PER_TEXT.items()}
+        found[PERMUTATION_CHANGE.name] = np.median(to_array(changes), 1)
         if self.adversarial:
             start = START_DEVIATION * draws(self.num_candidates, _STARTS)
             options = (self.num_steps, self.learning_rate, self.threshold)
-            found["adversarial_divergence"] = to_array(adversarial_divergence(head, output, start, *options))
+            found[ADVERSARIAL_DIVERGENCE.name] = to_array(adversarial_divergence(head, output, start, *options))
         # One token has weight 1 whatever is permuted; counting its 0 would flatter the model.
         alone = to_array(lengths) < 2
         choosing = {name: np.where(alone, np.nan, numbers) for name, numbers in found.items()}
@@ -187,14 +189,12 @@ class AttentionTests(Family):
 
     def _compare(self, batch: Batch, output: AttentionOutput, labels: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
         found: dict[str, NDArray[Any]] = {}
-        attention, mask = to_array(output.attention), to_array(batch.mask)
         for name, models in self._others.items():
             passes = [self._pass(name, model, batch, output) for model in models]
             per_metric = {
-                "attention_divergence": [jensen_shannon(attention, to_array(o.attention), mask) for o in passes],
-                "prediction_change": [to_array(prediction_change(o.logits, output.logits)) for o in passes],
-                "other_accuracy": [_correct(o, labels) for o in passes],
+                metric.name: [measure(output, other) for other in passes] for metric, measure in COMPARED.items()
             }
+            per_metric["other_accuracy"] = [_correct(other, labels) for other in passes]
             found |= {f"{metric}/{name}": np.mean(numbers, 0) for metric, numbers in per_metric.items()}
         return found
 
@@ -209,20 +209,16 @@ class AttentionTests(Family):
 
     def _rows(self, values: Values) -> list[Row]:
         rows = []
-        for metric in ("max_attention", "permutation_change", "adversarial_divergence"):
-            if metric in values:
-                rows.append(Row.of(metric, MODEL, values[metric]))
-                rows += _by_bin(metric, values[metric], values["max_attention"]) if metric in _BINNED else []
-        rows += [Row.of(metric, MODEL, values[metric]) for metric in ("uniform_change", "uniform_flip")]
+        for metric in dict.fromkeys([MAX_ATTENTION, PERMUTATION_CHANGE, ADVERSARIAL_DIVERGENCE, *PER_TEXT]):
+            if metric.name in values:
+                rows += _by_weight(metric, values[metric.name], values)
         rows += [
             Row.of("accuracy", MODEL, values[f"accuracy/{weights}"], attention=weights)
             for weights in ("model", "uniform")
         ]
         for name in self._others:
-            divergence = values[f"attention_divergence/{name}"]
-            rows.append(Row.of("attention_divergence", MODEL, divergence, other=name))
-            rows += _by_bin("attention_divergence", divergence, values["max_attention"], other=name)
-            rows.append(Row.of("prediction_change", MODEL, values[f"prediction_change/{name}"], other=name))
+            for metric in COMPARED:
+                rows += _by_weight(metric, values[f"{metric.name}/{name}"], values, other=name)
             rows.append(Row.of("accuracy", MODEL, values[f"other_accuracy/{name}"], other=name))
         return rows
 
@@ -299,12 +295,16 @@ def _with_controls(subject: Subject, split: Split, purpose: int) -> Split:
     return Split(split.examples, split.labels, {**split.weights, **controls}, split.largest_id)
 
 
-def _by_bin(metric: str, values: NDArray[np.float64], largest: NDArray[np.float64], **setting: Any) -> list[Row]:
-    """A row per range of the largest weight; texts of one token are in none."""
-    return [
-        Row.of(metric, MODEL, values[(largest >= low) & (largest < high)], **setting, max_attention=name)
-        for name, (low, high) in BINS.items()
-    ]
+def _by_weight(metric: Measure, numbers: NDArray[np.float64], values: Values, **setting: Any) -> list[Row]:
+    """The row of a metric, and where it is of interest one per range of the largest weight: of (N,) numbers.
+
+    Texts of one token are in no range.
+    """
+    rows, largest = [Row.of(metric.name, MODEL, numbers, **setting)], values[MAX_ATTENTION.name]
+    for name, (low, high) in BINS.items() if metric in _BINNED else ():
+        inside = numbers[(largest >= low) & (largest < high)]
+        rows.append(Row.of(metric.name, MODEL, inside, **setting, max_attention=name))
+    return rows
 
 
 def _correct(output: AttentionOutput, labels: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -10,8 +10,15 @@ from attn_lightning.evaluation.family import Family, Row
 from attn_lightning.evaluation.subject import Explained, ProgressCallback, Subject
 from attn_lightning.metrics.measure import Measure, by_name
 from attn_lightning.metrics.per_example import FloatArray, to_array
-from attn_lightning.metrics.plausibility import rationale_mass
-from attn_lightning.metrics.selective import MEASURES, OUTCOMES, interpretability, is_dominant, outcomes
+from attn_lightning.metrics.selective import (
+    COUNTED,
+    MEASURES,
+    OUTCOMES,
+    PER_EXAMPLE,
+    Weighed,
+    interpretability,
+    outcomes,
+)
 
 
 class Selective(Family):
@@ -46,13 +53,15 @@ class Selective(Family):
         Raises:
             DataFormatError: a rationale has another length than its text; names the row.
         """
-        found = {name: np.full((len(subject.examples), len(OUTCOMES) + 2), np.nan) for name in explained.explanations}
+        of_weights = [*PER_EXAMPLE.values(), *COUNTED.values()]
+        shape = (len(subject.examples), len(OUTCOMES) + len(of_weights))
+        found = {name: np.full(shape, np.nan) for name in explained.explanations}
         for batch in small_batches(subject):
             rows, marked, mask = to_array(batch.rows), marked_tokens(batch), to_array(batch.mask)
             for name, explanation in explained.explanations.items():
                 scores = explanation.pad(rows, mask.shape[1])
                 each = outcomes(scores, marked, mask, explained.predicted[rows], explained.labels[rows])
-                others = np.stack([rationale_mass(scores, marked, mask), is_dominant(scores, mask)], axis=1)
+                others = np.stack([measure(Weighed(scores, marked, mask)) for measure in of_weights], axis=1)
                 # Plus 0 times an outcome: NaN where the outcomes are, so that all rows count the same examples.
                 found[name][rows] = np.concatenate([each, others + 0 * each[:, :1]], axis=1)
             advance(len(rows))
@@ -60,21 +69,21 @@ class Selective(Family):
 
 
 def _rows(explainer: str, values: FloatArray) -> list[Row]:
-    rates, weight, dominant = values[:, : len(OUTCOMES)], values[:, -2], values[:, -1]
+    rates = values[:, : len(OUTCOMES)]
+    means, counts = np.split(values[:, len(OUTCOMES) :], [len(PER_EXAMPLE)], axis=1)
     ftpt, ffpt = rates.T[:2]
-    right = ftpt + ffpt
-    share, known = interpretability(rates), int((~np.isnan(dominant)).sum())
+    right, share = ftpt + ffpt, interpretability(rates)
+    sure = None if np.isnan(share) else share
     return [
         *(Row.of(outcome.name, explainer, each) for outcome, each in zip(OUTCOMES, rates.T, strict=True)),
         Row.of("accuracy", explainer, right),
-        Row(
-            "interpretability",
-            explainer,
-            None if np.isnan(share) else share,
-            None,
-            int(np.nansum(right)),
-            len(values),
-        ),
-        Row.of("evidence_weight", explainer, weight),
-        Row("dominant", explainer, float(np.nansum(dominant)) if known else None, None, known, len(values)),
+        Row("interpretability", explainer, sure, None, int(np.nansum(right)), len(values)),
+        *(Row.of(metric.name, explainer, each) for metric, each in zip(PER_EXAMPLE, means.T, strict=True)),
+        *(_count(metric.name, explainer, each) for metric, each in zip(COUNTED, counts.T, strict=True)),
     ]
+
+
+def _count(metric: str, explainer: str, each: FloatArray) -> Row:
+    """The sum of (N,) ones and zeros; no value where none is known."""
+    known = int((~np.isnan(each)).sum())
+    return Row(metric, explainer, float(np.nansum(each)) if known else None, None, known, len(each))
