@@ -16,6 +16,9 @@ logger = logging.getLogger(__name__)
 HUB_TIMEOUT = 10.0
 """Seconds to find out whether the hub answers; its own client retries for half a minute and more."""
 
+TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json")
+"""Files with the words of a tokenizer, beside those of SentencePiece, which end with `.model`."""
+
 WAYS = (
     "give the folder of a copy (`config.json`, `tokenizer.json`, `model.safetensors`) with "
     "`--model.backbone.encoder.name`"
@@ -103,7 +106,7 @@ def load(name: str, revision: str | None, changes: dict[str, Any], num_layers: i
         num_layers: how many of its layers are built; None: all.
 
     Raises:
-        ConfigurationError: a part is missing, in another format, or the tokenizer has no offsets.
+        ConfigurationError: a part is missing or in another format, or the tokenizer has no offsets.
     """
     library = transformers()
     folder = folder_of(name, revision)
@@ -114,6 +117,12 @@ def load(name: str, revision: str | None, changes: dict[str, Any], num_layers: i
         raise ConfigurationError(
             f"Expected weights as `*.safetensors` in {folder}, but got {', '.join(others) or 'none'}; other formats "
             "can run code when they are read: convert them, or use a copy in that format."
+        )
+    if not any(path.name in TOKENIZERS or path.suffix == ".model" for path in folder.iterdir()):
+        # The library would make a tokenizer without a single word, and every text would be unknown to its end.
+        raise ConfigurationError(
+            f"Expected the words of a tokenizer in {folder}, as `tokenizer.json` or `vocab.txt`, but got none; copy "
+            "them from where the weights came from."
         )
     # Cutting words needs no network, and neither repository code nor pickled files are ever run.
     safe = {"local_files_only": True, "trust_remote_code": False}

@@ -38,6 +38,7 @@ from attn_lightning.data.unlabeled import (
     UnlabeledTexts,
     VocabularyOf,
     check_pool,
+    pool_line,
 )
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.types import Batch, DataSpec
@@ -266,7 +267,7 @@ class TextDataModule(_SplitLoaders):
         if self._foreign is not None:
             self._pool, content = self._foreign.open(self._folder)
         self.manifest["unlabeled"] = content | {"batch_size": self.unlabeled_batch_size, "epoch_of": self.epoch_of}
-        logger.info("%s: %d labelled texts, %d unlabelled ones", self.corpus, len(self.labeled_rows), len(self._pool))
+        logger.info(pool_line(self.corpus, len(self.labeled_rows), content))
 
     def _ready(self) -> PreparedTexts:
         if self._prepared is None:
@@ -364,8 +365,7 @@ class TextDataModule(_SplitLoaders):
 
     def text(self, split: str, row: int) -> str:
         """The original text of a row."""
-        text: str = self.rows(split).data.column("text")[int(row)].as_py()
-        return text
+        return str(self.rows(split).data.column("text")[int(row)].as_py())
 
     def words(self, split: str) -> list[list[str]] | None:
         """The words of every text of a split as the source gave them; None where it gave raw text."""

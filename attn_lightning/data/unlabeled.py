@@ -3,7 +3,7 @@
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -222,6 +222,25 @@ class ForeignPool:
         content: dict[str, Any] = json.loads((folder / MANIFEST).read_text("utf-8"))
         del content["files"]
         return MappedRows(folder / POOL_FILE), content
+
+
+def pool_line(name: str, labeled: int, pool: Mapping[str, Any]) -> str:
+    """What a run prints of its pool: sizes, and how much of a foreign one the model cannot read.
+
+    Args:
+        name: of the task.
+        labeled: texts with a label.
+        pool: what a manifest says of the pool.
+    """
+    sizes = f"{name}: {labeled:,} labelled texts, {pool['rows']:,} unlabelled ones"
+    share = pool.get("unknown_share", 0.0)
+    if not share:
+        return sizes
+    # A tenth of a percent is a word in a thousand: less of it, rounded, would read as none.
+    return (
+        f"{sizes} of {pool['name']}, of whose words {max(share, 0.001):.1%} are unknown, as training never had them; "
+        "`--data.vocabulary_of=train_and_pool` makes them known"
+    )
 
 
 def check_pool(unlabeled: Any, vocabulary_of: VocabularyOf) -> None:

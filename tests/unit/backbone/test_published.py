@@ -46,6 +46,14 @@ def test_a_tokenizer_without_offsets(tmp_path: Path, monkeypatch: pytest.MonkeyP
         load_from(folder)
 
 
+def test_a_folder_without_a_tokenizer(tmp_path: Path) -> None:
+    folder = make_tiny_bert(tmp_path / "bert")
+    for path in [path for path in folder.iterdir() if path.name.startswith(("tokenizer", "vocab", "special"))]:
+        path.unlink()
+    with pytest.raises(ConfigurationError, match=r"words of a tokenizer.*`tokenizer\.json`"):
+        load_from(folder)
+
+
 def test_names_that_are_nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"no folder here.*revision"):
         folder_of("nobody/nothing", None)

@@ -194,6 +194,19 @@ def test_words_of_both_count_for_the_least_number(tmp_path: Path) -> None:
     assert len(memory.read) == 4
 
 
+def test_the_log_says_how_much_of_a_foreign_pool_is_unknown(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        text_task(tmp_path)
+    # "rare" twice and "single" once, of nine words.
+    assert "3 unlabelled ones of files, of whose words 33.3% are unknown" in caplog.text
+    assert "`--data.vocabulary_of=train_and_pool` makes them known" in caplog.text
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        text_task(tmp_path, vocabulary_of="train_and_pool")
+    assert "3 unlabelled ones" in caplog.text
+    assert "are unknown" not in caplog.text
+
+
 def test_words_that_are_read_by_their_letters_are_known_in_a_pool_too(tmp_path: Path) -> None:
     data = text_task(tmp_path, unknown="keep")
     assert pool_words(data)[2] == ["a", "single", "film"]
