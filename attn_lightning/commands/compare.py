@@ -11,7 +11,7 @@ from attn_lightning.checks import check_numbers
 from attn_lightning.commands.one_line import OneLineArguments
 from attn_lightning.console import printable, say, stdout_console
 from attn_lightning.report.comparison import Comparison, compare_runs, lines
-from attn_lightning.report.run_data import read_run
+from attn_lightning.report.run_data import only_run, read_run
 
 _LONGEST_TEXT = 60
 
@@ -46,7 +46,7 @@ def compare_command(arguments: Sequence[str]) -> int:
         0; errors are exceptions.
     """
     options = _options(arguments)
-    runs = [read_run(folder) for folder in (options.first, options.second)]
+    runs = [read_run(only_run(folder)) for folder in (options.first, options.second)]
     found = compare_runs(*runs)
     console = stdout_console()
     for letter, label in zip("AB", found.labels, strict=True):
@@ -67,8 +67,8 @@ def compare_command(arguments: Sequence[str]) -> int:
 def _tables(found: Comparison, flips: int) -> list[Table]:
     tests = _table("B minus A on the same documents", "compared", "A", "B", "difference", "95 % interval", "p", "test")
     for row in found.paired:
-        interval = f"[{row.low:+.4f}, {row.high:+.4f}]"
-        numbers = (f"{row.first:.4f}", f"{row.second:.4f}", f"{row.difference:+.4f}", interval, f"{row.p:.2g}")
+        interval = f"[{_signed(row.low)}, {_signed(row.high)}]"
+        numbers = (f"{row.first:.4f}", f"{row.second:.4f}", _signed(row.difference), interval, f"{row.p:.2g}")
         tests.add_row(row.name, *numbers, row.test)
     alike = _table(
         "Agreement of the explanations of A and B", "explanation", "measure", "mean", "95 % interval", "texts"
@@ -89,6 +89,11 @@ def _tables(found: Comparison, flips: int) -> list[Table]:
         safe = (Text(printable(part)) for part in (*classes, f"{flip.change:+.3f}", text))
         flipped.add_row(str(flip.row), *safe)
     return [table for table in (tests, alike, flipped) if table.row_count]
+
+
+def _signed(value: float) -> str:
+    # A difference of 0.00001 is not none: rounded to zero it would stand beside an interval without zero.
+    return f"{value:+.4f}" if value == 0 or not abs(value) < 0.00005 else f"{value:+.1e}"
 
 
 def _table(title: str, *columns: str) -> Table:

@@ -74,7 +74,8 @@ def report_command(arguments: Sequence[str]) -> int:
     )
     output = options.output or (paths[0] / FOLDER if len(paths) == 1 else Path(FOLDER))
     page = write_page(sources, output, chosen)
-    for note in sources.notes:
+    # A file that cannot be read may be missed in several places.
+    for note in dict.fromkeys(sources.notes):
         say(f"note: {note}")
     say(f"report: {page}")
     return 1 if unread else 0
@@ -98,7 +99,8 @@ def report_in_place(folder: Path, figures: bool) -> None:
     except AttnLightningError as error:
         say(f"no report: {error}")
         return
-    for note in sources.notes:
+    # A file that cannot be read may be missed in several places.
+    for note in dict.fromkeys(sources.notes):
         say(f"note: {note}")
     say(f"report: {page}")
 

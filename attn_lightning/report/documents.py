@@ -83,7 +83,7 @@ def read_documents(run: Run, most: int) -> Documents:
         table = table.take(pa.array(np.argsort(table.column("row").to_numpy(), kind="stable")))
         return _documents(table, chosen_rows(len(table), most, 0), run)
     except (pa.ArrowException, OSError, LookupError, ValueError, TypeError) as error:
-        message = " ".join(str(error).split())
+        message = " ".join(str(error).split()).rstrip(".")
         raise DataFormatError(
             f"Expected a table of predictions in {path}, but got: {message}; test the run again."
         ) from error

@@ -1,7 +1,7 @@
 """The numbers of a run that matter, with an interval where one can be had, beside the controls."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,14 +77,21 @@ def value(run: Run, metric: str) -> float:
     return run.values(place).get(name if place == "cost" else metric, math.nan)
 
 
-def chosen_metrics(runs: Iterable[Run]) -> list[str]:
-    """At most ten of the metrics that the runs have, in the order of a reader's questions."""
+def chosen_metrics(runs: Iterable[Run], shown: Collection[str] = ()) -> list[str]:
+    """At most ten of the metrics that the runs have, in the order of a reader's questions.
+
+    Args:
+        runs: the runs.
+        shown: metrics that are shown in any case; of one that says the same as another of them, nothing is given.
+    """
     runs = list(runs)
     found = [name for name in _CANDIDATES if any(not math.isnan(value(run, name)) for run in runs)]
     # One of the two is enough on a page; the first says more, such as a suite with its controls.
     for first, second in _SAME.items():
         if first in found and second in found:
             found.remove(second)
+        if first in shown or second in shown:
+            found = [name for name in found if name in shown or name not in (first, second)]
     return found[:MOST]
 
 

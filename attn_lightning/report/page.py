@@ -16,7 +16,7 @@ from attn_lightning.report.key_numbers import chosen_metrics, key_numbers
 from attn_lightning.report.names import metric_name
 from attn_lightning.report.paper_tables import WRITERS, check_style, of_runs, of_study
 from attn_lightning.report.run_content import Corpora, groups_content, run_content
-from attn_lightning.report.run_data import Run, is_run, read_run
+from attn_lightning.report.run_data import Run, is_run, only_run, read_run
 from attn_lightning.report.study_content import study_content, study_tables
 from attn_lightning.report.study_data import StudyData, read_study_folder
 from attn_lightning.report.template import render
@@ -73,7 +73,7 @@ def read_sources(paths: Sequence[Path]) -> Sources:
     """
     found = Sources()
     # Each folder once, however it was spelled; a dict keeps the order, a set would not.
-    for path in dict.fromkeys(path.resolve() for path in paths):
+    for path in dict.fromkeys(only_run(path.resolve()) for path in paths):
         try:
             if not path.is_dir():
                 raise ConfigurationError(

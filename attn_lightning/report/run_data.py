@@ -11,6 +11,7 @@ import yaml
 
 from attn_lightning import run_folder
 from attn_lightning.errors import ConfigurationError
+from attn_lightning.study.record import RECORD
 
 EVALUATION = "evaluation"
 SUMMARY = "summary.json"
@@ -135,6 +136,15 @@ def _walk(folder: Path, depth: int) -> Iterator[Path]:
                 yield from _walk(child, depth - 1)
 
 
+def only_run(folder: Path) -> Path:
+    """The run below a folder where there is one alone, such as `runs/ivat_sst` of its only version; else the folder."""
+    # A study of which one run is there so far stays a study.
+    if is_run(folder) or not folder.is_dir() or (folder / RECORD).exists():
+        return folder
+    found = runs_below(folder)
+    return found[0] if len(found) == 1 else folder
+
+
 def read_run(folder: Path) -> Run:
     """Read everything of a run but its predictions.
 
@@ -145,8 +155,10 @@ def read_run(folder: Path) -> Run:
         ConfigurationError: its `metrics.json` is not there or is no record; everything else becomes a note.
     """
     if not is_run(folder):
+        below = runs_below(folder) if folder.is_dir() else []
+        several = f", with {len(below)} runs in it, such as {below[0]}" if below else ""
         raise ConfigurationError(
-            f"Expected a run folder with a {run_folder.METRICS}, but got {folder}; name the folder of a run or a study."
+            f"Expected a run folder with a {run_folder.METRICS}, but got {folder}{several}; name the folder of one run."
         )
     record = _json(folder / run_folder.METRICS)
     notes: list[str] = []

@@ -65,7 +65,7 @@ def study_tables(data: StudyData, metrics: Sequence[str] = ()) -> list[MetricTab
         metrics: those to show; by default the study's own, then the key numbers that it does not ask for.
     """
     # Those of the study first, in its order; the key numbers are for a reader who has nothing but the page.
-    known = [*data.study.metrics, *chosen_metrics(data.runs.values())]
+    known = [*data.study.metrics, *chosen_metrics(data.runs.values(), data.study.metrics)]
     return tables(replace(data.study, metrics=tuple(metrics or dict.fromkeys(known))), data.results)
 
 

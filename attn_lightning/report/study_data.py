@@ -49,9 +49,10 @@ def read_study_folder(folder: Path) -> StudyData:
     notes: list[str] = []
     found = _runs(folder, notes)
     if not found:
-        reason = f"; {notes[0]}" if notes else ""
+        # Of a folder with nothing but damaged runs, what is wrong with them is the news.
         raise ConfigurationError(
-            f"Expected a run or a study in {folder}, but there is no run in it{reason}; name the folder of one."
+            "; ".join(notes).removeprefix("left out: ")
+            or f"Expected a run or a study in {folder}, but there is no run in it; name the folder of one."
         )
     recorded = _recorded(folder, found, notes) if (folder / RECORD).exists() else None
     # Without a record the names of the runs are all there is: METHOD_DATA/VERSION, as a study makes them.

@@ -118,29 +118,33 @@ function scatter(points, better, axisX, axisY, label) {
     const box = { left: 52, right: width - 16, top: 24, bottom: Math.min(360, Math.max(240, width * 0.6)) };
     const x = scale(known.flatMap((point) => [point.x, ...point.xs]).filter(Number.isFinite), box.left, box.right);
     const y = scale(known.flatMap((point) => [point.y, ...point.ys]).filter(Number.isFinite), box.bottom, box.top);
-    const taken = [];
+    const sizes = known.map((point) => 0.8 + 1.2 * Math.sqrt((point.size || 0) / largest));
+    // A name over the marker of another method would be read as its name.
+    const taken = known.map((point, k) => ({ left: x(point.x) - 6 * sizes[k], width: 12 * sizes[k], height: y(point.y) + 4, reach: 6 * sizes[k] + 6 }));
+    const names = [];
+    const shapes = known.map((point, k) => {
+      const at = [x(point.x), y(point.y)], size = sizes[k];
+      const dot = marker(point.series, ...at, size);
+      dot.append(svg("title", {}, `${point.label}: ${axisX} ${number(point.x, 4)}, ${axisY} ${number(point.y, 4)}`));
+      const text = shortened(point.label, 24), beyond = at[0] > box.right - 8 * text.length;
+      const from = at[0] + (beyond ? -10 : 10) * Math.max(1, size * 0.8);
+      const height = free(taken, beyond ? from - 7 * text.length : from, 7 * text.length, at[1] - 8);
+      names.push(svg("text", { class: "name", x: from, y: height, "text-anchor": beyond ? "end" : "start" }, text));
+      return svg("g", {},
+        Number.isFinite(point.xs[0]) ? svg("line", { class: `whisker s${point.series % 9}`, x1: x(point.xs[0]), x2: x(point.xs[1]), y1: at[1], y2: at[1] }) : null,
+        Number.isFinite(point.ys[0]) ? svg("line", { class: `whisker s${point.series % 9}`, x1: at[0], x2: at[0], y1: y(point.ys[0]), y2: y(point.ys[1]) }) : null,
+        dot);
+    });
     return picture(width, box.bottom + 40,
       axes(x, y, box, axisX, axisY),
       front.length > 1 ? polyline(front.map((point) => [x(point.x), y(point.y)]), { class: "front" }) : null,
-      known.map((point) => {
-        const at = [x(point.x), y(point.y)], size = 0.8 + 1.2 * Math.sqrt((point.size || 0) / largest);
-        const dot = marker(point.series, ...at, size);
-        dot.append(svg("title", {}, `${point.label}: ${axisX} ${number(point.x, 4)}, ${axisY} ${number(point.y, 4)}`));
-        const text = shortened(point.label, 24), beyond = at[0] > box.right - 8 * text.length;
-        const from = at[0] + (beyond ? -10 : 10) * Math.max(1, size * 0.8);
-        const height = free(taken, beyond ? from - 7 * text.length : from, 7 * text.length, at[1] - 8);
-        return svg("g", {},
-          Number.isFinite(point.xs[0]) ? svg("line", { class: `whisker s${point.series % 9}`, x1: x(point.xs[0]), x2: x(point.xs[1]), y1: at[1], y2: at[1] }) : null,
-          Number.isFinite(point.ys[0]) ? svg("line", { class: `whisker s${point.series % 9}`, x1: at[0], x2: at[0], y1: y(point.ys[0]), y2: y(point.ys[1]) }) : null,
-          dot,
-          svg("text", { class: "name", x: from, y: height, "text-anchor": beyond ? "end" : "start" }, text));
-      }));
+      shapes, names);
   });
 }
 
-/** The height nearest to the wanted one at which a name covers none of those that were placed before. */
+/** The height nearest to the wanted one at which a name covers no marker and no name that was placed before. */
 function free(taken, left, width, wanted) {
-  const covers = (height) => taken.some((one) => Math.abs(one.height - height) < 13 && left < one.left + one.width && one.left < left + width);
+  const covers = (height) => taken.some((one) => Math.abs(one.height - height) < (one.reach ?? 13) && left < one.left + one.width && one.left < left + width);
   const heights = [...Array(12).keys()].flatMap((k) => [wanted - 13 * k, wanted + 13 * k]);
   const height = heights.find((one) => !covers(one)) ?? wanted;
   taken.push({ left, width, height });

@@ -57,8 +57,16 @@ function number(value, digits = 3, sign = false) {
   return (value < 0 ? "−" : sign ? "+" : "") + text;
 }
 
+/** The same, with the size of a number that would be rounded to zero. */
+function sized(value, digits = 3, sign = false) {
+  const size = Math.abs(value ?? 0);
+  return size === 0 || size >= 0.5 * 10 ** -digits ? number(value, digits, sign) : (value < 0 ? "−" : sign ? "+" : "") + size.toExponential(1).replace("-", "−");
+}
+
 const interval = (low, high, digits = 3, sign = false) =>
   low === null || low === undefined ? "" : `[${number(low, digits, sign)}, ${number(high, digits, sign)}]`;
+const sizedInterval = (low, high, digits = 3, sign = false) =>
+  low === null || low === undefined ? "" : `[${sized(low, digits, sign)}, ${sized(high, digits, sign)}]`;
 
 function duration(seconds) {
   if (seconds < 90) return `${seconds.toFixed(1)} s`;

@@ -92,8 +92,8 @@ function topTable(docs, i, tokens) {
     cells: [name(text.slice(...tokens[t]) || `‹${t + 1}›`), ...explainer.map((one) => weightText(docs, i, one, docs.steps(i, one)[t]))],
     word: text.slice(...tokens[t]), values: explainer.map((one) => docs.steps(i, one)[t]),
   }));
-  return el("details", {}, el("summary", {}, "Words with the most attention, in numbers"),
-    table("Weights", [{ label: "Word", key: (row) => row.word }, ...explainer.map((one, k) => ({ label: one, numeric: true, key: (row) => row.values[k] }))], rows));
+  return el("details", {}, el("summary", {}, docs.run.documents.segments ? "Segments with the most attention, in numbers" : "Words with the most attention, in numbers"),
+    table("Weights", [{ label: docs.run.documents.segments ? "Segment" : "Word", key: (row) => row.word }, ...explainer.map((one, k) => ({ label: one, numeric: true, key: (row) => row.values[k] }))], rows));
 }
 
 function paneOf(side, { docs, explainer, i }, panes) {

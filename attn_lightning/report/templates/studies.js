@@ -36,7 +36,9 @@ function pivot(caption, list, head) {
       values: found.map((row) => (row ? row.mean : null)),
     };
   });
-  return table(caption, columns, rows);
+  const made = table(caption, columns, rows);
+  if (list.length > 4) made.classList.add("several");
+  return made;
 }
 
 /** One table per group for the summary: every metric beside the others. */

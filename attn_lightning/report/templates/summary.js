@@ -52,7 +52,9 @@ function keyNumbers(dataName, groups) {
         values: Object.fromEntries(keys.map((key) => [key, controlOf(groups, key, text)])),
       })),
     ];
-    return table(caption, columns, rows);
+    const made = table(caption, columns, rows);
+    if (keys.length > 4) made.classList.add("several");
+    return made;
   }
   const columns = [{ label: "Metric" }, ...groups.map((group) => ({ label: group.label, numeric: true })),
     ...controls.map((text) => ({ label: `${text} (control)`, numeric: true }))];
@@ -78,13 +80,13 @@ function intervalNote(groups) {
 function comparison(found) {
   const [a, b] = found.labels;
   const tests = table(`${b} minus ${a}`, ["Compared", "A", "B", "B − A", "95 % interval", "p", "Test"].map((label, k) => ({ label, numeric: k > 0 && k < 6 })),
-    found.paired.map((row) => ({ cells: [row.name, number(row.first, 4), number(row.second, 4), number(row.difference, 4, true), interval(row.low, row.high, 4, true) || UNKNOWN, row.p === null ? UNKNOWN : row.p < .001 ? "< .001" : number(row.p, 3), row.test] })), { sortable: false });
+    found.paired.map((row) => ({ cells: [row.name, number(row.first, 4), number(row.second, 4), sized(row.difference, 4, true), sizedInterval(row.low, row.high, 4, true) || UNKNOWN, row.p === null ? UNKNOWN : row.p < .001 ? "< .001" : number(row.p, 3), row.test] })), { sortable: false });
   const alike = table("Agreement of their explanations", ["Explanation", "Measure", "Mean", "95 % interval", "Documents"].map((label, k) => ({ label, numeric: k > 1 })),
-    found.alike.map((row) => ({ cells: [name(row.explanation), [row.name, el("small", {}, row.meaning)], number(row.mean), interval(row.low, row.high) || UNKNOWN, String(row.n)] })), { sortable: false });
+    found.alike.map((row) => ({ cells: [name(row.explanation), [row.name, el("small", {}, row.meaning)], sized(row.mean), sizedInterval(row.low, row.high) || UNKNOWN, String(row.n)] })), { sortable: false });
   return el("section", { class: "block", id: "comparison" }, el("h2", {}, "The two runs, document by document"),
     el("p", {}, "A is ", name(a), ", B is ", name(b), "."),
     el("ul", {}, found.lines.map((line) => el("li", {}, line))), found.paired.length ? tests : null, found.alike.length ? alike : null,
-    el("p", { class: "note" }, `Intervals over documents: ${data.interval}. The tests say whether these two models differ on such documents, not whether two methods do: that takes several seeds. The documents that flipped: Documents, “disagree”.`));
+    el("p", { class: "note" }, `Intervals over documents: ${data.interval}; of the difference of accuracies that of Agresti and Min (2005). The tests say whether these two models differ on such documents, not whether two methods do: that takes several seeds. The documents that flipped: Documents, “disagree”.`));
 }
 
 function factsOf(place, open) {

@@ -10,7 +10,7 @@ from scipy import stats
 from scipy.spatial.distance import jensenshannon
 
 from attn_lightning.errors import ConfigurationError
-from attn_lightning.report.comparison import compare_runs, comparison_content, lines, mcnemar
+from attn_lightning.report.comparison import compare_runs, comparison_content, difference_of_shares, lines, mcnemar
 from attn_lightning.report.run_data import read_run
 
 TEXTS = ["a dull film", "what a fine film", "fine", "bad film", "a good one", "not so good"]
@@ -169,3 +169,31 @@ def test_pairs_are_told_apart_by_their_second_text(pair):
         compared(pair)
     pq.write_table(second.append_column("question", pa.array(asked)), paths[1])
     assert compared(pair).flips[0].text == "[what?] not so good"
+
+
+@pytest.mark.parametrize(("first", "second", "count"), [(0, 2, 300), (3, 9, 50), (0, 0, 20), (10, 10, 40)])
+def test_interval_of_a_difference_of_accuracies_is_walds_with_half_a_document_in_each_cell(first, second, count):
+    table = np.array([[count - first - second, first], [second, 0.0]]) + np.full((2, 2), 0.5)
+    n = table.sum()
+    p10, p01 = table[0, 1] / n, table[1, 0] / n
+    deviation = np.sqrt((p10 + p01 - (p01 - p10) ** 2) / n)
+    expected = stats.norm.interval(0.95, p01 - p10, deviation)
+    assert difference_of_shares(first, second, count) == pytest.approx(expected, rel=1e-5)
+
+
+def test_two_documents_of_three_hundred_are_no_difference():
+    low, high = difference_of_shares(0, 2, 300)
+    assert low < 0 < high
+    assert mcnemar(0, 2) == 0.5
+    assert np.isnan(difference_of_shares(0, 1, 1)).all()
+    assert difference_of_shares(0, 5, 5)[1] == 1.0
+
+
+@pytest.mark.parametrize("probabilities", [(0.01, 0.02, 0.97), (0.1, 0.1, 0.8), (0.0, 0.05, 0.95), (0.3, 0.1, 0.6)])
+@pytest.mark.parametrize("count", [30, 300])
+def test_that_interval_holds_its_level(probabilities, count):
+    drawn = np.random.default_rng(0).multinomial(count, probabilities, 2000)
+    difference = probabilities[1] - probabilities[0]
+    intervals = [difference_of_shares(int(first), int(second), count) for first, second, _ in drawn]
+    covered = np.mean([low <= difference <= high for low, high in intervals])
+    assert covered > 0.93

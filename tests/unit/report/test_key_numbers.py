@@ -79,3 +79,12 @@ def test_a_run_without_numbers_has_none(make_run):
     run = read_run(make_run(test={}, evaluation={}, cost={}))
     assert chosen_metrics([run]) == []
     assert key_numbers([run], ["test/accuracy"]) == []
+
+
+def test_a_study_does_not_show_one_number_under_two_names(make_run):
+    kendall, suite = "test/gradient_kendall_mean", "evaluation/agreement/gradient/kendall"
+    run = read_run(make_run(test={"test/accuracy": 0.8, kendall: 0.1}, evaluation={suite: 0.1}))
+    assert suite in chosen_metrics([run])
+    assert suite not in chosen_metrics([run], ["test/accuracy", kendall])
+    assert kendall not in chosen_metrics([run], [suite])
+    assert "test/accuracy" in chosen_metrics([run], ["test/accuracy", kendall])

@@ -124,3 +124,23 @@ def test_hostile_names_stay_text(make_run, tmp_path):
     page = write_report([folder], tmp_path / "out", PLAIN).read_text("utf-8")
     assert "<b>" not in page
     assert page.count("</script>") == 2
+
+
+def test_folders_of_experiments_with_one_run_each_are_laid_side_by_side(make_run, tmp_path):
+    runs = [make_run(name, seed=seed) for seed, name in enumerate(("a_mine", "b_mine"))]
+    sources = read_sources([run.parent for run in runs])
+    assert [run.label for run in sources.runs] == ["a_mine/v", "b_mine/v"]
+    assert page_content(sources, 10)["comparison"]["labels"] == ["a_mine/v", "b_mine/v"]
+    assert len(read_sources([runs[0], runs[0].parent]).runs) == 1
+    other = make_run("c_other", data="other")
+    (note,) = page_content(read_sources([runs[0].parent, other.parent]), 10)["notes"]
+    assert "other test documents and are not laid side by side: a_mine/v on mine; c_other/v on other" in note
+
+
+def test_a_folder_with_damaged_runs_alone_says_what_is_wrong_with_them(make_run):
+    run = make_run()
+    (run / "metrics.json").write_text("{")
+    with pytest.raises(
+        ConfigurationError, match=r"^Expected .*metrics\.json to be JSON, but got: .*; remove the file\.$"
+    ):
+        read_sources([run.parent])

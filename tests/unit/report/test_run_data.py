@@ -5,7 +5,7 @@ import json
 import pytest
 
 from attn_lightning.errors import ConfigurationError
-from attn_lightning.report.run_data import is_run, numbers, read_run, runs_below
+from attn_lightning.report.run_data import is_run, numbers, only_run, read_run, runs_below
 
 
 def test_a_run_says_what_was_run(make_run):
@@ -72,3 +72,17 @@ def test_a_run_below_a_run_is_not_another(make_run, tmp_path):
     inner.mkdir(parents=True)
     (inner / "metrics.json").write_text(json.dumps({}))
     assert runs_below(tmp_path) == [folder]
+
+
+def test_the_folder_of_an_experiment_stands_for_its_only_run(make_run):
+    run = make_run()
+    assert only_run(run.parent) == run
+    assert only_run(run) == run
+    (run.parent / "study.json").write_text("{}")
+    assert only_run(run.parent) == run.parent, "a study that has just begun"
+    (run.parent / "study.json").unlink()
+    again = make_run(version="w")
+    assert only_run(run.parent) == run.parent
+    with pytest.raises(ConfigurationError, match=r"with 2 runs in it, such as .*; name the folder of one run"):
+        read_run(run.parent)
+    assert only_run(again / "nowhere") == again / "nowhere"
