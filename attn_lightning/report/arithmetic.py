@@ -22,6 +22,7 @@ def same_but_for_arithmetic(first: Run, second: Run) -> str:
         Empty where the runs differ in more than that, or do not say where they ran.
     """
     machines = arithmetic_of(first.record), arithmetic_of(second.record)
+    # Another version of the code may compute something else, and would be taken for the machine.
     commits = [mapping(run.record.get("environment")).get("commit") for run in (first, second)]
     if not all(machines) or commits[0] != commits[1] or not _same_configuration(first, second):
         return ""
@@ -31,6 +32,7 @@ def same_but_for_arithmetic(first: Run, second: Run) -> str:
         for name, value in tests[0].items()
         if name in tests[1] and (measure := declared(name)) is not None and measure.higher_is_better is not None
     }
+    # Equal to the last bit: a tolerance would hide exactly what this is about.
     moved = {name: change for name, change in moved.items() if change != 0}
     alike = machines[0] == machines[1]
     where = (
@@ -38,6 +40,7 @@ def same_but_for_arithmetic(first: Run, second: Run) -> str:
     )
     if not moved:
         return f"Same configuration and seed, {where}: every test metric is equal."
+    # The number that papers print, or the one that moved the most.
     name = "test/accuracy" if "test/accuracy" in moved else max(moved, key=lambda each: abs(moved[each]))
     return (
         f"Same configuration and seed, {where}: {name} differs by {moved[name]:+.4f} ({tests[0][name]:.4f} and "

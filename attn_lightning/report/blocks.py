@@ -41,6 +41,7 @@ class Blocks:
 
     def floats(self, values: NDArray[Any]) -> dict[str, str]:
         """Numbers in single precision."""
+        # Little-endian, as typed arrays are on every machine that browsers run on.
         return self._add(values.astype("<f4").tobytes(), "f4")
 
     def json(self, contents: Any) -> dict[str, str]:
@@ -63,6 +64,7 @@ class Blocks:
             # A NaN anywhere in an example makes its maximum NaN, and that is what marks it.
             scales[lengths > 0] = np.maximum.reduceat(np.abs(values), _firsts(lengths))
         scales[np.isinf(scales)] = np.nan
+        # A scale of 0, all weights equal to 0, would divide 0 by 0; its steps are 0 as well.
         per_token = np.repeat(np.where(scales > 0, scales, np.nan), lengths)
         steps = np.nan_to_num(np.rint(values / per_token * LEVELS), nan=0.0)
         return {"steps": self._add(steps.astype("<i1").tobytes(), "i1"), "scales": self.floats(scales)}
@@ -89,6 +91,7 @@ def gaps_and_widths(
         (T,) gaps, the first of an example counted from the beginning of its text, negative where tokens overlap; and
         (T,) widths.
     """
+    # The end of the token before, also of another text; the first of each text is set to 0 in the next line.
     before = np.concatenate([np.zeros(1, np.int64), ends[:-1]])[: len(ends)]
     before[_firsts(lengths)] = 0
     return starts - before, ends - starts

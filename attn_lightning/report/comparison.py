@@ -224,8 +224,10 @@ def _comparison(first: Run, second: Run, a: Documents, b: Documents) -> Comparis
         p_values = mcnemar(*only)
         # A t interval of differences of 0 and 1 may leave out 0 where the exact test sees nothing.
         interval = difference_of_shares(*only, int(labelled.sum()))
+        # McNemar and not a test of means: right and wrong are pairs of 0 and 1, of which only the unequal ones count.
         paired.append(_paired("accuracy", right[0], right[1], p_values, "McNemar, exact", interval))
         own = [d.probabilities[np.flatnonzero(labelled), d.labels[labelled]].astype(np.float64) for d in (a, b)]
+        # Bounded: one document with a probability of 0 would decide the mean of all alone.
         losses = [-np.log(np.maximum(found, _SMALLEST)) for found in own]
         for name, values in (("probability of the label", own), ("log loss", losses)):
             p = paired_permutation_test(values[1] - values[0])

@@ -141,6 +141,7 @@ def _evaluated(run: Run, lengths: NDArray[np.int64]) -> dict[str, tuple[NDArray[
         explained = np.repeat(np.isin(np.arange(len(lengths)), chosen_rows(len(lengths), size, seed)), lengths)
         for path in sorted((run.folder / EVALUATION / folder / "explanations").glob("*.npy")):
             name = _OPTIONS_DIGEST.sub("", path.stem)
+            # Random and uniform weights explain nothing; as a choice on the page they would look as if they did.
             if name not in known or known[name].is_control or name in (*FIRST, "rationale", *found):
                 continue
             scores = np.load(path, mmap_mode="r", allow_pickle=False)

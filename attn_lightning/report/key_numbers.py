@@ -103,6 +103,7 @@ def key_numbers(seeds: Sequence[Run], metrics: Sequence[str]) -> list[Number]:
         metrics: keys, those that no run has are left out.
     """
     found = [_number(seeds, metric) for metric in metrics]
+    # A metric that some other run of the page has; an empty line would say that this one failed at it.
     return [number for number in found if not math.isnan(number.value)]
 
 
@@ -127,6 +128,7 @@ def _over_documents(run: Run, metric: str) -> tuple[float, float]:
     if metric.endswith("_mean"):
         stem = metric.removesuffix("_mean")
         return _normal(found, test.get(f"{stem}_std", math.nan), test.get(f"{stem}_n_valid", math.nan))
+    # What a suite measured keeps its deviation in the summary of the suite, not in the record.
     row = _row(run, metric, "rows")
     return _normal(found, row.get("std", math.nan), row.get("n_valid", math.nan))
 
@@ -177,6 +179,7 @@ def _control_of(run: Run, metric: str, control: str) -> float:
 def _row(run: Run, metric: str, kind: str) -> dict[str, float]:
     """The row of a metric in the summary of an evaluation of the run's own test split."""
     parts = metric.partition("[")[0].split("/")
+    # With a setting there are several rows of one name, and none is the number of the page.
     if parts[0] != "evaluation" or "[" in metric:
         return {}
     family, explainer, name = parts[1], parts[2] if len(parts) == 4 else MODEL, parts[-1]

@@ -231,6 +231,7 @@ def _draw_mosaic(axes: Axes, mosaic: ImageMosaic) -> None:
     count, height, width, _ = mosaic.images.shape
     # As near to a square as the number of segments allows.
     side = math.ceil(math.sqrt(count))
+    # Room for the thickest frame on both sides, 0.07 of an image each.
     gap = 0.16
     for place, (image, weight) in enumerate(zip(mosaic.images, mosaic.attention.tolist(), strict=True)):
         left, top = (place % side) * (1 + gap), (place // side) * (1 + gap)
@@ -249,6 +250,7 @@ def _draw_mosaic(axes: Axes, mosaic: ImageMosaic) -> None:
             axes.plot(left + 0.14, top + 0.15, "^", color="white", markeredgecolor="black", markersize=7, gid="z")
     end = side * (1 + gap)
     axes.set(xlim=(-gap, end), ylim=(math.ceil(count / side) * (1 + gap), -gap))
+    # Bold and not red: the figure must say it in grey too.
     right = mosaic.predicted == mosaic.label
     said = f"says {plain(mosaic.predicted, 18)} ({mosaic.probability:.2f})\nis {plain(mosaic.label, 24)}"
     axes.set_title(said, fontweight="normal" if right else "bold", fontsize=8)

@@ -70,10 +70,12 @@ def read(subject: Subject) -> Readings:
         DataFormatError: a rationale has another length than its text; names the row.
     """
     count = len(subject.examples)
+    # NaN and not zero where nothing is known: a text without rationale has no attention on it, rather than none.
     weights, probabilities = np.full(count, np.nan), np.full(count, np.nan)
     of_all = np.full((count, len(OUTCOMES)), np.nan)
     for batch in subject.batches():
         output = subject.model(batch.tokens, batch.mask)
+        # In double precision, so that a sure model is not drawn at exactly 1.
         of_classes, attention = to_array(output.logits.double().softmax(-1)), to_array(output.attention)
         labels, mask, rows = (to_array(value) for value in (batch.labels, batch.mask, batch.rows))
         damaged = rows[~np.isfinite(of_classes).all(1)]
@@ -156,6 +158,7 @@ def model_figures(subject: Subject, names: tuple[str, ...], title: str) -> tuple
             "other data with `--data`."
         )
     readings = read(subject)
+    # The rates stand over every figure: a single mosaic shows how attention can lie, not how often it does.
     title = f"{title}: {readings.rates}"
     figures = {"density": evidence_density(readings.weights, readings.probabilities, readings.outcomes, title)}
     reasons = {}
@@ -176,6 +179,7 @@ def _kind(shape: tuple[int, ...]) -> str:
 
 @torch.inference_mode()
 def _regions(subject: Subject, names: tuple[str, ...], title: str) -> Figure:
+    # The first ones and no random choice: the figure of a second call is the same.
     rows = list(range(min(PLANE_MOSAICS, len(subject.examples))))
     batch = on_device(subject.examples[rows], subject.device)
     output = subject.model(batch.tokens, batch.mask)
@@ -192,6 +196,7 @@ def _regions(subject: Subject, names: tuple[str, ...], title: str) -> Figure:
         labels=to_array(batch.labels),
         averages=to_array(output.context) if in_plane else None,
     )
+    # Over the range of the segments: far from them the model was never trained, and its map would mislead.
     asked = field(subject.model, low - margin, high + margin, token_budget=subject.token_budget, device=subject.device)
     return decision_regions(asked, mosaics, names, f"{title}; shown: segments of {len(rows):,}")
 
@@ -200,6 +205,7 @@ def _regions(subject: Subject, names: tuple[str, ...], title: str) -> Figure:
 def _mosaics(subject: Subject, readings: Readings, names: tuple[str, ...], title: str) -> Figure:
     columns = {}
     for place, outcome in enumerate(OUTCOMES):
+        # NaN, where an example has no rationale, is none of the four.
         having = np.flatnonzero(readings.outcomes[:, place] == 1)
         share = f"{len(having):,} of {len(readings.outcomes):,}"
         columns[f"{outcome.name.upper()}: {share}"] = _drawn(subject, having[:MOSAICS_PER_OUTCOME], names)

@@ -91,6 +91,7 @@ class MetricName:
     @property
     def arrow(self) -> str:
         """`↑`, `↓` or nothing."""
+        # Of a metric without a direction no arrow is drawn: one would tell readers that more of it is good.
         return {True: "↑", False: "↓", None: ""}[self.higher_is_better]
 
 
@@ -98,6 +99,8 @@ def metric_name(key: str) -> MetricName:
     """What there is to say of a metric, by the key under which runs record it."""
     measure = measure_of(key)
     if measure is None:
+        # A metric of the user's own: nothing is known of it, and its direction is what the table says of undeclared
+        # ones.
         return MetricName(key, _name(key), "", *direction(key), higher_is_better=None)
     return MetricName(key, _name(key), measure.meaning, measure.span, measure.better, measure.higher_is_better)
 
@@ -110,6 +113,7 @@ def _name(key: str) -> str:
     place, path, setting = found["place"], found["path"], found["setting"]
     if place == "evaluation":
         family, *explainer, metric = path.split("/")
+        # In this family the explainer is what attention is compared with, and not what is measured.
         if family == _AGREEMENT and explainer:
             compared = _OTHERS.get(explainer[0], f"to {explainer[0]}")
             return ", ".join([f"{measure_name(metric)}, attention {compared}", *_settings(setting)])
@@ -120,6 +124,7 @@ def _name(key: str) -> str:
         if name.startswith(f"{other}_") and name.removeprefix(f"{other}_") in _NAMES:
             name = f"{measure_name(name.removeprefix(f'{other}_'))}, attention {shown}"
     shown = measure_name(name)
+    # Only costs carry a unit that a reader cannot guess from the name.
     if place == "cost" and (cost := measure_of(key)) is not None:
         return f"{shown} ({cost.unit})"
     return f"{shown} (validation)" if place == "val" else shown
@@ -127,6 +132,7 @@ def _name(key: str) -> str:
 
 def measure_name(name: str) -> str:
     """The field's name of a measure, whatever it is taken of: `Kendall's τ` for `kendall`."""
+    # A name that is missing above, such as one of a callback of the user's, is readable all the same.
     return _NAMES.get(name, name.replace("_", " "))
 
 

@@ -209,6 +209,7 @@ def page_content(sources: Sources, documents: int, files: Sequence[str] = ()) ->
 
 
 def _title(sources: Sources) -> str:
+    # Three names are what a tab of a browser has room for.
     names = [*(study.study.name for study in sources.studies), *(run.label for run in sources.runs)]
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
@@ -221,6 +222,7 @@ def _shown(sources: Sources) -> list[tuple[Run, bool]]:
         for cell, run in study.runs.items():
             first.setdefault((cell.data, cell.options, cell.method), run)
         for run in first.values():
+            # A run that was named itself stays where it is, and is not shown twice.
             found.setdefault(run.folder, (run, True))
     return list(found.values())
 
@@ -239,6 +241,7 @@ def _groups(runs: Iterable[tuple[int, Run]]) -> dict[str, list[tuple[int, Run]]]
         first = members[0][1]
         label = first.label if len(members) == 1 else f"{first.name} ({len(members)} seeds)"
         while label in found:
+            # Two groups may differ in what no label says, such as another test split of the same name.
             label += "′"
         found[label] = members
     return found
@@ -246,6 +249,7 @@ def _groups(runs: Iterable[tuple[int, Run]]) -> dict[str, list[tuple[int, Run]]]
 
 def _compared(sources: Sources) -> dict[str, Any] | None:
     """The paired comparison of a page of two runs; None where they have nothing to compare."""
+    # Of three runs there are three pairs, and a page of all of them invites to pick one.
     if len(sources.runs) != 2 or sources.runs[0].test_digest != sources.runs[1].test_digest:
         return None
     try:

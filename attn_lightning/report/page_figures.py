@@ -28,6 +28,7 @@ def page_figures(runs: Sequence[Run], studies: Sequence[StudyData]) -> tuple[dic
     """
     figures: dict[str, Figure] = {}
     reasons: dict[str, str] = {}
+    # A curve of one epoch is a dot.
     if any(len(run.history) >= _LEAST_EPOCHS for run in runs):
         figures["learning-curves"] = learning_curves({run.label: run for run in runs})
     for data in studies:
@@ -47,6 +48,8 @@ def learning_curves(runs: Mapping[str, Run]) -> Figure:
     figure = Figure(figsize=(3.4 * len(_PANELS), 2.8), layout="constrained")
     for panel, metric in zip(figure.subplots(1, len(_PANELS), squeeze=False)[0], _PANELS, strict=True):
         for place, (label, run) in enumerate(runs.items()):
+            # Epochs without validation have no value; a gap in the line says so, where joining its ends would invent
+            # one.
             rows = [numbers(row) for row in run.history]
             values = np.array([row.get(metric, np.nan) for row in rows])
             epochs = np.array([row.get("epoch", float(k)) + 1 for k, row in enumerate(rows)])
@@ -62,5 +65,6 @@ def learning_curves(runs: Mapping[str, Run]) -> Figure:
             )
         panel.set_xlabel("epoch")
         panel.set_title(metric)
+    # Of one panel, as all of them draw the same runs.
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure

@@ -73,6 +73,7 @@ class PaperTable:
     def labels(self) -> list[str]:
         """The labels, with the seeds behind those of which not every run counts."""
         seeds = self.seeds or ("",) * len(self.rows)
+        # In the label and not in a column: whoever copies rows into a paper takes the warning along.
         incomplete = [f" ({text})" if "INCOMPLETE" in text else "" for text in seeds]
         return [label + text for (label, _), text in zip(self.rows, incomplete, strict=True)]
 
@@ -95,8 +96,11 @@ def of_study(study: Study, found: Sequence[MetricTable], style: str) -> list[Pap
         style: see `Style`.
     """
     made = [
-        _of_group(study, title, list(tables), style) for title, tables in groupby(found, key=lambda table: table.group)
+        # `groupby` joins neighbours only, which is why the order of the tables is part of the contract above.
+        _of_group(study, title, list(tables), style)
+        for title, tables in groupby(found, key=lambda table: table.group)
     ]
+    # With one data set the table over data would have a single column of the one before.
     if len(study.data) > 1:
         for kind in dict.fromkeys((table.options, table.condition, table.metric) for table in found):
             tables = [table for table in found if (table.options, table.condition, table.metric) == kind]
@@ -130,8 +134,10 @@ def _study_table(
     methods: dict[str, str] = {}
     for table in tables:
         for row in table.rows:
+            # A control may have a value on some of the data only; every row that occurs anywhere gets a line.
             methods.setdefault(row.method, row.seeds)
     rows = tuple((method, tuple(_cell(table, method) for table in tables)) for method in methods)
+    # The note changes with it: a mark that stands nowhere needs no explanation.
     tested = any(cell is not None and cell.significant for _, cells in rows for cell in cells)
     caption = f"{title}: {_SPREADS[style]} over {_seeds(study)}. Best mean in bold. {_test_note(study, tested)}"
     return PaperTable(name, caption.rstrip(), tuple(columns), rows, tuple(methods.values()))
@@ -209,11 +215,13 @@ def _run_cell(metric: str, values: Mapping[str, Number], label: str) -> Cell | N
     if label not in values:
         return None
     found = values[label]
+    # Among the runs of the table, whatever the controls beside them reach.
     best = label in _best(metric, {name: known.value for name, known in values.items()})
     return Cell(Summary(1, found.value, math.nan, found.low, found.high), best=best)
 
 
 def _control_cell(groups: Mapping[str, Sequence[Number]], metric: str, control: str) -> Cell | None:
+    # Controls do not depend on the method: the first group that has measured one speaks for all.
     for found in _values(groups, metric).values():
         if control in found.controls:
             return Cell(Summary(1, found.controls[control], math.nan, math.nan, math.nan))
@@ -251,6 +259,8 @@ def latex(table: PaperTable, style: str) -> str:
     head = " & ".join(["Method", *map(latex_text, table.columns)]) + r" \\"
     return "\n".join(
         [
+            # The first line that a reader of the file sees, where a missing package would end in an undefined
+            # `toprule`.
             "% needs \\usepackage{booktabs}",
             r"\begin{table}",
             r"\centering",
@@ -333,6 +343,7 @@ def comma_separated(table: PaperTable, style: str) -> str:  # noqa: ARG001
     heads = [f"{column}: {part}" for column in table.columns for part in parts]
     writer.writerow(["Method", *(["Seeds"] if with_seeds else []), *map(spreadsheet_text, heads)])
     for place, (label, cells) in enumerate(table.rows):
+        # In full and in every style: whoever computes with them must not inherit the rounding of a printed table.
         numbers = [part for cell in cells for part in _numbers(cell)]
         seeds = [spreadsheet_text(table.seeds[place])] if with_seeds else []
         writer.writerow([spreadsheet_text(label), *seeds, *("" if math.isnan(found) else found for found in numbers)])

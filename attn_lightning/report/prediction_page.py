@@ -80,6 +80,7 @@ def prediction_content(models: Sequence[AnsweringModel], notes: Sequence[str] = 
             "documents": documents_content(_DATA, documents_of(model), blocks, corpora),
         }
         runs.append(content)
+    # What a model did not read must not look as if it found it unimportant.
     truncated = [
         f"{model.label}: {count:,} texts are longer than those the model was trained on, and end earlier"
         for model in models
@@ -90,6 +91,7 @@ def prediction_content(models: Sequence[AnsweringModel], notes: Sequence[str] = 
         "title": ", ".join(model.label for model in models),
         "notes": [*notes, *truncated],
         "runs": runs,
+        # Empty and not missing: the script of the page reads every part of a report.
         "groups": [],
         "studies": [],
         "comparison": None,
@@ -104,6 +106,7 @@ def prediction_content(models: Sequence[AnsweringModel], notes: Sequence[str] = 
 def documents_of(model: AnsweringModel) -> Documents:
     """The answers of a model as the flat arrays of the documents view; there are no labels."""
     answers = model.answers
+    # By name: the numbers of the classes are the checkpoint's own and may differ between two models.
     places = {name: place for place, name in enumerate(model.class_names)}
     lengths = np.array([len(answer.attention) for answer in answers], np.int64)
     flat = {
@@ -114,6 +117,7 @@ def documents_of(model: AnsweringModel) -> Documents:
     starts, ends = browser_offsets(texts, flat["start"].astype(np.int64), flat["end"].astype(np.int64), lengths)
     return Documents(
         rows=np.arange(len(answers)),
+        # The view then shows no marks of right and wrong, and offers no filter by label.
         labels=np.full(len(answers), UNLABELED, np.int64),
         predictions=np.array([places[answer.label] for answer in answers], np.int64),
         probabilities=np.array([list(answer.probabilities.values()) for answer in answers], np.float32),

@@ -74,6 +74,7 @@ def run_content(run: Run, blocks: Blocks, corpora: Corpora, most: int) -> tuple[
     Returns:
         The content, and a line for everything that could not be read.
     """
+    # A list of its own: the notes of the run belong to whoever read it.
     notes = list(run.notes)
     documents = None
     if most:
@@ -120,6 +121,7 @@ def facts(run: Run) -> list[tuple[str, str]]:
         ("Arithmetic", arithmetic_of(run.record)),
         ("Folder", run.folder),
     ]
+    # What a record does not say has no line; `0` and `False` are said.
     return [(name, str(value)) for name, value in found if value not in (None, "")]
 
 
@@ -149,6 +151,7 @@ def _seconds(value: float | None) -> str | None:
 def history(run: Run, blocks: Blocks) -> dict[str, str] | None:
     """Learning curves as a block: epochs, and a series per metric with null where an epoch has none."""
     rows = run.history
+    # Thousands of epochs are no more to the eye than some hundreds, but would be most of the page.
     step = math.ceil(len(rows) / LONGEST_HISTORY) if rows else 1
     # The last epoch is always there, because that is where curves are compared.
     rows = rows[::-1][::step][::-1]
@@ -163,6 +166,7 @@ def history(run: Run, blocks: Blocks) -> dict[str, str] | None:
 
 
 def _rounded(value: float | None) -> float | None:
+    # Five digits are more than a curve can show, and a third of the size in JSON.
     return None if value is None else float(f"{value:.5g}")
 
 
@@ -190,6 +194,7 @@ def documents_content(name: str, found: Documents, blocks: Blocks, corpora: Corp
         "rationale": None,
     }
     if found.rationale is not None and found.has_rationale.any():
+        # Marks and who has any apart: an example without rationale differs from one whose rationale is empty.
         content["rationale"] = {
             "marks": blocks.integers(found.rationale.astype("u1")),
             "known": blocks.integers(found.has_rationale.astype("u1")),

@@ -94,6 +94,7 @@ class Run:
 
     def values(self, place: str) -> dict[str, float]:
         """The finite numbers under a key of the record, such as `test`, `evaluation` or `cost`."""
+        # Other people's records, or those of a run that has just begun, may lack the key or hold something else there.
         return numbers(self.record.get(place))
 
 
@@ -169,6 +170,7 @@ def read_run(folder: Path) -> Run:
         config = mapping(yaml.safe_load(path.read_text("utf-8"))) if path.exists() else {}
     except (OSError, ValueError, yaml.YAMLError) as error:
         notes.append(f"{path} cannot be read: {_line(error)}")
+    # Each on its own: a damaged summary of one evaluation leaves the others readable.
     suites = {}
     for found in sorted(folder.glob(f"{EVALUATION}/*/{SUMMARY}")):
         try:
@@ -181,6 +183,7 @@ def read_run(folder: Path) -> Run:
 def _json(path: Path) -> Mapping[str, Any]:
     try:
         contents = json.loads(path.read_text("utf-8"))
+    # `json` recurses, so that a file of nothing but brackets ends in a RecursionError.
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"Expected {path} to be JSON, but got: {_line(error)}; remove the file.") from error
     if not isinstance(contents, dict):

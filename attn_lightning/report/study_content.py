@@ -70,6 +70,7 @@ def study_tables(data: StudyData, metrics: Sequence[str] = ()) -> list[MetricTab
 
 
 def _table_content(table: MetricTable, data: StudyData) -> dict[str, Any]:
+    # The dots beside a table have to be the runs that its means are of.
     required = data.study.require if table.condition else {}
     group = [
         (cell, found)
@@ -89,15 +90,18 @@ def _table_content(table: MetricTable, data: StudyData) -> dict[str, Any]:
 def _row_content(row: Row, metric: str, group: Sequence[tuple[Cell, CellState]], data: StudyData) -> dict[str, Any]:
     runs = [(cell.seed, found) for cell, found in group if cell.method == row.method]
     read = [data.runs[cell] for cell, _ in group if cell.method == row.method and cell in data.runs]
+    # Of the first run: the others of the row differ from it in their seed alone.
     known = published(read[0], metric) if read else None
     compared = row.comparison
     return {
         "method": row.method,
+        # A control has asked for no run of its own.
         "control": not row.asked,
         "seeds": row.seeds,
         **{name: finite(getattr(row.summary, name)) for name in ("mean", "std", "low", "high")},
         "values": {str(seed): finite(value(found.record, metric)) for seed, found in runs},
         "published": None if known is None else vars(known),
+        # The size of a point, where a run without a recorded time should not hide the others.
         "cost": _mean([value(found.record, COST) for _, found in runs]),
         "comparison": None
         if compared is None
@@ -125,6 +129,7 @@ def _curves(data: StudyData) -> list[dict[str, Any]]:
         for options in data.study.options:
             group = [r for r in data.results if (r[0].data, r[0].options) == (kind.label, options.label)]
             for title, (axis, curves) in curves_of(group).items():
+                # As numbers and not as a picture: the page draws it in its own theme and width.
                 panels.append(
                     {
                         "data": kind.label,

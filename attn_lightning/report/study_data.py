@@ -105,6 +105,8 @@ def _inferred(folder: Path, found: Sequence[Run]) -> tuple[Study, dict[Cell, Run
         options=(bare_variant(""),),
         seeds=tuple(sorted({cell.seed for cell in cells})),
         metrics=tuple(chosen_metrics(found)),
+        # Guessed only where an experiment of ours is called so; else nothing is compared, rather than with the wrong
+        # one.
         baseline=next((name for name in _BASELINES if name in methods and len(methods) > 1), None),
     )
     return study, cells
@@ -152,6 +154,7 @@ def _state(run: Run) -> CellState:
 
 def wanting(data: StudyData) -> list[str]:
     """A line on the cells that are not complete; none if all are."""
+    # Of all cells that the study asked for: a table of what happens to be there says nothing of the rest.
     states = [found.state for _, found in data.results]
     others = {state: states.count(state) for state in dict.fromkeys(states) if state != "complete"}
     if not others:

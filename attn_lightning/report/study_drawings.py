@@ -47,6 +47,7 @@ class Strip:
         undefined = len(self.values) - len(self.finite)
         notes = [(self.failed, "failed"), (self.missing, "missing"), (undefined, "undefined")]
         shown = "".join(f", {count} {what}" for count, what in notes if count)
+        # Of all that were asked for: a failed run is a result of the method too.
         asked = len(self.values) + self.failed + self.missing
         return f"{plain(self.method, 40)}\n{len(self.finite)} of {asked} runs{shown}"
 
@@ -166,6 +167,7 @@ def _draw_shortcut(axes: Axes, row: ShortcutRow, place: int, majority: float) ->
     if row.accuracies:
         mean = float(np.mean(row.accuracies))
         axes.barh(place, mean - majority, left=majority, height=0.5, color=COLORS[4], alpha=0.35, gid="gain")
+        # Beyond the axis, where no bar and no dot of a run can cover it.
         axes.text(1.02, place, f"mean {mean:.2f}", transform=axes.get_yaxis_transform(), va="center", fontsize=8)
     offsets = np.linspace(-0.18, 0.18, max(2, len(row.accuracies)))
     axes.plot(row.accuracies, place + offsets[: len(row.accuracies)], "o", color=COLORS[4], markersize=4, gid="runs")
@@ -198,6 +200,7 @@ def robustness_curves(panels: Mapping[str, tuple[str, Sequence[Curve]]], metric:
         metric: beside the vertical axes.
         title: above.
     """
+    # Three beside each other are as wide as a page of a paper.
     across = min(3, len(panels))
     down = math.ceil(len(panels) / across)
     figure = Figure(figsize=(3.5 * across + 0.4, 2.9 * down + 1.1), layout="constrained")
@@ -211,6 +214,7 @@ def robustness_curves(panels: Mapping[str, tuple[str, Sequence[Curve]]], metric:
         axes.grid(linewidth=0.4, alpha=0.6)
         for curve in curves:
             _draw_curve(axes, curve, methods.index(curve.method))
+    # The rest of the last row: empty axes would look like panels without data.
     for axes in grid[len(panels) :]:
         axes.remove()
     for axes in grid[: len(panels) : across]:
@@ -237,4 +241,5 @@ def _draw_curve(axes: Axes, curve: Curve, place: int) -> None:
     style: dict[str, Any] = {"color": color(place), "marker": marker(place), "markersize": 3.5, "linewidth": 1.2}
     axes.plot(curve.strengths, [summary.mean for summary in found], gid="mean", **style)
     low, high = ([getattr(summary, end) for summary in found] for end in ("low", "high"))
+    # NaN where there are fewer than two runs; matplotlib leaves these places out.
     axes.fill_between(curve.strengths, low, high, color=color(place), alpha=0.15, linewidth=0)

@@ -22,6 +22,7 @@ CURVE = "accuracy"
 ACCURACY = "test/accuracy"
 _PROBE = f"evaluation/{ShortcutProbe.name}"
 MAJORITY, PROBED = f"{_PROBE}/majority_rate", f"{_PROBE}/shortcut_accuracy[masks=profile]"
+# The key is all that a record holds of a point, so that its parts are read back from the name.
 _POINT = re.compile(
     rf"evaluation/{Robustness.name}/{CURVE}"
     r"\[where=(?P<where>\w+),attack=(?P<attack>\w+),target=(?P<target>\w+),(?P<axis>\w+)=(?P<strength>[0-9.e+-]+)\]"
@@ -53,9 +54,11 @@ def study_figures(
             if any(row.finite for rows in panels.values() for row in rows):
                 figures[name] = _strips(study, panels, metric, options.label)
             else:
+                # Said and not left out: a missing file would look like a mistake of the command.
                 reasons[name] = f"no complete run has a value of {metric}"
         for data in study.data:
             curves = curves_of([found for found in group if found[0].data == data.label])
+            # Most studies attack nothing, and owe nobody a reason for a figure that they do not ask for.
             if curves:
                 title = ", ".join(part for part in (study.name, data.label, options.label) if part)
                 name = _free(figures, file_name("robustness", data.label, options.label))
@@ -101,6 +104,7 @@ def strips_of(results: Results, data: str, metric: str) -> list[Strip]:
             method,
             {cell.seed: value(found.record, metric) for cell, found in runs if found.state == "complete"},
             failed=sum(found.state == "failed" for _, found in runs),
+            # Shown beside the dots: five of ten runs may be the five that did not fail.
             missing=sum(found.state not in ("complete", "failed") for _, found in runs),
             bounds=bounds_of(metric),
         )
@@ -119,6 +123,7 @@ def curves_of(results: Results) -> dict[str, tuple[str, list[Curve]]]:
         record = state.record.get("evaluation", {}) if state.state == "complete" else {}
         for name, measured in record.items():
             point = _POINT.fullmatch(name)
+            # None is how a record writes a number that is not finite.
             if point is not None and measured is not None:
                 key = (point["where"], point["attack"], point["target"], point["axis"])
                 runs = found.setdefault(key, {}).setdefault(cell.method, {})
@@ -146,6 +151,7 @@ def shortcuts_of(results: Results) -> tuple[float, list[ShortcutRow]] | None:
             records.setdefault(cell.method, []).append(state.record)
     if not records:
         return None
+    # A property of the test labels, equal in all runs on this data.
     majority = value(next(iter(records.values()))[0], MAJORITY)
     rows = [
         ShortcutRow(method, [value(r, ACCURACY) for r in runs], [value(r, PROBED) for r in runs])
@@ -155,6 +161,7 @@ def shortcuts_of(results: Results) -> tuple[float, list[ShortcutRow]] | None:
 
 
 def _curve(method: str, runs: dict[int, dict[float, float]]) -> Curve:
+    # Runs may have been attacked with other strengths; where one has none, NaN keeps it out of that mean.
     strengths = sorted({strength for points in runs.values() for strength in points})
     values = [[points.get(strength, np.nan) for strength in strengths] for points in runs.values()]
     return Curve(method, np.array(strengths), np.array(values), bounds_of(ACCURACY))

@@ -46,6 +46,7 @@ _STYLE = {
 
 def color(index: int) -> str:
     """Colour of a class or method by its place."""
+    # A tenth class has the colour of the first, but never its marker.
     return COLORS[index % len(COLORS)]
 
 
@@ -115,6 +116,8 @@ def write(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
     """
     files = {folder / f"{name}.{kind}": render(figure, kind) for name, figure in figures.items() for kind in FORMATS}
     try:
+        # All are checked before one is written: half of a new set beside half of an old one would be worse than an
+        # error.
         _refuse_other_contents(files.items())
         folder.mkdir(parents=True, exist_ok=True)
         for path, contents in files.items():

@@ -50,6 +50,7 @@ def render(content: Mapping[str, Any]) -> str:
     from jinja2 import Environment
     from markupsafe import Markup
 
+    # Escaped by default: titles and notes hold names of folders, which anybody may choose.
     environment = Environment(autoescape=True, keep_trailing_newline=True)
     style, code = _read(_STYLE), script()
     return environment.from_string(_read(_PAGE)).render(
@@ -65,6 +66,7 @@ def policy(style: str, code: str) -> str:
     """The content-security policy that allows this style and this script, by their hashes, and nothing else."""
     return (
         f"default-src 'none'; script-src '{_hash(code)}'; style-src '{_hash(style)}'; "
+        # `default-src` does not cover these two, and either would let a text of the page lead elsewhere.
         "base-uri 'none'; form-action 'none'"
     )
 
@@ -78,5 +80,6 @@ def embedded(content: Any) -> str:
 
     `</script>` and `<!--` become `\u003c/script\u003e` and `\u003c!--`, which JSON reads as the same text.
     """
+    # ASCII, so that line separators of Unicode cannot end a line of script; NaN is no JSON, and an error here is a bug.
     text = json.dumps(content, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("<", r"\u003c").replace(">", r"\u003e").replace("&", r"\u0026")

@@ -53,6 +53,7 @@ def read_archive(path: Path) -> dict[str, dict[str, Any]]:
         raise ConfigurationError(
             f"Expected `--archive` in a folder that exists, but got {path}; make the folder first."
         )
+    # The first call of a study makes the archive, the same command every later one.
     if not path.exists():
         return {}
     entries: dict[str, dict[str, Any]] = {}
@@ -82,6 +83,7 @@ def write_archive(path: Path, results: Sequence[tuple[Cell, CellState]], folder:
     Returns:
         The number of cells that it has now.
     """
+    # Read again just before: another machine may have added cells since this study began.
     entries = read_archive(path)
     for cell, found in results:
         if found.state == "complete":
@@ -153,6 +155,7 @@ def _without_place(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """A manifest whose folders, its own and that of its pool, are known by their names; SHA-256 says which they are."""
     kept = dict(manifest)
     if isinstance(source := manifest.get("source"), Mapping) and source.get("kind") == "folder":
+        # The path of somebody's home folder is no result, and would be published with the archive.
         kept["source"] = {**source, "location": Path(str(source.get("location", ""))).name}
     if isinstance(manifest.get("unlabeled"), Mapping):
         kept["unlabeled"] = _without_place(manifest["unlabeled"])

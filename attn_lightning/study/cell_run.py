@@ -85,6 +85,7 @@ def run_cell(planned: Planned, root: Path, parse: Parse, fit: Callable[[Sequence
         AttnLightningError: what `fit` says.
     """
     cell = planned.cell
+    # Before the claim: a cell that waits for its base must not keep others from looking at it.
     if (base := base_wanting(root, cell)) is not None:
         raise ConfigurationError(
             f"Expected {base} to be complete, which {cell} begins from, but it is not; run it first."
@@ -101,6 +102,7 @@ def run_cell(planned: Planned, root: Path, parse: Parse, fit: Callable[[Sequence
         if not _resumed(planned, root, parse, fit, state):
             _set_aside(cell.folder(root), state)
             fit(cell.arguments(root))
+        # Read from the folder again: `fit` may return 0 without the evaluation that was asked for.
         return 0 if planned.state(root, parse).state == "complete" else 1
     finally:
         claim.release()

@@ -194,6 +194,7 @@ def _entry(path: Path, key: str, name: str, options: Any) -> list[Variant]:
     if not isinstance(options, dict | None):
         raise _error(path, f"`{key}.{name}` to be a mapping of options", repr(options), "write `name: {option: value}`")
     options = dict(options or {})
+    # Taken out, since what is left goes to `fit`, which knows no such option.
     experiment = options.pop("experiment", name)
     if not isinstance(experiment, str):
         raise _error(path, f"`{key}.{name}.experiment` to be a name", repr(experiment), "name an experiment")
@@ -209,6 +210,7 @@ def _options(path: Path, value: Any) -> tuple[Variant, ...]:
 def _variants(path: Path, key: str, name: str, experiment: str, options: dict[Any, Any]) -> list[Variant]:
     flat = _flatten(path, key, options)
     for option, values in flat.items():
+        # Two cells with the same name or seed would share a folder, and the second be taken for finished.
         if option in _OWN:
             raise _error(path, f"options of the experiments in `{key}`", f"{option!r}, which a study sets", "remove it")
         if isinstance(values, list):
@@ -262,6 +264,7 @@ def _seeds(path: Path, value: Any) -> tuple[int, ...]:
     valid = isinstance(seeds, list) and all(type(seed) is int and 0 <= seed < 2**32 for seed in seeds)
     if not valid or not seeds:
         raise _error(path, "`seeds` to be a number above 0 or a list of seeds", repr(value), "write for example `5`")
+    # A seed twice would count twice in every mean and interval.
     _check_distinct(path, "seeds", seeds)
     return tuple(seeds)
 
@@ -275,6 +278,7 @@ def _metrics(path: Path, value: Any) -> tuple[str, ...]:
 
 
 def _metric(path: Path, name: str) -> str:
+    # Papers report the test split; whoever means another one says so.
     full = name if "/" in name else f"test/{name}"
     if full.split("/")[0] not in ("test", "val", "evaluation", "cost"):
         raise _error(path, "metrics `test/...`, `val/...`, `evaluation/...` or `cost/...`", repr(full), "rename it")

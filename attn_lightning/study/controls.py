@@ -22,6 +22,7 @@ def control_values(records: Sequence[Mapping[str, Any]], metric: str) -> dict[st
         metric: such as `test/accuracy`; one of another split has no controls.
     """
     split, _, name = metric.partition("/")
+    # They are measured on the test split alone, once per data set.
     if split != "test":
         return {}
     measured = {
@@ -39,6 +40,7 @@ def _majority(manifest: Mapping[str, Any] | None) -> Mapping[str, float]:
     """The metrics of a model that knows how often each class stands in the training labels it is shown, and no text."""
     try:
         splits = (manifest or {})["splits"]
+        # With hidden labels a model sees no other frequencies than those of the shown ones.
         shown = (manifest or {}).get("labeled") or splits["train"]
         train, test = shown["classes"], splits["test"]["classes"]
         names = list(train)
@@ -65,5 +67,6 @@ def majority_metrics(train: tuple[int, ...], test: tuple[int, ...]) -> Mapping[s
     share = torch.tensor(train, dtype=torch.float64) / sum(train)
     labels = torch.from_numpy(np.repeat(np.arange(len(test)), test))
     metrics = prediction_metrics(len(train))
+    # A class without a training example would have a log loss of infinity by itself.
     metrics.update(share.clamp_min(1e-12).log().float().expand(len(labels), -1), labels)
     return {name: float(value) for name, value in metrics.compute().items()}

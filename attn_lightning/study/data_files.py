@@ -29,6 +29,7 @@ def is_data_file(value: str) -> bool:
     A folder is meant by a `/` in the value: `IMDB` is a class, `./IMDB` a folder.
     """
     path = Path(value)
+    # Options first: a path of a YAML file has a `/` too.
     if path.suffix in _OPTIONS or not value:
         return False
     return "/" in value or value.endswith(_PLAIN) or (value.endswith(EXTENSIONS) and path.is_file())
@@ -50,6 +51,7 @@ def split_files(value: str) -> dict[str, Path]:
     Raises:
         ConfigurationError: it is not there, or the folder does not say which file is which; shows the YAML that does.
     """
+    # Resolved before anything is read: a link that is turned later must not change what a record names.
     path = Path(value).resolve()
     if path.is_file() and path.name.endswith(EXTENSIONS):
         return {"train": path}
@@ -93,6 +95,7 @@ def file_options(value: str, given: Collection[str] = ()) -> dict[str, str]:
     files = split_files(value)
     if not set(given) & {*_READING}:
         _check_columns(value, files)
+    # `null` is written out, because an option that is not given would keep the file of a configuration.
     options = {split: str(files[split]) if split in files else "null" for split in SPLITS}
     return {"class_path": "TextFiles", **{split: path for split, path in options.items() if split not in given}}
 
@@ -116,6 +119,7 @@ def _check_columns(value: str, files: dict[str, Path]) -> None:
     for path in files.values():
         # Without `from_files`, which reads all of a file for its digest.
         row = next(rows_of(path, FileOptions()), (0, {}))[1]
+        # The first row alone: what other rows lack is found, with its line, when the file is read as a whole.
         if row and not {"text", "label"} <= row.keys():
             columns = ", ".join(f"{name!r:.60}" for name in row)
             chosen = {split: str(file) for split, file in files.items()}

@@ -31,6 +31,7 @@ class Display:
 
     def __enter__(self) -> "Display":
         if self.console.is_terminal:
+            # Without rich's own time left: cells that were finished before would make it far too short.
             columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
             self._bar = Progress(*columns, console=self.console, transient=True)
             self._task = self._bar.add_task("", total=self.total, completed=self.done)
@@ -54,6 +55,7 @@ class Display:
 
     def line(self, text: str) -> None:
         """Show an event."""
+        # Names of cells hold options, and a bracket in one would be read as a colour.
         self.console.print(escape(printable_lines(text)))
 
     def finished(self, text: str) -> None:
@@ -64,6 +66,7 @@ class Display:
     def tick(self, running: Sequence[str]) -> None:
         """Redraw the bar, where there is one."""
         if self._bar is not None:
+            # Waiting for bases, for cells of another process, or for a place in a queue.
             shown = ", ".join(running) or "waiting"
             self._bar.update(
                 self._task, completed=self.done, description=escape(": ".join(filter(None, (self.left, shown))))

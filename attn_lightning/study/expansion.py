@@ -79,6 +79,7 @@ class Cell:
     def switched_off(self) -> list[str]:
         """Options that another cell or the study itself sees to, and that this cell's own options do not name."""
         chosen = {name for name, _ in self.overrides}
+        # An option that the study names is the user's word, even for a control in every run.
         unneeded = (*_WITH_THE_STUDY, *(() if self.control else _CONTROLS))
         return [option for option in unneeded if option not in chosen]
 
@@ -193,6 +194,7 @@ def _cell(study: Study, experiments: Experiments, method: Variant, data: Variant
     elif of_file:
         composed = tuple(experiments.with_data(method.experiment, Path(data.experiment)).arguments())
     else:
+        # Only for its error: the command of the cell names the experiment, and finds it again when it runs.
         experiments.find(experiment)
         composed = ()
     # The more special ones win: what a method says of itself over what the data and all cells are given.
@@ -205,6 +207,7 @@ def _cell(study: Study, experiments: Experiments, method: Variant, data: Variant
         config=study.experiments / f"{experiment}.yaml",
         overrides=tuple(overrides.items()),
         name=_run_name(method.label, data.label, options.label),
+        # The first seed of the study and not seed 0, which it may not have.
         control=seed == study.seeds[0],
         bases=tuple((label, _run_name(label, data.label, options.label)) for label in dict.fromkeys(_bases(method))),
         composed=composed,

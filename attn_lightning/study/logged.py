@@ -27,6 +27,7 @@ def why_not_logged(metric: str, config: Mapping[str, Any]) -> str | None:
     if any(path.partition(".")[0] not in _OURS for path in _classes(config)):
         return None
     if split == "best":
+        # Only one metric chooses the best epoch, and only of it is a best value logged.
         wanted = f"best/{run['monitor']}"
         return None if metric == wanted else f"the best epoch is chosen by {run['monitor']}: use {wanted}"
     if split == "train":
@@ -57,6 +58,7 @@ def _has_no_test_file(config: Mapping[str, Any]) -> bool:
 def _is_declared(metric: str) -> bool:
     split, _, name = metric.partition("/")
     # What a suite measures is called by its family first.
+    # A family without a metric, `evaluation/agreement`, is the name of many numbers.
     complete = "/" in name if split == "evaluation" else split in ("val", "test")
     return complete and declared(metric) is not None
 
@@ -65,6 +67,7 @@ def _names(split: str) -> list[str]:
     """What could have been meant."""
     if split == "evaluation":
         return [f"evaluation/{family}/attention/{name}" for family in FAMILIES for name in FAMILIES[family].measures]
+    # With another first part, the split itself may be what was misspelled.
     splits = (split,) if split in ("val", "test") else ("val", "test")
     return [f"{one}/{measure}" for one in splits for measure in split_measures()]
 

@@ -74,5 +74,6 @@ def _contents(name: str, variants: Mapping[str, Mapping[str, Any]], folder: Path
         )
     options = [part.get("options") for part in (whole, own)]
     if all(isinstance(part, Mapping) for part in options):
+        # Options are merged one by one, as everything else of the study is taken as a whole.
         own["options"] = {**whole["options"], **own["options"]}
     return {**whole, **own}

@@ -70,6 +70,7 @@ def study_contents(asked: Asked, root: Path, experiments: Path = FOLDER) -> tupl
             )
     options = dict(_option(option) for option in asked.options)
     experiments_of_data = [_data(found, known, options) for found in data]
+    # Labels become parts of run names, in which an ending says nothing.
     labels = [data_name(found) if is_data_file(found) else Path(found).stem for found in experiments_of_data]
     name = asked.name or file_name("study", *labels)
     if name != file_name(name):
@@ -80,12 +81,16 @@ def study_contents(asked: Asked, root: Path, experiments: Path = FOLDER) -> tupl
         "data": {label: {"experiment": found} for label, found in zip(labels, experiments_of_data, strict=True)},
         "seeds": _seeds(asked.seeds),
     }
+    # Two files of one name would share their run folders.
     if len(contents["data"]) < len(data):
         raise ConfigurationError(f"Expected `--data` of different names, but got {asked.data!r}; rename a file.")
     if asked.metrics is not None:
         contents["metrics"] = _names("--metrics", asked.metrics)
+    # Only where no data has a test split: with one that has, the default tables are full for it and show a gap
+    # elsewhere.
     elif "data.test" not in options and all(map(_is_untested, experiments_of_data)):
         contents["metrics"] = [metric.replace("test/", "val/") for metric in DEFAULT_METRICS]
+    # Left out and not null: null is a study that compares nothing.
     if asked.baseline is not None:
         contents["baseline"] = asked.baseline
     if options:
@@ -118,9 +123,11 @@ def _data(value: str, known: Experiments, options: Mapping[str, Any]) -> str:
         if path.is_file():
             return value
         raise ConfigurationError(f"Expected a file of data, but {value} does not exist; give its path.")
+    # A name wins over a folder of the same name beside it; `./NAME` is the folder.
     if value in known.data:
         return value
     if is_data_file(value) or path.is_dir():
+        # The file of the study lies elsewhere, and a cell may be run from another folder.
         whole = str(path.resolve())
         # What is wrong with it is said here, before a file of the study is written.
         file_options(whole, [name.removeprefix("data.") for name in options])
@@ -143,6 +150,7 @@ def _is_untested(data: str) -> bool:
 
 def _seeds(value: str) -> int | list[int]:
     parts = [part.strip() for part in value.split(",")]
+    # `isdigit` alone takes superscripts, of which `int` knows nothing.
     if not all(part.isascii() and part.isdigit() for part in parts):
         raise ConfigurationError(f"Expected `--seeds` to be a number or seeds between commas, but got {value!r}.")
     # "5" is how many, "5," a list with one seed.
@@ -157,6 +165,7 @@ def _option(text: str) -> tuple[str, Any]:
             f"Expected `--option` as OPTION=VALUE of `fit`, but got {text!r}; write trainer.max_epochs=3."
         )
     try:
+        # As YAML, so that 3 is a number and [1, 2] a list whose values become variants, as in a file.
         return name, yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise ConfigurationError(

@@ -47,6 +47,7 @@ def read(path: Path, name: str) -> tuple[str, str]:
         text = path.read_text(encoding="utf-8") if path.exists() else ""
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"Expected {path} to be a text file, but got: {error}; name another one.") from error
+    # Marks are comments: what a reader of the file sees is unchanged by them.
     begin = _begin(name)
     if begin not in text:
         # One empty line before a heading, however the file ends.
@@ -54,6 +55,7 @@ def read(path: Path, name: str) -> tuple[str, str]:
         return f"{text}{separator}## {name}\n\n{begin}", f"{_END}\n"
     before, *others = text.split(begin)
     inside, end, after = others[0].partition(_END)
+    # A lost mark would let the next call delete what people wrote after it.
     if len(others) > 1 or not end or "<!-- study " in inside:
         raise ConfigurationError(
             f"Expected {path} to have one `{begin}` and after it one `{_END}`, but got another order of marks; mend "
@@ -79,11 +81,13 @@ def block(command: str, results: Sequence[tuple[Cell, CellState]], found: Sequen
     records = [state.record for _, state in results if state.state == "complete"]
     if not records:
         raise ConfigurationError("Expected finished runs to publish, but there are none; run the study first.")
+    # Cells of a study that took days may come from several versions, and a reader of one number has to know.
     versions = Counter(_version(record.get("environment", {})) for record in records)
     several = len(versions) > 1
     measured = " and ".join(
         f"{number} ({commit}{f'; {count} of them' if several else ''})" for (number, commit), count in versions.items()
     )
+    # Sorted, so that the text does not change with the order in which cells ended.
     machines = sorted({machine for record in records if (machine := arithmetic_of(record))})
     moved = (
         f" The runs differ in their arithmetic ({'; '.join(machines)}), with which the number of a single seed moves."

@@ -58,6 +58,7 @@ def read_record(folder: Path) -> tuple[Study, list[Cell]]:
     """
     path = folder / RECORD
     try:
+        # Everything is converted, so that a file that was edited by hand fails here and not deep in a table.
         contents: dict[str, Any] = json.loads(path.read_text("utf-8"))
         study = Study(
             name=str(contents["name"]),
@@ -91,6 +92,7 @@ def bare_variant(label: str) -> Variant:
 
 def bare_cell(method: str, data: str, options: str, seed: int, name: str) -> Cell:
     """A cell without what `fit` would need of it."""
+    # Enough to find its folder and its row; it cannot be run, and nothing that reads a record tries to.
     return Cell(method, data, options, seed, Path(), (), name, control=False)
 
 

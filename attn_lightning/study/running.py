@@ -38,6 +38,7 @@ class StudyRun:
 
     def __init__(self, study: Study, cells: Sequence[Cell], root: Path, parse: Parse, revisions: Revisions) -> None:
         self.study, self.root, self.parse = study, root, parse
+        # A condition on a metric that no run has would leave every table empty.
         metrics = (*study.metrics, *study.require)
         self.cells = list(zip(cells, validate(cells, root, parse, revisions, metrics), strict=True))
         self.errors: dict[Cell, str] = {}
@@ -95,7 +96,9 @@ class StudyRun:
         self._record()
         states = dict(self.states())
         planned = [
-            Planned(cell, wanted, retry_failed and states[cell].state == "failed") for cell, wanted in self.cells
+            # Only of cells that have failed by now: one that fails while the study runs is not begun again by itself.
+            Planned(cell, wanted, retry_failed and states[cell].state == "failed")
+            for cell, wanted in self.cells
         ]
         plan = [each for each in planned if each.needs_work(states[each.cell])]
         with Display(len(self.cells), len(self.cells) - len(plan)) as display:
@@ -151,10 +154,12 @@ class StudyRun:
 
     def _failures(self, results: Sequence[tuple[Cell, CellState]]) -> list[str]:
         failed = [(cell, str(state.record.get("error", ""))) for cell, state in results if state.state == "failed"]
+        # Errors of cells without a record: they failed before `fit` could write one.
         never = [(cell, error) for cell, error in self.errors.items() if cell not in dict(failed)]
         logs = {str(cell): log_path(self.root, cell) for cell, _ in [*failed, *never]}
         lines = []
         for names, error in by_error({str(cell): error for cell, error in [*failed, *never]}):
+            # The first log stands for all: they say the same.
             log = logs[names[0]]
             lines.append(f"failed: {first_and_number(names)}: {error}{f' [{log}]' if log.exists() else ''}")
         lines += self._not_run()

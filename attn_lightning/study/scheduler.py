@@ -62,6 +62,7 @@ class Scheduler:
         try:
             while self._waiting or self._running or self._claimed:
                 self._start_ready()
+                # Before waiting, or the bar would show the cells of the last round for half a minute.
                 self.display.tick([str(started.planned.cell) for started in self._running.values()])
                 for ended in self.engine.ended(_CLAIMED_SECONDS if self._claimed else _TICK_SECONDS):
                     self._end(ended)
@@ -116,6 +117,7 @@ class Scheduler:
 
     def _look_at_claimed(self) -> None:
         free = [cell for cell in self._claimed if holder(self.root, cell) is None]
+        # Back into the queue and not straight to the engine: its folder says now whether anything is left to do.
         self._waiting.extend(self._claimed.pop(cell) for cell in free)
 
     def _end(self, ended: Ended) -> None:
@@ -133,6 +135,7 @@ class Scheduler:
         if state.state == "complete":
             self.display.finished(f"done     {cell} ({took})")
             return
+        # What the run itself says is better than what the engine saw of its process.
         recorded = state.record.get("error") if state.state == "failed" else None
         self._report_failure(cell, str(recorded or reason or _last_line(log_path(self.root, cell))), took)
 

@@ -59,6 +59,7 @@ class Parameter:
         """The values that a check has to try: all choices, or both ends of a range."""
         if self.kind == "choice":
             return self.values
+        # A normal distribution has no ends; its mean stands for all.
         return (self.low,) if self.kind == "normal" else (self.low, self.high)
 
 
@@ -125,6 +126,7 @@ def read_sweep(path: Path) -> Sweep:
         name = next(parameter.name for parameter in found if parameter.kind != "choice")
         raise _error(path, "lists of `values` in a grid", f"a range for {name!r}", "list its values, or use `random`")
     sweep = Sweep(path, _arguments(path, contents.get("command")), str(method), metric, maximize, found)
+    # Checked before any is made: four lists of ten are ten thousand commands through the parser.
     combinations = math.prod(len(parameter.values) for parameter in found if parameter.kind == "choice")
     if combinations > _MOST_COMMANDS:
         raise _error(path, f"at most {_MOST_COMMANDS} combinations of choices", str(combinations), "list fewer values")
@@ -144,6 +146,7 @@ def check_sweep(sweep: Sweep, parse: Callable[[Sequence[str]], dict[str, Any]]) 
     Raises:
         ConfigurationError: `fit` would refuse one; says which and why.
     """
+    # All of them, because one value in a list of twenty may be the one that `fit` refuses.
     commands = list(sweep.commands())
     for arguments in commands:
         try:
@@ -158,6 +161,7 @@ def check_sweep(sweep: Sweep, parse: Callable[[Sequence[str]], dict[str, Any]]) 
 
 def _load(path: Path) -> dict[str, Any]:
     try:
+        # `safe_load`: sweep files are passed around.
         contents = yaml.safe_load(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise _error(path, "readable YAML", " ".join(str(error).split()), "mend the file") from error
@@ -248,10 +252,12 @@ def _range(path: Path, name: str, key: str, content: Mapping[str, Any]) -> Param
     assert low is not None
     assert high is not None
     step = float(content.get("q", 0.0))
+    # `mu` may be above `sigma`: these two are no range.
     if names == ("mu", "sigma"):
         return Parameter(name, "normal", (), float(low), float(high), step)
     if not low < high:
         raise _error(path, f"`min` below `max` in {key}", f"{low} and {high}", "exchange them or widen the range")
+    # As W&B decides it: whole ends without a distribution mean whole numbers.
     whole = isinstance(low, int) and isinstance(high, int)
     if distribution == "int_uniform" or (whole and distribution in (None, "q_uniform")):
         if not whole:

@@ -92,6 +92,7 @@ class MetricTable:
 def measure_of(metric: str) -> Measure | None:
     """What is declared of a metric of a study; None for one that only a callback of the user's own knows."""
     split, _, name = metric.partition("/")
+    # Costs have no split, and are declared with the callback that takes them.
     return COSTS.get(name) if split == "cost" else declared(metric)
 
 
@@ -113,6 +114,7 @@ def value(record: Mapping[str, Any], metric: str) -> float:
     places = {"test": ("test", metric), "val": ("best", metric), "evaluation": ("evaluation", metric)}
     place, key = places.get(split, ("cost", name))
     found = record.get(place, {}).get(key)
+    # None is how a record writes NaN, which JSON has not.
     return math.nan if found is None else float(found)
 
 
@@ -131,6 +133,7 @@ def tables(study: Study, results: Sequence[tuple[Cell, CellState]]) -> list[Metr
     for data in study.data:
         for options in study.options:
             group = [r for r in results if (r[0].data, r[0].options) == (data.label, options.label)]
+            # All runs come first: a table of the successful ones alone flatters whoever fails most.
             for condition in (False, True) if study.require else (False,):
                 named = study.condition if condition else ""
                 for metric in study.metrics:
@@ -144,6 +147,7 @@ def _rows(study: Study, group: Sequence[tuple[Cell, CellState]], metric: str, co
     for cell, state in group:
         # By seed, as comparisons are between runs of the same seed.
         by_method.setdefault(cell.method, {})[cell.seed] = state
+    # Of a seed that fails the condition, the comparison loses its pair as well, since it is made of these values.
     required = study.require if condition else {}
     values = {method: _values(states, metric, required) for method, states in by_method.items()}
     bounds = bounds_of(metric)
@@ -168,6 +172,7 @@ def _values(states: Mapping[int, CellState], metric: str, required: Mapping[str,
 def _comparison(
     values: Mapping[str, Mapping[int, float]], method: str, baseline: str | None, bounds: tuple[float, float]
 ) -> Comparison | None:
+    # Nothing is compared with itself: a difference of exactly 0 would take part in Holm's adjustment.
     return None if baseline is None or method == baseline else compare(values[method], values[baseline], bounds)
 
 
@@ -203,6 +208,7 @@ def unknown_metrics(study: Study, results: Sequence[tuple[Cell, CellState]]) -> 
     known = sorted({key for record in records for key in _metric_names(record)})
     lines = []
     for metric in dict.fromkeys([*study.metrics, *study.require]):
+        # Without any finished run nothing is known yet, and every metric would be complained about.
         if records and metric not in known:
             hint = did_you_mean(metric, known) or f" Use one of {', '.join(known)}."
             lines.append(f"No finished run has {metric!r}.{hint}")

@@ -45,11 +45,13 @@ def validate(
             continue
         try:
             config = parse(cell.arguments(root))
+            # Parts are added per cell below: only the first seed measures controls.
             parsed[name], runs[name] = Wanted(comparable(config), {}, revisions(config)), config["run"]
             for metric in metrics:
                 wanting[metric].append(why_not_logged(metric, config))
         except ConfigurationError as error:
             errors[cell.name] = str(error)
+    # All of them in one message: whoever mends a study of twenty methods wants to run this once.
     if errors:
         raise ConfigurationError(
             f"Expected commands that `fit` accepts, but got {len(errors)} it refuses:\n{error_lines(errors)}"

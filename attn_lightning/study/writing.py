@@ -57,6 +57,7 @@ def seeds_text(seeds: float) -> str:
     """A number of seeds for people; `-` where it is unknown."""
     if math.isnan(seeds):
         return "-"
+    # No number of seeds up to that one would show so small a difference.
     return f">{MOST_SEEDS:,}" if math.isinf(seeds) else f"{seeds:.0f}"
 
 
@@ -64,6 +65,7 @@ def note(study: Study) -> str:
     """How to read the tables."""
     if study.baseline is None:
         return f"Interval of the mean over seeds: 95 % {INTERVAL}."
+    # Two of the 2^n signs of n differences give the largest mean: 2 / 2^n is the least p there can be.
     smallest = 2.0 ** (1 - len(study.seeds))
     return (
         f"Difference to {study.baseline} on the same seeds. Intervals over seeds: 95 % {INTERVAL}. Effect: mean / sd "
@@ -94,6 +96,7 @@ def markdown(study: Study, found: Sequence[MetricTable], notes: Sequence[str]) -
 
 def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = ["| " + " | ".join(header) + " |", "|---|---|" + "---:|" * (len(header) - 2)]
+    # Labels hold options of the user's, and a bar in one would begin a new column.
     lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
     return "\n".join(lines)
 
@@ -124,6 +127,7 @@ def overviews(found: Sequence[MetricTable]) -> list[tuple[str, tuple[str, ...], 
         for table in columns:
             for row in table.rows:
                 methods.setdefault(row.method, row.seeds)
+        # A method that has no row in some table, as controls have not, still gets its line.
         rows = [(m, seeds, *(_overview_cell(table, m) for table in columns)) for m, seeds in methods.items()]
         shown.append((title, ("method", "seeds", *short_names([table.metric for table in columns])), rows))
     return shown
@@ -141,6 +145,7 @@ def short_names(metrics: Sequence[str]) -> list[str]:
 
 
 def _last_parts(metric: str, parts: int) -> str:
+    # A setting may hold a slash, which is no part of a path.
     name, bracket, setting = metric.partition("[")
     return "/".join(name.split("/")[-parts:]) + bracket + setting
 
@@ -150,6 +155,7 @@ def _overview_cell(table: MetricTable, method: str) -> str:
     if row is None or math.isnan(row.summary.mean):
         return "-"
     mean, low, high = (number(found, digits=3) for found in (row.summary.mean, row.summary.low, row.summary.high))
+    # One run, or runs without a value, have no interval; a dash in brackets would look like one.
     interval = "" if low == "-" else f" [{low}, {high}]"
     return f"{mean}{interval}{' *' if row.p_holm < 0.05 else ''}"
 
@@ -158,6 +164,7 @@ def comma_separated(found: Sequence[MetricTable]) -> str:
     """All tables as one CSV, a line per row, numbers in full; undefined ones are empty."""
     lines = [_record(table, row) for table in found for row in table.rows]
     text = io.StringIO()
+    # There is a line at least: a study has a method, data and a metric.
     writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(lines)

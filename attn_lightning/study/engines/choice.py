@@ -65,9 +65,11 @@ def make_engine(options: argparse.Namespace, root: Path, count: int) -> Engine:
         engine = LocalEngine(max(1, min(options.jobs or min(_MOST_JOBS, cores()), count)))
         engine.warm_up()
         return engine
+    # By name, because a dot is no part of an attribute.
     given = vars(options)
     extra = _extra(given["slurm.extra"])
     if options.on == "slurm":
+        # Imported here, as submitit is an extra that most users do not have.
         from attn_lightning.study.engines.on_slurm import SlurmEngine
 
         return SlurmEngine(
@@ -83,6 +85,7 @@ def make_engine(options: argparse.Namespace, root: Path, count: int) -> Engine:
     if options.on == "ray" or ":" in options.on:
         from attn_lightning.study.engines.on_ray import RayEngine
 
+        # None starts a cluster on this machine, which ends with this process.
         address = None if options.on == "ray" else options.on
         return RayEngine(address, given["ray.num_cpus"], given["ray.num_gpus"], given["ray.retries"], options.jobs)
     raise ConfigurationError(
@@ -92,6 +95,7 @@ def make_engine(options: argparse.Namespace, root: Path, count: int) -> Engine:
 
 
 def _extra(pairs: list[str]) -> dict[str, str]:
+    # Split at the first sign: values of sbatch, such as `--export=A=1`, hold others.
     found = dict(pair.partition("=")[::2] for pair in pairs)
     if not all(found) or not all("=" in pair for pair in pairs):
         raise ConfigurationError(f"Expected `--slurm.extra` to be KEY=VALUE, but got {pairs}; write account=mine.")
