@@ -71,6 +71,7 @@ class AfterFit:
         """Test and evaluate; gives what the suite found, None without one."""
         if self.record.asked and not self._has_test_split():
             say("this data has no test split, so nothing is tested")
+            # Finished all the same, or a study would run the cell again for a test that cannot be.
             for part in self.record.asked:
                 self.record.finish(part)
         if self.record.lacks("test"):
@@ -83,6 +84,7 @@ class AfterFit:
         return self._evaluate() if self.record.lacks("suite") else None
 
     def _has_test_split(self) -> bool:
+        # A data module of somebody else has none; Lightning says what it lacks.
         manifest = getattr(self.data, "manifest", None)
         return manifest is None or "test" in manifest["splits"]
 
@@ -115,6 +117,8 @@ class AfterFit:
 
     def _evaluate(self) -> Summary | None:
         """The suite, by `family/explainer/metric[setting]`; none where no epoch was measured."""
+        # Of weights that no validation has chosen a long evaluation says little; and data of others may give no
+        # examples.
         if not self._best or not hasattr(self.data, "examples"):
             self.record.finish("suite")
             return None

@@ -42,8 +42,9 @@ def prepared(arguments: Sequence[str]) -> list[str]:
         if command != "fit":
             raise ConfigurationError(
                 f"Expected `--data` of `{command}` to be a class or a file of its options, but got {file}, of which "
-                f"nothing says whether it is for training or for testing; use `evaluate --data`, or write "
-                f"`data: {{class_path: TextFiles, init_args: {{train: FILE, test: {file}}}}}` into a YAML file."
+                f"nothing says whether it is for training or for testing; write "
+                f"`data: {{class_path: TextFiles, init_args: {{train: FILE, test: {file}}}}}` into a YAML file and "
+                "give that."
             )
         base = FOLDER / "base.yaml"
         if not configs and base.is_file():
@@ -69,6 +70,7 @@ def experiment_name(arguments: Sequence[str]) -> str:
 
 def _data_file(arguments: Sequence[str]) -> str | None:
     """The last `--data`, if it is a data file or a folder of them."""
+    # The last, as for every option that is given twice.
     values = [value for option in _options(arguments) if (value := _value("--data", option)) is not None]
     return values[-1] if values and is_data_file(values[-1]) else None
 

@@ -85,7 +85,9 @@ def _tables(found: Comparison, flips: int) -> list[Table]:
     flipped = _table(title, "row", "label", "A", "B", "change", "text")
     for flip in shown:
         classes = (found.class_name(number) if number >= 0 else "-" for number in (flip.label, flip.first, flip.second))
+        # The whole text is on the page; here a line each lets the eye compare.
         text = flip.text if len(flip.text) <= _LONGEST_TEXT else f"{flip.text[:_LONGEST_TEXT]}…"
+        # As text and not as markup: documents hold brackets, which rich would read as colours.
         safe = (Text(printable(part)) for part in (*classes, f"{flip.change:+.3f}", text))
         flipped.add_row(str(flip.row), *safe)
     return [table for table in (tests, alike, flipped) if table.row_count]

@@ -68,6 +68,7 @@ def _parser() -> OneLineErrorParser:
     for name, family in FAMILIES.items():
         parser.add_class_arguments(family, name, skip={"others"})
         assert parser.groups is not None
+        # From the declarations of the metrics: what `--help` says of a number is what its table says.
         parser.groups[name].description = "; ".join(measure.line for measure in family.measures.values())
     return parser
 
@@ -88,10 +89,12 @@ def evaluate_command(arguments: Sequence[str]) -> int:
         options, own = parse_with_run_data(parser, arguments, trusted)
     checkpoint = Path(options.ckpt_path)
     module = load(checkpoint, options.device, trusted)
+    # All are loaded before anything is measured: a bad path at the end of the list must not cost an hour.
     others = {_label(path): _other(Path(path), options.device, module, trusted) for path in options.compare}
     family_options = {name: dict(options[name].items()) for name in FAMILIES if options.get(name) is not None}
     plan = Plan(chosen_families(options.suite, family_options, others), chosen_explainers(options.explainers))
     evaluation = EvaluationOptions(**{name: options[name] for name in vars(EvaluationOptions())})
+    # Part of the key under which finished parts are found again: another checkpoint under the old name is other work.
     digest = "+".join(file_digest(Path(path)) for path in (checkpoint, *options.compare))
     evaluated = EvaluatedModel(module, prepared_data(parser, options), digest, checkpoint.stem, own)
     console = stdout_console()
@@ -116,9 +119,11 @@ def parse_with_run_data(
     if not asks:
         path = _value(arguments, "--ckpt_path")
         if path is not None:
+            # Looked into before its configuration is: a file of somebody else may name classes to import.
             checkpoint_contents(read_checkpoint(Path(path)))
             data = _run_data(Path(path), required=not named)
             check_configuration({"data": data}, trusted)
+            # As defaults, so that options of `--data.` on the command line change the run's own data.
             parser.set_defaults({"data": data})
     return parser.parse_args(arguments), not named
 
@@ -165,6 +170,7 @@ def prepared_data(parser: OneLineErrorParser, options: Namespace) -> Any:
         # The checkpoint holds the word vectors, and a pool without labels is for training.
         data.makes_word_vectors = False
     data.prepare_data()
+    # The stage of Lightning that every data module knows; rows of other splits are opened by it as well.
     data.setup("test")
     return data
 
@@ -179,6 +185,7 @@ def load(checkpoint: Path, device: str, trusted: Collection[str]) -> AttentionMo
     module = AttentionModule.load_from_checkpoint(checkpoint, trusted=trusted, map_location="cpu").eval()
     try:
         return module.to(torch.device(device))
+    # torch without CUDA fails with an AssertionError, with another device in several other ways.
     except (RuntimeError, AssertionError) as error:
         raise ConfigurationError(
             f"Expected to be able to use device {device!r}, but got: {error}; use `--device cpu`."
@@ -187,6 +194,7 @@ def load(checkpoint: Path, device: str, trusted: Collection[str]) -> AttentionMo
 
 def _other(checkpoint: Path, device: str, module: AttentionModule, trusted: Collection[str]) -> Backbone:
     other = load(checkpoint, device, trusted)
+    # Word 17 must be the same word for both, or their weights are of other texts.
     if other.tokenizer_state != module.tokenizer_state:
         raise ConfigurationError(
             f"Expected `--compare` to name runs on the same data with the same vocabulary, but {checkpoint} has "

@@ -31,6 +31,7 @@ def experiments_command(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     experiments = Experiments(options.folder)
     if options.name is not None:
+        # As a command that can be copied: it is what the name does, with nothing left to explain.
         say(shlex.join(["python", "-m", "attn_lightning", "fit", *experiments.find(options.name).arguments()]))
         return 0
     _print("methods", experiments.methods)
@@ -44,6 +45,7 @@ def experiments_command(arguments: Sequence[str]) -> int:
 
 
 def _print(title: str, named: Mapping[str, Experiment]) -> None:
+    # A folder of experiments may have no file of one kind.
     width = max(map(len, named), default=0)
     say(f"{title}:")
     for name, experiment in sorted(named.items()):

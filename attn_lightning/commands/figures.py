@@ -106,6 +106,7 @@ Drawn = tuple[Mapping[str, Figure], Mapping[str, str], Path]
 
 def _of_checkpoint(parser: OneLineErrorParser, options: Namespace, trusted: Collection[str]) -> Drawn:
     checkpoint = Path(options.ckpt_path)
+    # The model before the data, which may take minutes to prepare for a checkpoint that cannot be read.
     module = load(checkpoint, options.device, trusted)
     data: Any = prepared_data(parser, options)
     evaluation = EvaluationOptions(split=options.split, max_examples=options.max_examples, seed=options.seed)
@@ -116,11 +117,13 @@ def _of_checkpoint(parser: OneLineErrorParser, options: Namespace, trusted: Coll
     assert module.spec is not None
     title = f"{run.parent.name}/{run.name} {checkpoint.stem}, {corpus} {options.split}"
     figures, reasons = model_figures(subject, module.spec.label_names, title)
+    # In the name, because figures of other data or another split of the same run may lie beside it.
     prefix = "_".join([checkpoint.stem, corpus, options.split])
     return {f"{prefix}_{name}": figure for name, figure in figures.items()}, reasons, run / FOLDER
 
 
 def _of_study(options: Namespace) -> Drawn:
+    # Through the file of the study and not the record in its folder: figures are of what the file asks for now.
     study = named_study(options.study)
     run = StudyRun(study, expand(study), options.root / study.name, *Validator().both)
     results = run.states()

@@ -175,6 +175,7 @@ class AttentionCLI(LightningCLI):
         """Find or make the run folder before anything can write."""
         name_by_sweep(self.options.run)
         self.options.run.name = self.options.run.name or self.name
+        # Only for their errors: a misspelled family would otherwise be found after the training.
         if self.options.run.suite != "none":
             chosen_families(self.options.run.suite)
             chosen_explainers(self.options.run.suite_explainers)
@@ -190,6 +191,7 @@ class AttentionCLI(LightningCLI):
             raise NothingToDo(self.choice.folder)
         if self.choice.resumed is not None:
             self.options.ckpt_path = str(self.choice.resumed)
+        # Lightning makes the callback that writes the configuration, and this is what it makes it with.
         self.save_config_kwargs = {"folder": self.choice.folder}
         if not sys.stdout.isatty() and self.options.trainer.enable_progress_bar is None:
             # A bar redrawn thousands of times is useless in a log file; the line per epoch stays.
@@ -204,6 +206,7 @@ class AttentionCLI(LightningCLI):
 
         self.agreement = Agreement(place(self.options.trainer))
         decision = self.agreement.reach(decide)
+        # Another process of the job has decided; this one takes its word for the folder.
         if self.choice is None:
             self.choice = RunChoice.of(decision)
 
@@ -241,6 +244,7 @@ class AttentionCLI(LightningCLI):
         assert self.choice is not None
         run = self.options.run
         fits = self.config.subcommand == "fit"
+        # A fast development run is one batch: its record must not be taken for that of a run.
         asked = run_folder.asked(run) if fits and not config["fast_dev_run"] else {}
         self.record = RunRecord(self.choice.folder, run.name, asked, self.watch.explained)
         if (started := sweep_of_agent()) is not None:
@@ -271,6 +275,7 @@ class AttentionCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Test the best epoch and show what the run found."""
+        # After Ctrl-C the run is to be gone on with, and a test now would be one of half a training.
         if self.trainer.interrupted or self.options.trainer.fast_dev_run:
             return
         AfterFit(self.trainer, self.model, self.datamodule, self.record, self.options.run).run()

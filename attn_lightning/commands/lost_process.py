@@ -45,6 +45,7 @@ class Watch:
     def start(self, processes: Sequence["subprocess.Popen[bytes]"]) -> None:
         """Observe processes, the first of which has rank 1."""
         self._processes = list(processes)
+        # A daemon: a thread that waits for others must not keep a process alive that has ended.
         threading.Thread(target=self._observe, daemon=True, name="lost-processes").start()
 
     def _observe(self) -> None:
@@ -59,6 +60,7 @@ class Watch:
 
     def _dead(self) -> str | None:
         for rank, process in enumerate(self._processes, start=1):
+            # Neither None, which runs, nor 0, which has ended as it should.
             if process.poll():
                 return _sentence(rank, process.returncode)
         return None
@@ -91,6 +93,7 @@ class Watch:
             return _sentence(0)
         size = int(os.environ.get("WORLD_SIZE") or 0)
         rank = int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0)
+        # Of two processes the other one; of more nobody can say from here.
         return _sentence(1 - rank if size == 2 else None)
 
 

@@ -101,6 +101,7 @@ class OneLineErrorParser(LightningArgumentParser):
             super().validate(*arguments, **options)
         except KeyError as error:
             unknown = re.search(r"option '([\w.]+)'", str(error), re.IGNORECASE)
+            # The error passes through the parsers of all classes above it, each of which would add a hint.
             if unknown and not hasattr(error, "has_hint"):
                 error.args = (str(error.args[0]) + _nearest_option(unknown[1], self),)
                 error.has_hint = True  # type: ignore[attr-defined]
@@ -136,6 +137,7 @@ def _unknown_class(message: str) -> str | None:
     if found is None or found[1].rsplit(".", 1)[-1] not in slots:
         return None
     option, base = slots[found[1].rsplit(".", 1)[-1]]
+    # Abstract ones cannot be chosen, and would be offered as the nearest name.
     names = sorted(known.__name__ for known in _subclasses(base) if not inspect.isabstract(known))
     return (
         f"Expected `{option}` to be a class, but there is no {found[2]!r}.{did_you_mean(found[2], names, most=1)} "
@@ -146,6 +148,7 @@ def _unknown_class(message: str) -> str | None:
 def _subclasses(base: type) -> set[type]:
     direct: set[type] = set(base.__subclasses__())
     below = direct.union(*map(_subclasses, direct))
+    # Those of tests and of Lightning are loaded as well, and are not what was meant.
     return {known for known in below if known.__module__.startswith("attn_lightning")}
 
 
@@ -171,6 +174,7 @@ def class_change_resets_arguments() -> Iterator[None]:
     original: Any = _typehints.discard_init_args_on_class_path_change
 
     def discard_all(parser_or_action: Any, previous: Any, value: Any) -> None:
+        # Of the same class everything stays: options may be given in a file and on the command line.
         if previous and "init_args" in previous and previous["class_path"] != value["class_path"]:
             previous.init_args = Namespace()
         original(parser_or_action, previous, value)

@@ -85,6 +85,7 @@ def predict_command(arguments: Sequence[str]) -> int:
     """
     options = _parser().parse_args(list(arguments))
     _check(options)
+    # Only a file can be written twice; the terminal of a process is its own.
     target = options.output or options.html
     if target is not None:
         with _alone(target):
@@ -112,6 +113,7 @@ def _alone(output: Path) -> Iterator[None]:
 
 def _is_written(output: Path) -> bool:
     """Whether another process of this job, which began when this one did, has written the file."""
+    # By time and not by existence alone: an older file of the same name is not what this job was asked for.
     found = is_one_of_several() and output.exists() and output.stat().st_mtime >= psutil.Process().create_time()
     if found:
         say(f"{output} is written by another process of this job")
@@ -120,6 +122,7 @@ def _is_written(output: Path) -> bool:
 
 def _predict(options: Namespace) -> int:
     replaced = Counter[str]()
+    # All paths first: the second model may take as long as the first before its path turns out to be wrong.
     checkpoints = [checkpoint_of(path) for path in options.ckpt_path]
     trusted = trusted_classes(options.trust)
     if options.html is not None:
@@ -142,6 +145,7 @@ def _predict(options: Namespace) -> int:
 
 
 def _check(options: Namespace) -> None:
+    # Two booleans that are equal: both were given, or none.
     if bool(options.text) == (options.input is not None):
         raise ConfigurationError("Expected either `--text` or `--input`, but got both or none; give one of them.")
     if len(options.question) not in (0, len(options.text)):
@@ -183,6 +187,7 @@ def checkpoint_of(path: Path) -> Path:
     """
     if not path.is_dir():
         return path
+    # A training that was interrupted before its first validation has a last one alone.
     for name in ("best.ckpt", "last.ckpt"):
         if (found := path / run_folder.CHECKPOINTS / name).is_file():
             return found
@@ -213,6 +218,7 @@ def _write_page(checkpoints: Sequence[Path], options: Namespace, trusted: set[st
 
 def _label(checkpoint: Path) -> str:
     """The run of a checkpoint; the file where it lies in none."""
+    # Resolved: from inside a run folder `best.ckpt` has no parents to be named after.
     folder = checkpoint.resolve().parent
     run = folder.parent
     return f"{run.parent.name}/{run.name}" if folder.name == run_folder.CHECKPOINTS else checkpoint.stem
@@ -237,6 +243,7 @@ def _predicted(predictor: Predictor, given: Sequence[Given], batch_size: int) ->
 
 def _answers(predictor: Predictor, options: Namespace, replaced: Counter[str]) -> Iterator[Prediction]:
     rows = _texts(options)
+    # In chunks, so that a file of a million texts is never in memory as a whole.
     while chunk := list(islice(rows, CHUNK)):
         clean = [_both_valid(pair) for pair in chunk]
         replaced["texts"] += sum(map(operator.ne, clean, chunk))
@@ -258,6 +265,7 @@ def read_texts(path: Path, options: Namespace) -> Iterator[tuple[str | list[str]
     columns = tuple(options.columns) if options.columns else None
     read_as = FileOptions(options.delimiter, options.encoding, columns, prefix="--")
     split = from_files({"input": path}, read_as=read_as).splits["input"]
+    # `predict` has options of its own for columns, and no configuration in which they could be named.
     split = replace(split, advice=f"{split.advice.replace(Split.advice, 'name it with `--text_column`')}")
     wanted, number = Columns(text=options.text_column, tokens=options.tokens_column), 0
     for number, row in split.rows():
@@ -265,5 +273,6 @@ def read_texts(path: Path, options: Namespace) -> Iterator[tuple[str | list[str]
         question = options.question_column
         second = None if question is None else text_of(row, question, split, number)
         yield (text_of(row, options.text_column, split, number) if words is None else words), second
+    # Found out at the end of the loop, since reading a file once is all that a pipe allows.
     if number == 0:
         raise DataFormatError(f"Expected texts in {path}, but it has no rows.")

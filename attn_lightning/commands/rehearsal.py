@@ -94,6 +94,7 @@ class Rehearsal:
     def _prepared(self, options: Namespace) -> LightningDataModule | None:
         key = json.dumps(options.as_dict(), sort_keys=True, default=str)
         if key not in self._data:
+            # Kept: methods of one study share their data, which is made and read once for all of them.
             data: Any = self._parser.instantiate(Namespace(data=options)).data
             parts = [data, getattr(data, "unlabeled", None)]
             if any(getattr(getattr(part, "found", None), "kind", None) == "hub" for part in parts):
@@ -106,6 +107,7 @@ class Rehearsal:
         return self._data[key]
 
     def _until_first_step(self, config: Namespace, data: LightningDataModule) -> None:
+        # Anew for each, as a run has them: a model or method that was used before may be in another state.
         made = self._parser.instantiate(Namespace(model=config.model, method=config.method))
         trainer_options = self._parser.instantiate(Namespace(trainer=config.trainer)).trainer.as_dict()
         callbacks = trainer_options["callbacks"] or []
@@ -114,6 +116,7 @@ class Rehearsal:
         module: Any = made.model
         # All that the module does at the start, but for the states of a frozen encoder: they take a pass over the data.
         module.on_fit_start = module.check
+        # Checkpoints need a folder, and a dry run leaves none behind.
         with tempfile.TemporaryDirectory() as folder:
             best = checkpoints(Path(folder), config.run.monitor, config.run.monitor_mode or "max", None)
             options = {**trainer_options, **_HERE, "callbacks": [_StopAtFirstStep(), *own, *best]}
@@ -140,6 +143,7 @@ def rehearse(
     based = [cell for cell in cells if cell.bases]
     played: set[str] = set()
     for cell in cells:
+        # Of one that begins from another run there is no file yet to begin from.
         if cell.bases or cell.name in played:
             continue
         played.add(cell.name)

@@ -65,6 +65,7 @@ def report_command(arguments: Sequence[str]) -> int:
 
     paths = [folder_of(name, options.root) for name in options.paths]
     sources = read_sources(paths)
+    # Counted here: what comes later, such as a figure without data, is no reason to fail.
     unread = len(sources.notes)
     chosen = ReportOptions(
         documents=options.documents,
@@ -72,6 +73,7 @@ def report_command(arguments: Sequence[str]) -> int:
         style=options.style,
         figures=options.figures,
     )
+    # Beside the run where there is one alone; several have no common place but the current folder.
     output = options.output or (paths[0] / FOLDER if len(paths) == 1 else Path(FOLDER))
     page = write_page(sources, output, chosen)
     # A file that cannot be read may be missed in several places.

@@ -35,6 +35,7 @@ class RunChoice:
 
     def decision(self) -> Decision:
         """What the other processes of the job need to know."""
+        # As text, because it travels between processes as JSON.
         resumed = None if self.resumed is None else str(self.resumed)
         return {"folder": str(self.folder), "resumed": resumed, "complete": self.complete}
 
@@ -66,6 +67,7 @@ def choose(command: str, options: Namespace, same: SameRun) -> RunChoice:
     """
     checkpoint = options.get("ckpt_path")
     if command != "fit":
+        # Every test has a folder of its own in that of the run, so that no result replaces another.
         return RunChoice(_evaluation_folder(command, checkpoint), created=True)
     if checkpoint and options.run.resume == "auto":
         raise ConfigurationError("Expected `--run.resume=auto` or `--ckpt_path`, but got both; leave one of them out.")
@@ -92,6 +94,7 @@ def _resumed(checkpoint: str, options: Namespace, same: SameRun) -> RunChoice:
     differences = [option for option in same.differences(folder) if option not in LONGER]
     if differences and run_folder.newest_config(folder) is not None:
         raise _of_another_run(folder, differences)
+    # Before the claim: a complete run needs none, and its folder may be one that nobody can write to.
     _refuse_complete(folder, options)
     _check_resumable(path, folder)
     return RunChoice(folder, path, claim=_claim(folder))

@@ -46,6 +46,7 @@ def search_command(arguments: Sequence[str]) -> int:
     """
     options = _options(arguments)
     sweep = read_sweep(named_file(options.sweep, "a sweep", FOLDER, SWEEPS))
+    # First: an unreachable cluster is known in a second, the commands of a sweep take longer to check.
     engine = make_engine(options, options.root / f"search_{sweep.path.stem}", options.trials)
     # Imported late, because it loads torch: a mistake in an option is answered at once.
     from attn_lightning.commands.preparation import Preparation, check_data
@@ -68,6 +69,7 @@ def search_command(arguments: Sequence[str]) -> int:
     for path in files:
         say(f"file: {path}")
     best = search.folder / "best.yaml"
+    # No trial has ended with a value, so that there is nothing to recommend.
     if best not in files:
         return 1
     say(best.read_text("utf-8").rstrip())

@@ -197,6 +197,7 @@ def _run_one(cell: Cell, root: Path, retry_failed: bool) -> int:
     from attn_lightning.study.cell_run import Planned, run_cell
     from attn_lightning.study.validation import validate
 
+    # As `fit` does at its start: a cell must compute what the same command would by itself.
     flush_denormals()
     validator = shared_validator()
     (wanted,) = validate([cell], root, *validator.both)
@@ -213,12 +214,14 @@ def _unready(root: Path, cells: Sequence[Cell]) -> dict[Cell, str]:
 
 def _cell_command(options: argparse.Namespace, planned: "Planned") -> list[str]:
     command = ["study", options.study, "--cell", str(planned.cell), "--root", str(options.root)]
+    # Per cell and not for all: one that fails now is not to be tried again by the same call.
     return [*command, *(["--retry-failed"] if planned.retry else [])]
 
 
 def _command(study: str) -> str:
     """The shortest command that runs a study; `make` knows those in `experiments/studies`."""
     path = Path(study)
+    # `make` looks in that folder alone; any other file needs the whole command.
     known = path.parent == STUDIES or not (path.suffix or path.parent != Path())
     return f"make study STUDY={path.stem}" if known else f"python -m attn_lightning study {study}"
 

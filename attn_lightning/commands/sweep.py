@@ -45,6 +45,7 @@ def sweep_command(arguments: Sequence[str]) -> int:
 
     parse = shared_validator().parse
     say(f"{check_sweep(sweep, parse)} commands, all accepted by `fit`")
+    # One is enough: trials differ in their options, and hardly ever in what they log.
     config = parse(next(sweep.commands()))
     check_metric(sweep, config)
     if not config["run"]["wandb"]:
@@ -56,6 +57,7 @@ def sweep_command(arguments: Sequence[str]) -> int:
         return 0
     entity = ["--entity", options.entity] if options.entity else []
     command = [sys.executable, "-m", "wandb", "sweep", "--project", options.project, *entity, str(sweep.path)]
+    # Its own output and exit code are the answer; an exception here would only hide them.
     return subprocess.run(command, check=False).returncode
 
 

@@ -56,6 +56,7 @@ def plugins(chosen: Any) -> list[Any]:
     Args:
         chosen: `trainer.plugins`: None, one, or several.
     """
+    # A copy: the list belongs to the configuration, which is written down later.
     found = list(chosen) if isinstance(chosen, list) else [] if chosen is None else [chosen]
     # A user's own subclass of ours takes its place.
     if not any(isinstance(plugin, RunCheckpointIO) for plugin in found):
@@ -67,6 +68,7 @@ def plugins(chosen: Any) -> list[Any]:
 
 def run_callbacks(record: RunRecord) -> list[Callback]:
     """What every command has beside the method: seeds by epoch, the record, lines of progress."""
+    # Where Lightning keeps it for the processes of a job; unset where seeding was switched off.
     seed = os.environ.get("PL_GLOBAL_SEED")
     seeds = [] if seed is None else [EpochSeed(int(seed))]
     return [*seeds, record, EpochLines(), StopSignals()]
@@ -104,6 +106,7 @@ def loggers(chosen: Any, choice: RunChoice, options: Namespace, fits: bool) -> l
         options: the run options.
         fits: whether the command is `fit`; the others write no table of epochs.
     """
+    # One process writes; Lightning's own loggers would make their folders in each of them before they ask.
     if chosen is False or not is_first():
         return False
     found: list[Logger] = [csv_logger(choice.folder, choice.resumed)] if fits else []
@@ -123,6 +126,7 @@ def csv_logger(folder: Path, resumed: Path | None) -> CSVLogger:
     rows: list[dict[str, Any]] = []
     if resumed is not None and path.exists():
         with path.open(newline="", encoding="utf-8") as file:
+            # Empty cells are metrics of other steps; taken over as text they would be written as values.
             rows = [{key: value for key, value in row.items() if value != ""} for row in csv.DictReader(file)]
         epoch = read_checkpoint(resumed)["epoch"]
         rows = [row for row in rows if int(row.get("epoch", -1)) <= epoch]

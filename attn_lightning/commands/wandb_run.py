@@ -25,6 +25,7 @@ def name_by_sweep(options: Namespace) -> None:
     Args:
         options: the run options; changed in place.
     """
+    # Of a sweep the run's own id, so that an agent that starts it again finds its folder.
     if (started := sweep_of_agent()) is not None:
         options.name = options.name or f"sweep_{started[0]}"
         options.version = options.version or started[1]
@@ -60,6 +61,7 @@ def upload_configuration(logger: WandbLogger, contents: dict[str, Any]) -> None:
         contents: the configuration as plain values.
     """
     flat = {f"cfg/{name}": value for name, value in flattened(contents).items()}
+    # `allow_val_change`: a run that goes on sends values again that W&B has already, such as a larger `max_epochs`.
     logger.experiment.config.update({**contents, **flat}, allow_val_change=True)
 
 
@@ -67,6 +69,7 @@ def flattened(contents: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested values by their dotted names, as the command line writes them: without `init_args` and `class_path`."""
     flat: dict[str, Any] = {}
     for key, value in contents.items():
+        # As options are written on the command line, where a class is the value of its own option.
         name = prefix if key in ("init_args", "class_path") else f"{prefix}.{key}" if prefix else str(key)
         if isinstance(value, dict):
             flat.update(flattened(value, name))
@@ -82,6 +85,7 @@ def log_evaluation(trainer: Trainer, values: dict[str, float | None]) -> None:
         trainer: whose loggers.
         values: by the names that studies take.
     """
+    # None stands for NaN in a record, and would be a step without a value there.
     known = {name: value for name, value in values.items() if value is not None}
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
