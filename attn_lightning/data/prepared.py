@@ -88,6 +88,8 @@ class PreparedTexts:
         name = f"{self._folder.name} {self.manifest['splits']['train']['sha256']}"
         sentences = _Sentences(partial(self._sentences, [self.splits["train"], *more]), name)
         vectors = embeddings.build(vocabulary[: len(vocabulary) - before], sentences, cache, seed)
+        if (origin := embeddings.origin()) is not None:
+            self.manifest["embeddings"] = {"source": origin}
         return with_random_rows(vectors, before, seed) if before else vectors
 
     def _sentences(self, parts: Sequence[MappedRows]) -> Iterator[list[str]]:

@@ -1,7 +1,13 @@
 """Which contents of its files a data module stands for, before anything is prepared."""
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
+
+from attn_lightning.errors import ConfigurationError
+
+PARTS = ("unlabeled", "embeddings")
+"""What of a manifest has a source of its own beside that of the data: a pool, and a file of word vectors."""
 
 
 def revisions(data: Any) -> dict[str, str]:
@@ -11,7 +17,7 @@ def revisions(data: Any) -> dict[str, str]:
         data: a data module of this package; another one has none.
 
     Returns:
-        By the place of the part in the manifest: "" for the data itself, `unlabeled` for a pool of its own.
+        By the place of the part in the manifest: "" for the data itself, and those of `PARTS` that it has.
     """
     found = {}
     if hasattr(data, "found"):
@@ -21,20 +27,35 @@ def revisions(data: Any) -> dict[str, str]:
     pool = getattr(data, "unlabeled", None)
     if pool is not None and hasattr(pool, "found"):
         found["unlabeled"] = str(pool.found.revision)
+    if (vectors := getattr(data, "embeddings", None)) is not None:
+        # Without its vectors a run cannot begin, but a table of earlier ones can still compare their texts.
+        with contextlib.suppress(ConfigurationError):
+            if (origin := vectors.origin()) is not None:
+                found["embeddings"] = origin["revision"]
     return found
 
 
 def recorded_revisions(manifest: Mapping[str, Any] | None) -> dict[str, str]:
     """The same, as the manifest of a run has it; nothing for runs without one."""
-    found = {}
-    for place in ("", "unlabeled"):
-        part = (manifest or {}) if not place else (manifest or {}).get(place, {})
-        if "revision" in part.get("source", {}):
-            found[place] = str(part["source"]["revision"])
-    return found
+    return {place: str(source["revision"]) for place, source in _sources(manifest).items()}
+
+
+def located_revisions(manifest: Mapping[str, Any] | None) -> dict[str, str]:
+    """The same with the location in the place of a part, to compare runs of which some have another pool or vectors."""
+    found = _sources(manifest).items()
+    return {place and f"{place} {source.get('location')}": str(source["revision"]) for place, source in found}
 
 
 def same_files(manifest: Mapping[str, Any] | None, now: Mapping[str, str]) -> bool:
     """Whether a run saw the files as they are now, as far as both are known."""
-    then = recorded_revisions(manifest)
-    return all(then[place] == now[place] for place in then.keys() & now.keys())
+    return agree(recorded_revisions(manifest), now)
+
+
+def agree(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
+    """Whether two sets of revisions are equal in what both have."""
+    return all(one[place] == other[place] for place in one.keys() & other.keys())
+
+
+def _sources(manifest: Mapping[str, Any] | None) -> dict[str, Mapping[str, Any]]:
+    every = {"": manifest or {}, **{place: (manifest or {}).get(place, {}) for place in PARTS}}
+    return {place: part["source"] for place, part in every.items() if "revision" in part.get("source", {})}

@@ -9,7 +9,7 @@ import yaml
 
 from attn_lightning import run_folder
 from attn_lightning.checkpoint.trust import check_configuration, classes_of
-from attn_lightning.data.revision import recorded_revisions, same_files
+from attn_lightning.data.revision import agree, located_revisions, same_files
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.evaluation.naming import monitor_mode
 from attn_lightning.study.expansion import Cell
@@ -92,13 +92,13 @@ def without_other_data(states: Mapping[Cell, CellState]) -> dict[Cell, CellState
 
     Where the files themselves are not there to be compared, as with a table on another machine, the runs still are.
     """
-    newest: dict[str, Mapping[str, Any] | None] = {}
+    newest: dict[str, dict[str, str]] = {}
     complete = [(cell, found) for cell, found in states.items() if found.state == "complete"]
     for cell, found in sorted(complete, key=lambda pair: pair[1].written):
-        newest[cell.data] = found.record.get("data")
+        newest.setdefault(cell.data, {}).update(located_revisions(found.record.get("data")))
     return {
         cell: replace(found, state="different")
-        if found.state == "complete" and not same_files(newest[cell.data], recorded_revisions(found.record.get("data")))
+        if found.state == "complete" and not agree(newest[cell.data], located_revisions(found.record.get("data")))
         else found
         for cell, found in states.items()
     }

@@ -8,6 +8,7 @@ because it is missing.
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TypeAlias
 
@@ -18,7 +19,8 @@ from torch import Tensor
 
 from attn_lightning.checks import check_numbers
 from attn_lightning.data.cache import one_at_a_time
-from attn_lightning.files import replacing
+from attn_lightning.errors import ConfigurationError
+from attn_lightning.files import file_digest, replacing
 
 Vector: TypeAlias = npt.NDArray[np.float32]
 Sentences: TypeAlias = Callable[[], Iterator[list[str]]]
@@ -42,6 +44,16 @@ class Embeddings(ABC):
     def dimension(self) -> int:
         """E, numbers per word."""
         return self._dimension
+
+    def origin(self) -> dict[str, str] | None:
+        """What the vectors come from besides the training texts, as `kind`, `location` and `revision`; None if nothing.
+
+        Runs whose vectors had another revision are not compared with one another.
+
+        Raises:
+            ConfigurationError: the vectors are not there.
+        """
+        return None
 
     @abstractmethod
     def build(self, vocabulary: Sequence[str], sentences: Sentences, cache: Path, seed: int) -> Tensor:
@@ -136,6 +148,26 @@ def with_random_rows(table: Tensor, count: int, seed: int) -> Tensor:
     mean_length = float(table[PADDING_ROW + 1 :].norm(dim=1).mean())
     rows = random_rows(count + 1, table.shape[1], mean_length / table.shape[1] ** 0.5, seed)
     return torch.cat([table, rows[1:]])
+
+
+def check_dimension(path: Path, came: int, expected: int) -> None:
+    """Refuse a file of vectors of another dimension than the one that was asked for."""
+    if came != expected:
+        raise ConfigurationError(
+            f"Expected `dimension` to be {came}, that of {path}, but got {expected}; set it to {came} or leave it out."
+        )
+
+
+def origin_of_file(kind: str, path: Path) -> dict[str, str]:
+    """The origin of vectors in a file, with its SHA-256 as the revision."""
+    status = path.stat()
+    return {"kind": kind, "location": str(path), "revision": _digest_of((path, status.st_size, status.st_mtime_ns))}
+
+
+@cache
+def _digest_of(state: tuple[Path, int, int]) -> str:
+    """Once per process for a file of this size and time, because files of vectors have gigabytes."""
+    return file_digest(state[0])
 
 
 def without_surrogates(word: str) -> str:

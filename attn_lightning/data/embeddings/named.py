@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from torch import Tensor
 
-from attn_lightning.data.embeddings.base import PADDING_ROW, Embeddings, Sentences, Vector, complete
+from attn_lightning.data.embeddings.base import PADDING_ROW, Embeddings, Sentences, Vector, complete, origin_of_file
 from attn_lightning.data.embeddings.pretrained import PretrainedEmbeddings
 from attn_lightning.errors import ConfigurationError
 
@@ -64,6 +64,16 @@ class NamedVectors(Embeddings):
     def package(self) -> str | None:
         """The module of an installable package that carries them; None if there is none."""
         return None
+
+    def origin(self) -> dict[str, str]:
+        """The file or package with its SHA-256, or the commit on the hub, in the order of `build`."""
+        if (file := self._local()) is not None:
+            return origin_of_file("file", file)
+        if (folder := self._installed()) is not None and (matrices := sorted(folder.glob("*_emb.npy"))):
+            return {**origin_of_file("package", matrices[0]), "location": str(self.package())}
+        if self.repository is not None:
+            return {"kind": "hub", "location": self.repository, "revision": str(self.revision)}
+        raise self._nowhere("none of these is there")
 
     def build(self, vocabulary: Sequence[str], sentences: Sentences, cache: Path, seed: int) -> Tensor:
         """Read the rows of the vocabulary; see `Embeddings.build`."""

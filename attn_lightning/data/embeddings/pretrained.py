@@ -2,15 +2,13 @@
 
 import gzip
 import logging
-import mmap
 import re
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr
-from io import StringIO
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -23,15 +21,15 @@ from attn_lightning.data.embeddings.base import (
     Sentences,
     Vector,
     cached,
+    check_dimension,
     complete,
     digest,
-    without_surrogates,
+    origin_of_file,
 )
+from attn_lightning.data.embeddings.fasttext_model import MAGIC, binary_dimension, read_binary
 from attn_lightning.errors import ConfigurationError, DataFormatError
 
 logger = logging.getLogger(__name__)
-
-_FASTTEXT_MAGIC = 793712314
 
 
 class PretrainedEmbeddings(Embeddings):
@@ -80,6 +78,10 @@ class PretrainedEmbeddings(Embeddings):
         raise ConfigurationError(
             f"Expected `path` to be a file of word vectors, but there is none at {self.path}; check the path."
         )
+
+    def origin(self) -> dict[str, str]:
+        """The file with its SHA-256."""
+        return origin_of_file("file", self._file())
 
     def build(self, vocabulary: Sequence[str], sentences: Sentences, cache: Path, seed: int) -> Tensor:
         """Read the rows of the vocabulary; `sentences` is not used. See `Embeddings.build`."""
@@ -164,7 +166,7 @@ def _dimension_of_row(first: bytes) -> int:
 def _text_dimension(path: Path) -> int:
     with _open(path) as file:
         first = file.readline()
-    if first.startswith(struct.pack("<i", _FASTTEXT_MAGIC)):
+    if first.startswith(struct.pack("<i", MAGIC)):
         raise DataFormatError(
             f"Expected {path} to hold a word and its numbers per line, but got a fastText model; unpack it and give it "
             "a name that ends in .bin."
@@ -178,15 +180,8 @@ def _text_dimension(path: Path) -> int:
     return dimension
 
 
-def _check_dimension(path: Path, came: int, expected: int) -> None:
-    if came != expected:
-        raise ConfigurationError(
-            f"Expected `dimension` to be {came}, that of {path}, but got {expected}; set it to {came} or leave it out."
-        )
-
-
 def _read_text(path: Path, wanted: set[str], dimension: int) -> dict[str, Vector]:
-    _check_dimension(path, _text_dimension(path), dimension)
+    check_dimension(path, _text_dimension(path), dimension)
     vectors: dict[str, Vector] = {}
     num_replaced = 0
     with _open(path) as file:
@@ -260,7 +255,7 @@ def _bad_npz(path: Path, problem: str) -> DataFormatError:
 
 def _read_npz(path: Path, wanted: set[str], dimension: int) -> dict[str, Vector]:
     words, vectors = _load_npz(path)
-    _check_dimension(path, vectors.shape[1], dimension)
+    check_dimension(path, vectors.shape[1], dimension)
     found: dict[str, Vector] = {}
     for row, word in enumerate(words.tolist()):
         if word in wanted and word not in found:
@@ -274,127 +269,9 @@ def _read_npz(path: Path, wanted: set[str], dimension: int) -> dict[str, Vector]
     return found
 
 
-# --- fastText models ------------------------------------------------------------------------------------------------
-
-
-def _load_binary(path: Path) -> Any:
-    import fasttext  # a compiled module that only these embeddings need
-
-    check_model(path)
-    try:
-        with redirect_stderr(StringIO()):  # load_model prints a note about its own history
-            return fasttext.load_model(str(path))
-    except (ValueError, MemoryError, RuntimeError) as error:
-        raise _bad_model(path, str(error)) from error
-
-
-def _bad_model(path: Path, problem: str) -> DataFormatError:
-    return DataFormatError(f"Expected {path} to be a whole fastText model, but: {problem}; fetch it again.")
-
-
-def _binary_dimension(path: Path) -> int:
-    """Read from the first bytes (magic number, version, dimension): the whole model may be gigabytes."""
-    with path.open("rb") as file:
-        head = file.read(12)
-    if len(head) < 12 or struct.unpack("<i", head[:4]) != (_FASTTEXT_MAGIC,):
-        raise DataFormatError(
-            f"Expected {path} to be a fastText model, but it starts with {head[:4]!r}; convert word2vec's binary "
-            "format to .txt first."
-        )
-    return int(struct.unpack("<i", head[8:])[0])
-
-
-def check_model(path: Path) -> None:
-    """Walk through a fastText model without loading it: its parts must fit its size and one another.
-
-    The library itself reads a file that is cut off for ever, or far beyond its end.
-
-    Raises:
-        DataFormatError: the file is cut off or damaged.
-    """
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as model:
-        try:
-            end = _walk(model)
-        except (struct.error, ValueError) as error:
-            raise _bad_model(path, str(error) or "it is cut off") from error
-        if end != len(model):
-            raise _bad_model(path, f"its parts have {end:,} bytes and the file {len(model):,}")
-
-
-def _walk(model: mmap.mmap) -> int:
-    """The byte behind the last part: header, options, dictionary, input and output matrix."""
-    place: int = 0
-
-    def read(form: str) -> tuple[Any, ...]:
-        nonlocal place
-        place += struct.calcsize(form)
-        return struct.unpack_from(form, model, place - struct.calcsize(form))
-
-    _, version, dim, *_, loss, kind, bucket, minn, maxn, _, _ = read("<14id")
-    size, words, labels, _, pruned = read("<3i2q")
-    sane = 0 < dim < 10**6 and bucket >= 0 and 0 <= minn <= maxn and version in (11, 12) and loss in range(1, 5)
-    if not sane or kind not in (1, 2, 3) or min(words, labels) < 0 or words + labels != size or pruned < -1:
-        raise ValueError("its header is damaged")
-    if maxn and not bucket:
-        raise ValueError("it has no rows for its character n-grams")
-    types = [0, 0]
-    for _ in range(size):
-        place = model.find(b"\0", place) + 1  # 0, and a negative size below, where no word ends any more
-        if not place:
-            raise ValueError("its dictionary is cut off")
-        _, of_type = read("<qb")
-        if of_type not in (0, 1):
-            raise ValueError("its dictionary is damaged")
-        types[of_type] += 1
-    if types != [words, labels]:
-        raise ValueError("its dictionary is damaged")
-    place += 8 * max(pruned, 0)
-    rows = words + (bucket if pruned < 0 else max(pruned, 0))
-    for place_of in ("input", "output"):
-        (quantized,) = read("<?")
-        if quantized:
-            raise ValueError("it is quantized (`.ftz`), whose vectors are not exact")
-        height, width = read("<2q")
-        if width != dim or height < 0 or (place_of == "input" and height != rows):
-            raise ValueError(f"its {place_of} matrix is damaged")
-        place += 4 * int(height * width)
-    return place
-
-
-def read_binary(path: Path, vocabulary: Sequence[str], dimension: int) -> dict[int, Vector]:
-    """Vectors of a fastText model for the words of a vocabulary.
-
-    Args:
-        path: the `.bin` file.
-        vocabulary: V words; row 0 (padding) is not looked up.
-        dimension: E that is expected.
-
-    Returns:
-        Row number to (E,) float32; with character n-grams in the model every word has one that has an n-gram at all.
-
-    Raises:
-        ConfigurationError: the model has another dimension.
-        DataFormatError: the file is not a fastText model.
-    """
-    _check_dimension(path, _binary_dimension(path), dimension)
-    model = _load_binary(path)
-    has_subwords = model.f.getArgs().maxn > 0
-    found = {}
-    for row, word in enumerate(map(without_surrogates, vocabulary)):
-        known = next((form for form in (word, word.lower()) if model.get_word_id(form) >= 0), None)
-        if row == PADDING_ROW or (known is None and not has_subwords):
-            continue
-        vector = model.get_word_vector(word if known is None else known).astype(np.float32)
-        if not np.isfinite(vector).all():
-            raise _bad_model(path, f"the vector of {word!r:.40} has numbers that are not finite")
-        if known is not None or vector.any():
-            found[row] = vector
-    return found
-
-
 def _dimension_of(path: Path) -> int:
     if path.suffix == ".bin":
-        return _binary_dimension(path)
+        return binary_dimension(path)
     if path.suffix == ".npz":
         return int(_load_npz(path)[1].shape[1])
     return _text_dimension(path)

@@ -29,7 +29,7 @@ from attn_lightning.data.embeddings.base import (
     digest,
     without_surrogates,
 )
-from attn_lightning.data.embeddings.pretrained import read_binary
+from attn_lightning.data.embeddings.fasttext_model import read_binary
 from attn_lightning.errors import ConfigurationError, DataFormatError
 from attn_lightning.files import write_json
 

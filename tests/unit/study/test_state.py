@@ -59,6 +59,17 @@ def test_runs_that_saw_other_files_than_the_newest_are_left_out():
     assert [states[cell].state for cell in cells] == ["different", "complete", "complete"]
 
 
+def test_variants_with_pools_or_vectors_of_their_own_stay_beside_one_another():
+    def run(location, revision, written):
+        parts = {"source": {"revision": "texts"}, "unlabeled": {"source": {"location": location, "revision": revision}}}
+        return CellState("complete", {"data": parts}, written)
+
+    cells = [Cell("iat", "sst", name, 0, Path("x.yaml"), (), f"iat_sst_{name}", False) for name in ("a", "b", "c")]
+    runs = (run("imdb", "old", 1), run("ag", "another", 2), run("imdb", "new", 3))
+    states = without_other_data(dict(zip(cells, runs, strict=True)))
+    assert [states[cell].state for cell in cells] == ["different", "complete", "complete"]
+
+
 def test_trained_but_not_tested_is_not_complete(folder):
     metrics = folder / "metrics.json"
     metrics.write_text('{"status": "complete"}')

@@ -31,7 +31,9 @@ def test_a_file_by_its_published_name(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "glove" / "glove.6B.50d.txt").write_text(line + "\n", "utf-8")
     expected = torch.arange(50) / 8
     torch.testing.assert_close(built(Glove(50, tmp_path / "glove"), tmp_path / "cache")[3], expected)
+    assert Glove(50, tmp_path / "glove").origin()["kind"] == "file"
     monkeypatch.setenv("ATTN_LIGHTNING_DATA", str(tmp_path))
+    assert Glove(50).origin() == Glove(50, tmp_path / "glove").origin()
     torch.testing.assert_close(built(Glove(50), tmp_path / "cache")[3], expected)
 
 

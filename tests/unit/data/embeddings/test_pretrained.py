@@ -1,6 +1,5 @@
 import gzip
 import logging
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ import pytest
 import torch
 
 from attn_lightning.data.embeddings import PretrainedEmbeddings
-from attn_lightning.data.embeddings.pretrained import check_model
 from attn_lightning.errors import ConfigurationError, DataFormatError
 
 VOCABULARY = ["<pad>", "<unk>", "oak", "elm", "Rain", "snow", "absent"]
@@ -208,32 +206,6 @@ class TestBrokenFiles:
         path = write(tmp_path / "v.bin", b"3000000 300\n" + bytes(100))
         with pytest.raises(DataFormatError, match="fastText model"):
             build(PretrainedEmbeddings(path), tmp_path)
-
-    @pytest.mark.parametrize("maxn", [0, 4])
-    def test_a_fasttext_model_that_is_cut_off_anywhere_is_refused(
-        self, fasttext_model: Any, tmp_path: Path, maxn: int
-    ) -> None:
-        fasttext_model(tmp_path, maxn=maxn)
-        whole = (tmp_path / "model.bin").read_bytes()
-        check_model(tmp_path / "model.bin")
-        for length in [*range(12, 200, 9), *range(200, len(whole), 97), len(whole) - 1]:
-            path = write(tmp_path / "cut.bin", whole[:length])
-            with pytest.raises(DataFormatError, match=r"cut\.bin to be a whole fastText model"):
-                build(PretrainedEmbeddings(path), tmp_path)
-        with pytest.raises(DataFormatError, match="its parts have"):
-            check_model(write(tmp_path / "long.bin", whole + b"more"))
-
-    @pytest.mark.parametrize("field", range(2, 9))
-    def test_a_fasttext_model_with_a_damaged_header_is_refused(
-        self, fasttext_model: Any, tmp_path: Path, field: int
-    ) -> None:
-        fasttext_model(tmp_path, maxn=4)
-        # The sizes of the dictionary and what follows from the options; other options do not matter to vectors.
-        places = {2: 8, 3: 36, 4: 40, 5: 44, 6: 64, 7: 68, 8: 4}
-        damaged = bytearray((tmp_path / "model.bin").read_bytes())
-        damaged[places[field] : places[field] + 4] = struct.pack("<i", -7)
-        with pytest.raises(DataFormatError, match="whole fastText model"):
-            check_model(write(tmp_path / "damaged.bin", bytes(damaged)))
 
     def test_a_zipped_model_must_be_unpacked(self, fasttext_model: Any, tmp_path: Path) -> None:
         fasttext_model(tmp_path, maxn=0)
