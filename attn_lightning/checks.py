@@ -38,7 +38,7 @@ def check_numbers(
             continue
         inside = (
             # NaN is below and above nothing, so that every comparison alone would let it pass or fail by its form.
-            math.isfinite(value)
+            _is_finite(value)
             and (above is None or value > above)
             and (at_least is None or value >= at_least)
             and (below is None or value < below)
@@ -46,7 +46,7 @@ def check_numbers(
         )
         if not inside:
             expected = _range(above, at_least, below, at_most)
-            raise _refusal(name, owner, f"{expected}, but got {value}", advice)
+            raise _refusal(name, owner, f"{expected}, but got {_shown(value)}", advice)
 
 
 def check_choice(owner: object = None, /, *, choices: Iterable[str], advice: str = "", **values: str) -> None:
@@ -66,6 +66,20 @@ def check_choice(owner: object = None, /, *, choices: Iterable[str], advice: str
         if value not in choices:
             hint = did_you_mean(str(value), choices, most=1)
             raise _refusal(name, owner, f"one of {', '.join(choices)}, but got {value!r}", advice, hint)
+
+
+def _is_finite(value: float) -> bool:
+    """Whether it is a number that arithmetic can take; whole numbers of Python may be longer than that."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def _shown(value: float) -> str:
+    """The number as text; one that is too long for a message only by its length, as Python refuses to write it."""
+    long = isinstance(value, int) and value.bit_length() > 200
+    return f"a number of {value.bit_length():,} bits" if long else f"{value}"
 
 
 def _range(above: float | None, at_least: float | None, below: float | None, at_most: float | None) -> str:

@@ -35,6 +35,15 @@ _BYTE_ORDER_MARKS = {
 """The longer ones first: that of UTF-32 begins with that of UTF-16."""
 
 
+_SIGNATURES = {
+    b"\x1f\x8b": "a gzip file; let its name end in `.gz`",
+    b"PK\x03\x04": "a zip archive or a spreadsheet; unpack it, or save it as CSV",
+    b"PAR1\x15": "a Parquet file; let its name end in `.parquet`",
+    b"\xd0\xcf\x11\xe0": "a spreadsheet; save it as CSV",
+}
+"""What files that hold no text begin with. Any encoding of one byte would read them, and train on what comes out."""
+
+
 @dataclass(frozen=True)
 class FileOptions:
     """How text files are written, where they do not say it themselves.
@@ -128,11 +137,19 @@ def _open(path: Path) -> IO[bytes]:
 
 
 def _encoding(path: Path, options: FileOptions) -> str:
+    with _open(path) as file:
+        start = file.read(1000)
+    if kind := next((kind for mark, kind in _SIGNATURES.items() if start.startswith(mark)), None):
+        raise DataFormatError(f"Expected {path} to hold text, but got {kind}.")
     if options.encoding is None:
-        with _open(path) as file:
-            start = file.read(4)
-        found = (name for mark, name in _BYTE_ORDER_MARKS.items() if start.startswith(mark))
-        return next(found, "utf-8-sig")
+        found = next((name for mark, name in _BYTE_ORDER_MARKS.items() if start.startswith(mark)), None)
+        # UTF-16 without a mark is valid UTF-8 too: every second character is then a NUL, which nobody sees.
+        if found is None and 5 * start.count(0) > len(start) > 0:
+            raise DataFormatError(
+                f"Expected {path} to be UTF-8, but got {start.count(0)} zero bytes in its first {len(start)}; name its "
+                f"encoding with `{options.prefix}encoding`, most likely utf-16-le or utf-16-be."
+            )
+        return found or "utf-8-sig"
     # A byte order mark is no part of the first column's name.
     return "utf-8-sig" if codecs.lookup(options.encoding).name == "utf-8" else options.encoding
 
@@ -250,8 +267,8 @@ def _labeled_lines(path: Path, options: FileOptions) -> Rows:
         found = None
         if label and not text:
             found = "one word"
-        elif text.startswith(FASTTEXT_LABEL):
-            found = "two labels"
+        elif f" {FASTTEXT_LABEL}" in f" {text}":
+            found = "two labels" if label.startswith(FASTTEXT_LABEL) else "a label behind the text"
         elif "\t" in line.strip() and " " in before_tab:
             found = "a TAB after several words"
         if found:
@@ -278,6 +295,11 @@ def _csv_rows(path: Path, options: FileOptions) -> Rows:
                 hint = f", or give `{options.prefix}columns` if the first line is no header"
                 _check_unique(path, [name for name in header if name], hint)
             elif fields:
+                if options.columns and [name.strip().lower() for name in fields] == list(map(str.lower, header)):
+                    raise DataFormatError(
+                        f"Expected examples, but got the names of `{options.prefix}columns` in {path}, line {start}; "
+                        "leave that option out, as the file has a header of its own."
+                    )
                 if len(fields) != len(header):
                     named = f"`{options.prefix}columns`" if options.columns else "the header"
                     raise DataFormatError(

@@ -10,13 +10,13 @@ from attn_lightning.data.sources import Split, empty, take
 from attn_lightning.data.text import valid_unicode
 from attn_lightning.errors import DataFormatError
 
-_NUMBER = re.compile(r"([+-]?)(\d+)(?:\.(\d*))?", re.ASCII)
+_NUMBER = re.compile(r"([+-]?)(?=\.?\d)(\d*)(?:\.(\d*))?", re.ASCII)
 
 
 class Labels:
     """Class names and numbers as the source writes them, to class indices: matched by what they say, never by place.
 
-    A number is its value, however it is written: 1, 1.0, "1", "+1", "01" and True are one class.
+    A number is its value, however it is written: 1, 1.0, "1", "+1", "01", "1." and True are one class.
 
     Args:
         names: one per class; blanks around them do not count.
@@ -38,9 +38,9 @@ class Labels:
     ) -> None:
         self.names = tuple(name.strip() for name in names)
         self._index = {canonical(name): place for place, name in enumerate(self.names)}
-        if len(self.names) < 2 or len(self._index) < len(self.names):
+        if len(self.names) < 2 or len(self._index) < len(self.names) or not all(self.names):
             raise DataFormatError(
-                f"Expected at least two different classes, but got {list(names)}; check the label column."
+                f"Expected at least two different classes with names, but got {list(names)}; check the label column."
             )
         self.kept = tuple(kept or self.names)
         # Where a class is called "1", a 1 in the data is that name and not the second class.
@@ -76,11 +76,17 @@ class Labels:
         if found is None:
             numbers = f" (or 0 to {len(self.names) - 1})" if self.numbered else ""
             raise DataFormatError(
-                f"Expected a label out of {', '.join(self.names)}{numbers}, but got {value!r} in "
+                f"Expected a label out of {_listed(self.names)}{numbers}, but got {value!r:.80} in "
                 f"{split.place(number)}; correct it, or declare all classes in `label_names`."
             )
         name = self.names[found]
         return self.kept.index(name) if name in self.kept else None
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names for a message of one line; there may be a thousand."""
+    more = f" and {len(names) - 20} more" if len(names) > 20 else ""
+    return f"{', '.join(f'{name:.40}' for name in names[:20])}{more}"
 
 
 def label_text(value: Any, split: Split, number: int) -> str:
@@ -97,7 +103,8 @@ def label_text(value: Any, split: Split, number: int) -> str:
     # An empty cell of a table becomes "nan" where it went through a data frame.
     if not text or text.lower() == "nan":
         raise DataFormatError(
-            f"Expected a class number or name as label, but got {value!r} in {split.place(number)}; correct the row."
+            f"Expected a class number or name as label, but got {value!r:.80} in {split.place(number)}; correct the "
+            "row."
         )
     return text
 

@@ -89,10 +89,13 @@ class Recipe:
     candidates: bool = False
 
     def __post_init__(self) -> None:
-        check_numbers(at_least=0, min_length=self.min_length, max_length=self.max_length, split_seed=self.split_seed)
-        check_numbers(at_least=0, length_limit=self.length_limit, default_tokens=self.default_tokens)
-        check_numbers(at_least=1, min_count=self.min_count, max_examples=self.max_examples)
-        check_numbers(at_least=1, max_test_examples=self.max_test_examples)
+        check_numbers(
+            at_least=0, min_length=self.min_length, max_length=self.max_length, length_limit=self.length_limit
+        )
+        # What scikit-learn takes for a seed.
+        check_numbers(at_least=0, at_most=2**32 - 1, split_seed=self.split_seed, default_tokens=self.default_tokens)
+        check_numbers(at_least=1, at_most=2**31 - 1, min_count=self.min_count)
+        check_numbers(at_least=1, max_examples=self.max_examples, max_test_examples=self.max_test_examples)
         check_numbers(above=0, below=1, validation_fraction=self.validation_fraction, advice="0.1 is usual")
 
     def replace(self, **options: Any) -> "Recipe":
@@ -193,6 +196,10 @@ def prepare(data: Description, recipe: Recipe, folder: Path, more: Callable[[], 
         options = replace(recipe.text_options, candidates=labels.kept if recipe.candidates else ())
         texts = vocabulary_texts(splits["train"], options, more)
         tokenizer = TextTokenizer.train(texts, recipe.min_count, options)
+        if len(tokenizer) == 2 + recipe.default_tokens:  # padding and unknown, which every vocabulary has
+            raise DataFormatError(
+                "Expected words in the training texts, but got none; check the text column, or lower `min_count`."
+            )
         for name, rows in splits.items():
             encode_rows(rows, tokenizer, folder / f"{name}.arrow")
     write_text(folder / TOKENIZER, tokenizer.to_str())
@@ -352,25 +359,6 @@ def _check_classes(name: str, split: str, content: dict[str, Any]) -> None:
         raise DataFormatError(
             f"Expected at least two classes in the {split} split of {name}, but got {classes} only; check the file."
         )
-
-
-def data_line(manifest: dict[str, Any]) -> str:
-    """What a run prints of its data: sizes, the longest text, and what was done to the texts."""
-
-    def of_splits(key: str) -> str:
-        return " / ".join(f"{content.get(key, 0):,}" for content in splits.values())
-
-    splits = manifest["splits"]
-    longest = max(content["longest"] for content in splits.values())
-    parts = [
-        f"{manifest['name']}: {of_splits('rows')} texts ({' / '.join(splits)})",
-        f"{len(manifest['label_names'])} classes",
-        f"the longest text has {longest:,} words (`--data.max_length` cuts longer ones off)",
-    ]
-    done = {"truncated": "cut off", "filtered": "left out by length", "unknown": "without a known word"}
-    done["empty_question"] = "with an empty second text, which is read as one unknown word"
-    changed = [key for key in done if any(content.get(key) for content in splits.values())]
-    return "; ".join([*parts, *(f"{of_splits(key)} {done[key]}" for key in changed), *manifest["notes"]])
 
 
 def _digests(rows: ArrowDataset) -> tuple[str, NDArray[np.uint64]]:

@@ -147,7 +147,7 @@ def _marks(
         # "Not inside" and not "outside", so that NaN is refused too.
         if not 0 <= mark <= highest or (name != RATIONALE and mark != int(mark)):
             raise DataFormatError(
-                f"Expected column {column!r} to hold numbers from 0 to {highest}, but got {mark:g} in "
+                f"Expected column {column!r} to hold numbers from 0 to {highest}, but got {mark} in "
                 f"{split.place(number)}; correct the row."
             )
     return [int(mark >= threshold) for mark in marks] if name == RATIONALE else [int(mark) for mark in marks]

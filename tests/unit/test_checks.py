@@ -57,3 +57,9 @@ def test_a_choice_is_one_of_them_and_the_nearest_is_named():
         check_choice(Thing(), choices=["softmax", "uniform"], kind="sotfmax")
     with pytest.raises(ConfigurationError, match="softmax"):
         check_choice(choices=iter(["softmax", "uniform"]), kind="sofmax")
+
+
+@pytest.mark.parametrize("value", [10**400, -(10**400), 1 << 100_000], ids=["large", "small", "huge"])
+def test_whole_numbers_beyond_all_arithmetic_are_refused_too(value):
+    with pytest.raises(ConfigurationError, match=r"a finite number at least 1, but got a number of [\d,]+ bits"):
+        check_numbers(at_least=1, batch_size=value)

@@ -58,6 +58,15 @@ def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path):
         ("a.parquet", b"this is not parquet", "Parquet file"),
         ("a.jsonl", b"", "empty file"),
         ("a.csv", b"text,label\n", "empty file"),
+        ("a.csv", gzip.compress(b"text,label\na,1\n", mtime=0), r"hold text, but got a gzip file; .* `\.gz`"),
+        ("a.jsonl", b"PK\x03\x04\x14\x00", "got a zip archive or a spreadsheet"),
+        ("a.csv", b"PAR1\x15\x04\x15", r"got a Parquet file; .* `\.parquet`"),
+        (
+            "a.csv",
+            "text,label\na,1\n".encode("utf-16-le"),
+            r"15 zero bytes in its first 30; .*encoding`.*utf-16-",
+        ),
+        ("a.jsonl", '{"text": "a", "label": 1}'.encode("utf-16-be"), "25 zero bytes"),
     ],
 )
 def test_damaged_files_name_file_and_line(name, content, message, tmp_path):
@@ -147,6 +156,18 @@ def test_columns_without_a_header(tmp_path):
         values(put(tmp_path / "b.csv", "1,c,c\n2,d,e\n"), "c")
 
 
+def test_a_header_is_no_example(tmp_path):
+    path = put(tmp_path / "a.csv", "Text, label\nfine,1\n")
+    with pytest.raises(DataFormatError, match=r"names of `--data\.columns` in .*a\.csv, line 1; leave that option out"):
+        values(path, "label", columns=("text", "label"))
+
+
+def test_no_encoding_reads_a_file_that_holds_no_text(tmp_path):
+    (tmp_path / "a.csv").write_bytes(gzip.compress(b"text,label\na,1\n"))
+    with pytest.raises(DataFormatError, match="a gzip file"):
+        values(tmp_path / "a.csv", "text", encoding="latin-1", columns=("text", "label"))
+
+
 def test_columns_without_a_name_are_left_out(tmp_path):
     path = put(tmp_path / "a.csv", ",text, label,\n0,fine,1,\n1,poor,0,\n")
     assert [row for _, row in rows_of(path, FileOptions())] == [
@@ -182,6 +203,8 @@ def test_lines_of_a_label_and_a_text(tmp_path):
     [
         ("good\n", "one word"),
         ("__label__a __label__b text\n", "two labels"),
+        ("__label__a text __label__b\n", "two labels"),
+        ("A fine day __label__good\n", "a label behind the text"),
         ("A fine day\t1\n", "a TAB after several"),
     ],
 )

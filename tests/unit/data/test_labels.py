@@ -59,7 +59,7 @@ def test_no_rows_are_no_classes(tmp_path):
         Labels.scan(from_files({"train": path}).splits["train"], "label")
 
 
-@pytest.mark.parametrize("names", [("one",), ("a", "a")])
+@pytest.mark.parametrize("names", [("one",), ("a", "a"), ("a", " ")])
 def test_fewer_than_two_classes(names):
     with pytest.raises(DataFormatError, match="two different classes"):
         Labels(names)
@@ -79,6 +79,8 @@ def test_classes_that_are_not_kept_are_left_out(tmp_path, write):
         (["+1", "-1", "0", -1.0, "-0"], ("-1", "0", "1")),
         (["b", "2", "01", "a", 1, True], ("1", "2", "a", "b")),
         ([0.5, "1.50", "0.50", 1.5], ("0.5", "1.5")),
+        ([".5", "1.", "0.5", 1, "-.0"], ("0", "0.5", "1")),
+        ([".", "-", "+", "-.", "1.2.3"], ("+", "-", "-.", ".", "1.2.3")),
         ([" a", "b ", "a"], ("a", "b")),
     ],
 )
@@ -89,7 +91,8 @@ def test_classes_are_what_labels_say_however_they_are_written(written, names, tm
     assert labels.names == names
     said = [names[labels.index(value, split, 1)] for value in written]
     for value, name in zip(written, said, strict=True):
-        same = float(value) == float(name) if name.strip("-").replace(".", "").isdigit() else str(value).strip() == name
+        number = name.strip("-").replace(".", "", 1).isdigit()
+        same = float(value) == float(name) if number else str(value).strip() == name
         assert same, (value, name)
 
 
@@ -115,3 +118,11 @@ def test_other_names_of_the_same_classes(tmp_path, write):
     split = from_files({"train": path}).splits["train"]
     labels = Labels(["negative", "positive"], aliases=["pos", "neg"])
     assert [labels.index(value, split, 1) for value in ("neg", "positive", 0)] == [1, 1, 0]
+
+
+def test_a_message_names_a_few_of_many_classes(tmp_path, write):
+    split = from_files({"train": write(tmp_path / "a.jsonl", [{"text": "x", "label": "z" * 500}])}).splits["train"]
+    labels = Labels([f"class {number} {'y' * 100}" for number in range(900)])
+    with pytest.raises(DataFormatError, match="and 880 more") as caught:
+        labels.index("z" * 500, split, 1)
+    assert len(str(caught.value)) < 1500

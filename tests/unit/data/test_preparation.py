@@ -11,7 +11,7 @@ from sklearn.model_selection import train_test_split
 
 from attn_lightning.data.corpora import TextFiles
 from attn_lightning.data.text import TextTokenizer
-from attn_lightning.errors import DataFormatError
+from attn_lightning.errors import ConfigurationError, DataFormatError
 
 
 def test_vocabulary_comes_from_the_training_part_only(files, write, prepared):
@@ -145,6 +145,18 @@ def test_too_few_examples_to_cut_a_validation_split(files, rows, write):
     write(files["train"], rows(2))
     with pytest.raises(DataFormatError, match="validation_fraction"):
         TextFiles(**files).prepare_data()
+
+
+def test_texts_without_a_word_are_no_training_texts(files, write, rows):
+    write(files["train"], [{**row, "text": " "} for row in rows(20)])
+    with pytest.raises(DataFormatError, match="words in the training texts, but got none"):
+        TextFiles(**files).prepare_data()
+
+
+@pytest.mark.parametrize("option", ["min_count", "split_seed"])
+def test_numbers_that_a_library_cannot_take_are_refused(files, option):
+    with pytest.raises(ConfigurationError, match=f"`{option}`"):
+        TextFiles(**files, **{option: 2**70})
 
 
 def classes_of(path, names, values):
