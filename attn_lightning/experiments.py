@@ -23,6 +23,9 @@ _RESERVED = ("base", "variants")
 _SECTIONS = ("data", "method", "model", "run", "seed_everything", "trainer")
 """What a configuration is made of."""
 
+_MOST_LEVELS, _MOST_VALUES = 50, 10_000
+"""Of lists and mappings in a file, where those that an anchor repeats count again."""
+
 
 @dataclass(frozen=True)
 class Experiment:
@@ -268,12 +271,13 @@ def read_configuration(path: Path) -> dict[str, Any]:
     try:
         node = yaml.compose(path.read_text("utf-8"), Loader=yaml.SafeLoader)
         contents = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise ConfigurationError(
             f"Expected readable YAML in {path}, but got: {' '.join(str(error).split())}; correct the file."
         ) from error
     if not isinstance(contents, dict):
-        raise ConfigurationError(f"Expected a mapping in {path}, but got {contents!r}; write `option: value`.")
+        raise ConfigurationError(f"Expected a mapping in {path}, but got {contents!r:.80}; write `option: value`.")
+    _check_size(path, contents)
     mappings = list(_mappings(node))
     for mapping in mappings:
         _check_keys(path, mapping)
@@ -287,8 +291,29 @@ def read_configuration(path: Path) -> dict[str, Any]:
     return contents
 
 
+def _check_size(path: Path, contents: Any) -> None:
+    """Refuse what has no end, because an anchor stands below itself, or hardly one: the parser copies every level."""
+    level = [contents]
+    for _ in range(_MOST_LEVELS):
+        below = [value.values() if isinstance(value, dict) else value for value in level]
+        level = [value for values in below for value in values if isinstance(value, dict | list)]
+        if not level:
+            return
+        if len(level) > _MOST_VALUES:
+            break
+    raise ConfigurationError(
+        f"Expected at most {_MOST_LEVELS} levels of lists and mappings in {path}, and {_MOST_VALUES:,} on one, but got "
+        "more; correct the file, its anchors (`&`, `*`) most likely."
+    )
+
+
 def _check_section(path: Path, section: str, value: Any) -> None:
     """Refuse a section that names a file which holds no options of it; the parser would speak of something else."""
+    # These are no classes but groups of options, in whose place the parser takes a number or a list for nothing.
+    if section in ("model", "run", "trainer") and not isinstance(value, dict | str):
+        raise ConfigurationError(
+            f"Expected `{section}` in {path} to be a mapping, but got {value!r:.80}; write `option: value` below it."
+        )
     if not (isinstance(value, str) and value.endswith((".yaml", ".yml"))):
         return
     named = path.parent / value

@@ -99,6 +99,9 @@ class OneLineErrorParser(LightningArgumentParser):
         """
         try:
             super().validate(*arguments, **options)
+            # jsonargparse lets an empty value pass for everything, and `weight:` would end in the arithmetic of a step.
+            if not options.get("skip_required"):  # then what has to be given is empty, and that is right
+                super().validate(*arguments, **{**options, "skip_unset": False})
         except KeyError as error:
             unknown = re.search(r"option '([\w.]+)'", str(error), re.IGNORECASE)
             # The error passes through the parsers of all classes above it, each of which would add a hint.

@@ -195,10 +195,33 @@ def test_a_section_may_name_a_file_with_its_own_options_and_no_other(tmp_path, t
     assert "\n" not in str(caught.value)
 
 
-def test_anchors_may_be_used_often_and_below_themselves(tmp_path):
+def test_anchors_may_be_used_often(tmp_path):
     path = tmp_path / "mine.yaml"
-    path.write_text("a: &a {b: &b [*b], c: 1}\nd: {<<: *a, e: *a}\nf: {<<: *a, c: 2}\n")
+    path.write_text("a: &a {b: &b [1], c: 1}\nd: {<<: *a, e: *a}\nf: {<<: *a, c: 2}\n")
     assert read_configuration(path)["f"]["c"] == 2
+
+
+ENDLESS = "a: &a [*a]\ndata: Planted\n"
+HARDLY_ENDS = "".join(f"a{k}: &a{k} [{', '.join([f'*a{k - 1}' if k else '{}'] * 9)}]\n" for k in range(9))
+DEEP = f"a: {'[' * 60}{']' * 60}\n"
+
+
+@pytest.mark.parametrize("text", [ENDLESS, HARDLY_ENDS, DEEP, f"a: {'[' * 3000}{']' * 3000}\n"])
+def test_what_has_no_end_is_one_error(tmp_path, text):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigurationError, match=r"levels of lists and mappings|recursion") as caught:
+        find_experiment(str(path))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("section", ["model", "run", "trainer"])
+@pytest.mark.parametrize("value", ["3", "[a]", "", "1.5", "true"])
+def test_a_group_of_options_is_a_mapping(tmp_path, section, value):
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"data: Planted\n{section}: {value}\n")
+    with pytest.raises(ConfigurationError, match=f"`{section}` in .* to be a mapping"):
+        find_experiment(str(path))
 
 
 @pytest.mark.parametrize(

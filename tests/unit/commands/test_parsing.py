@@ -94,3 +94,29 @@ def test_the_patch_is_taken_back():
     with pytest.raises(ZeroDivisionError), class_change_resets_arguments():
         raise ZeroDivisionError
     assert _typehints.discard_init_args_on_class_path_change is before
+
+
+EMPTY = {
+    "model.learning_rate": "model: {learning_rate: }",
+    "run.suite": "run: {suite: null}",
+    "epsilon": "method: {class_path: AttentionIVAT, init_args: {epsilon: null}}",
+    "batch_size": "data: {class_path: Planted, init_args: {batch_size: ~}}",
+    "dimension": "data: {class_path: Planted, init_args: {embeddings: {class_path: RandomEmbeddings, "
+    "init_args: {dimension: }}}}",
+}
+
+
+@pytest.mark.parametrize("option", EMPTY)
+def test_an_empty_value_is_no_number(option, cli, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"{'' if EMPTY[option].startswith('data:') else 'data: Planted'}\n{EMPTY[option]}\n")
+    outcome = cli("fit", "--config", path)
+    assert outcome.code == 2
+    first, *_ = outcome.err.splitlines()
+    assert first.startswith("error: ")
+    assert option in first
+
+
+def test_what_has_to_be_given_is_asked_for(cli):
+    outcome = cli("fit", "--data=TextFiles")
+    assert "arguments are required: train" in outcome.err
