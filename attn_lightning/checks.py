@@ -78,8 +78,9 @@ def _is_finite(value: float) -> bool:
 
 def _shown(value: float) -> str:
     """The number as text; one that is too long for a message only by its length, as Python refuses to write it."""
-    long = isinstance(value, int) and value.bit_length() > 200
-    return f"a number of {value.bit_length():,} bits" if long else f"{value}"
+    if isinstance(value, int) and value.bit_length() > 200:
+        return f"a number of {value.bit_length():,} bits"
+    return f"{value}"
 
 
 def _range(above: float | None, at_least: float | None, below: float | None, at_most: float | None) -> str:

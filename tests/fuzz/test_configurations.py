@@ -1,11 +1,15 @@
 """Experiment and study files with strange values, keys and bytes: they run, or are refused in one line."""
 
 import copy
+import shutil
+import traceback
 from pathlib import Path
 
 import pytest
 import yaml
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from attn_lightning.commands.rehearsal import Rehearsal
 from attn_lightning.commands.validation import Validator
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.study.configuration import read_study
@@ -106,20 +110,60 @@ def short(monkeypatch, tmp_path):
     return tmp_path
 
 
-def test_experiments(fuzz, cli, short):
-    """Whole trainings of a few steps, from the file to the end."""
+ENDS = (
+    "--trainer.max_steps=2",
+    "--trainer.enable_progress_bar=false",
+    "--data.train_documents=16",
+    "--data.max_length=14",
+)
+
+
+def test_experiments(fuzz, short):
+    """Files up to the first step of a training, all in one process and with one parser."""
+    validator = Validator()
 
     def experiments(source):
         tree = experiment(source, short)
         if source.random() < 0.9:
             spoil(tree, source, sane)
         path = as_yaml(tree, source, short)
-        ends = ("--trainer.max_steps=2", "--trainer.enable_progress_bar=false", f"--run.root={short / 'runs'}")
-        outcome = cli("fit", "--config", path, *ends, "--data.train_documents=16", "--data.max_length=14")
+        try:
+            config = validator.options(["fit", f"--config={path}", f"--run.root={short / 'runs'}", *ENDS])
+        except ConfigurationError as error:
+            raise ConfigurationError(f"Expected a configuration that is read, but: {error}") from error
+        try:
+            Rehearsal(validator.parser).play(config)
+        except ConfigurationError as error:
+            if lightning_says(error.__cause__):
+                raise ConfigurationError(f"Expected options that work together, but: {error}") from error
+            raise
+        finally:
+            shutil.rmtree(short / "cache", ignore_errors=True)
+
+    fuzz(experiments, 60)
+
+
+def lightning_says(error):
+    """Whether it is what the Trainer says of its options, to which `fit` puts a sentence of its own."""
+    if isinstance(error, MisconfigurationException):
+        return True
+    frames = traceback.extract_tb(error.__traceback__) if type(error) is ValueError else []
+    return any("lightning" in frame.filename and frame.name == "__init__" for frame in frames[-3:])
+
+
+def test_trainings(fuzz, cli, short):
+    """Whole trainings of a few steps, from the file to the end."""
+
+    def trainings(source):
+        tree = experiment(source, short)
+        if source.random() < 0.9:
+            spoil(tree, source, sane)
+        path = as_yaml(tree, source, short)
+        outcome = cli("fit", "--config", path, *ENDS, f"--run.root={short / 'runs'}")
         if outcome.code:
             refused(outcome.err)
 
-    fuzz(experiments, 6)
+    fuzz(trainings, 4)
 
 
 def study(source):
