@@ -295,8 +295,14 @@ def _check_size(path: Path, contents: Any) -> None:
     """Refuse what has no end, because an anchor stands below itself, or hardly one: the parser copies every level."""
     level = [contents]
     for _ in range(_MOST_LEVELS):
-        below = [value.values() if isinstance(value, dict) else value for value in level]
-        level = [value for values in below for value in values if isinstance(value, dict | list)]
+        below = [item for value in level for item in (value.values() if isinstance(value, dict) else value)]
+        # Beyond every float, and in hexadecimal also beyond what Python writes into a message.
+        if long := next((item for item in below if isinstance(item, int) and item.bit_length() > 1024), None):
+            raise ConfigurationError(
+                f"Expected numbers that can be computed with in {path}, but got one of {long.bit_length():,} bits; "
+                "correct it."
+            )
+        level = [item for item in below if isinstance(item, dict | list)]
         if not level:
             return
         if len(level) > _MOST_VALUES:

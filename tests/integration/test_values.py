@@ -3,15 +3,17 @@
 import inspect
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import pytest
+from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule
 
 from attn_lightning.commands.run_options import RunOptions
 from attn_lightning.commands.validation import Validator
 from attn_lightning.data.embeddings import Embeddings
-from attn_lightning.errors import AttnLightningError, ConfigurationError
+from attn_lightning.errors import AttnLightningError, ConfigurationError, own_cause
 from attn_lightning.methods import AttentionAT
 from attn_lightning.methods.base import Method
 from attn_lightning.module import AttentionModule
@@ -88,6 +90,67 @@ def test_a_value_of_the_wrong_kind_is_one_line(slot: str) -> None:
     said = [text for cls in BY_SLOT[slot] for text in refusals(validator, slot, cls)]
     assert len(said) > 20
     assert not [text for text in said if "\n" in text]
+
+
+YAML = (
+    "",
+    "much",
+    "-1",
+    "[1, a]",
+    "{a: [1]}",
+    "{class_path: os.system}",
+    ".inf",
+    f"0x{'f' * 5000}",
+    '"\\e[31m"',
+    "1e3",
+)
+"""Values of every kind that a file can hold, some of which some options take."""
+
+FEW = ("AttentionIVAT", "Scheduled", "Planted", "Blobs", "RandomEmbeddings", "PretrainedEmbeddings", "RunOptions")
+"""Of every slot some, in every run of the tests."""
+
+
+def in_a_file(slot: str, cls: Any, name: str, value: str) -> str:
+    """YAML that gives one option of a class this value."""
+    needed = {"TextFiles": "train: a.csv", "Scheduled": "method: AttentionAT"}.get(cls.__name__, "")
+    own = f"{name}: {value}" if needed.startswith(f"{name}:") or not needed else f"{needed}, {name}: {value}"
+    made = f"{{class_path: {cls.__name__}, init_args: {{{own}}}}}"
+    planted = "data: Planted\n"
+    return {
+        "method": f"{planted}method: {made}",
+        "data": f"data: {made}",
+        "data.embeddings": f"data: {{class_path: Planted, init_args: {{embeddings: {made}}}}}",
+    }.get(slot, f"{planted}{slot}: {{{own}}}")
+
+
+def said_of_files(slot: str, classes: list[Any], folder: Path) -> Iterator[str]:
+    """What is said of every value in a file: by the parser, or by the class when it is made."""
+    validator, path = Validator(), folder / "mine.yaml"
+    for cls, name, value in ((made, name, value) for made in classes for name in options(made) for value in YAML):
+        path.write_text(in_a_file(slot, cls, name, value))
+        try:
+            config = validator.options(["fit", f"--config={path}"])
+            part = slot.partition(".")[0]
+            if part in ("method", "data"):
+                validator.parser.instantiate(Namespace({part: config[part]}))
+        except AttnLightningError as error:
+            yield str(error)
+        except ValueError as error:
+            # As `fit` does it, where one that is nobody's is a traceback.
+            yield str(own_cause(error) or f"\n{name} of {cls.__name__}: {value[:30]}: {error}")
+
+
+@pytest.mark.parametrize(
+    ("slot", "names"),
+    [
+        *((slot, FEW) for slot in BY_SLOT),
+        *(pytest.param(slot, (), marks=pytest.mark.slow) for slot in BY_SLOT if slot != "run"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_in_a_file_is_one_line(slot: str, names: tuple[str, ...], tmp_path: Path) -> None:
+    said = list(said_of_files(slot, [cls for cls in BY_SLOT[slot] if not names or cls.__name__ in names], tmp_path))
+    assert len(said) > 20 or (slot == "model" and names)
+    assert not [text for text in said if "\n" in text or "\x1b" in text]
 
 
 def test_what_was_tried_in_vain_is_one_line(cli: Any) -> None:

@@ -215,6 +215,13 @@ def test_what_has_no_end_is_one_error(tmp_path, text):
     assert "\n" not in str(caught.value)
 
 
+def test_a_number_beyond_every_float_is_one_error(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"data: {{class_path: Planted, init_args: {{batch_size: 0x{'f' * 5000}}}}}\n")
+    with pytest.raises(ConfigurationError, match=r"got one of 20,000 bits"):
+        find_experiment(str(path))
+
+
 @pytest.mark.parametrize("section", ["model", "run", "trainer"])
 @pytest.mark.parametrize("value", ["3", "[a]", "", "1.5", "true"])
 def test_a_group_of_options_is_a_mapping(tmp_path, section, value):

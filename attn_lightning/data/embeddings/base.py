@@ -125,13 +125,20 @@ def complete(found: Mapping[int, Vector], num_words: int, dimension: int, seed: 
     Returns:
         (V, E) float32, zeros in row 0.
     """
-    lengths = [float(np.linalg.norm(vector)) for vector in found.values()]
+    lengths = [_length(vector) for vector in found.values()]
     mean_length = sum(lengths) / len(lengths) if lengths else 0.0
     table = random_rows(num_words, dimension, mean_length / dimension**0.5, seed)
     if found:
         table[list(found)] = torch.from_numpy(np.stack(list(found.values())).astype(np.float32, copy=False))
     table[PADDING_ROW] = 0.0
     return table
+
+
+def _length(vector: Vector) -> float:
+    """L2 length, with squares of float64 where those of float32 leave its range, as the square of 1e30 does."""
+    with np.errstate(over="ignore", under="ignore"):
+        length = float(np.linalg.norm(vector))
+    return length if 0 < length < np.inf else float(np.linalg.norm(vector.astype(np.float64)))
 
 
 def with_random_rows(table: Tensor, count: int, seed: int) -> Tensor:

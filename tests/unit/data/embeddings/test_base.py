@@ -41,3 +41,12 @@ def test_drawn_rows_have_the_mean_length_of_the_found_ones() -> None:
     table = complete(found, 500, 400, seed=0)
     assert table[4:].norm(dim=1).mean().item() == pytest.approx(4.0, rel=0.02)
     assert not table[0].any()
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e-44, 1.0, 1e25])
+def test_drawn_rows_follow_vectors_whose_squares_leave_float32(size: float) -> None:
+    found = {row: np.full(64, size, np.float32) for row in range(1, 40)}
+    with np.errstate(all="raise"):
+        table = complete(found, 400, 64, seed=0).double()
+    assert table.isfinite().all()
+    assert float(table[40:].norm(dim=1).mean()) == pytest.approx(float(table[1].norm()), rel=0.2)
