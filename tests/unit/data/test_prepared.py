@@ -4,6 +4,7 @@ import pytest
 
 from attn_lightning.data.corpora import TextFiles
 from attn_lightning.data.embeddings import RandomEmbeddings
+from attn_lightning.data.prepared import data_line
 
 
 @pytest.mark.parametrize("unknown", ["token", "drop"])
@@ -39,3 +40,34 @@ def test_embeddings_see_the_training_words(files, prepared):
     module = prepared(TextFiles(**{**files, "embeddings": Listening(4)}))
     encoded = module.tokenizer.encode_batch(module.texts("train")).ids
     assert heard == [[module.tokenizer.vocabulary[index] for index in ids] for ids in encoded]
+
+
+def manifest(kind, names):
+    split = {"rows": 1200, "longest": 7, "truncated": 3}
+    return {
+        "name": "files",
+        "source": {"kind": kind},
+        "label_names": names,
+        "splits": {"train": split, "test": {**split, "longest": 20_000, "truncated": 0}},
+        "notes": ["a note"],
+    }
+
+
+def test_sizes_lengths_and_what_was_done():
+    assert data_line(manifest("folder", ["no", "yes"])) == (
+        "files: 1,200 / 1,200 texts (train / test); 2 classes; the longest text has 20,000 words "
+        "(`--data.max_length` cuts longer ones off); 3 / 0 cut off; a note"
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "names", "shown"),
+    [
+        ("files", ["I", "this"], "; 2 classes (I, this); "),
+        ("files", ["x" * 90, "y"], f"; 2 classes ({'x' * 30}, y); "),
+        ("files", [str(number) for number in range(11)], "; 11 classes; "),
+        ("embedded", ["I", "this"], "; 2 classes; "),
+    ],
+)
+def test_the_classes_of_own_files_are_named(kind, names, shown):
+    assert shown in data_line(manifest(kind, names))
