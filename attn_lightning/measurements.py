@@ -1,6 +1,6 @@
 """What is measured of a split while a model is trained and tested: the metrics, their names, who waits for them."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import cast
 
 import numpy as np
@@ -152,6 +152,20 @@ class Probe:
         if not bool(inside.any()):
             return None
         return Batch(*(value[inside] for value in (batch.tokens, batch.mask, batch.labels, batch.rows)))
+
+
+def example_record(output: AttentionOutput, importance: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What a run record keeps of every example: (B, C) probabilities, (B, T) attention and importances, detached."""
+    return {
+        "probabilities": output.logits.detach().float().softmax(-1),
+        "attention": output.attention.detach(),
+        **importance,
+    }
+
+
+def joined(records: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The records of the parts of a batch as that of the batch."""
+    return {name: torch.cat([record[name] for record in records]) for name in records[0]}
 
 
 def check_monitors(callbacks: Iterable[Callback], known: Iterable[str]) -> None:

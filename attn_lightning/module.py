@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from attn_lightning.backbone.classifier import AttentionClassifier
 from attn_lightning.backbone.freezing import constant, kept_in_graph
-from attn_lightning.backbone.importance import importances
+from attn_lightning.backbone.importance import importances, small_passes
 from attn_lightning.backbone.joint import joint_passes
 from attn_lightning.backbone.precision import unreached_by
 from attn_lightning.backbone.protocol import Backbone
@@ -32,7 +32,7 @@ from attn_lightning.checkpoint.trust import check_checkpoint
 from attn_lightning.checks import check_choice, check_numbers
 from attn_lightning.data.reading import prepare_encoder
 from attn_lightning.errors import ConfigurationError
-from attn_lightning.measurements import MARKS, EpochMeans, Measurements, Probe, check_monitors
+from attn_lightning.measurements import MARKS, EpochMeans, Measurements, Probe, check_monitors, example_record, joined
 from attn_lightning.methods.base import Method
 from attn_lightning.methods.combined import flatten
 from attn_lightning.methods.requirements import answer, check_methods, extra_term, ignored_pool, learns_from_pool
@@ -289,22 +289,27 @@ class AttentionModule(LightningModule):
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Prediction and evidence metrics for all rows, agreement with gradients for the probe rows."""
-        output = finite(self(batch.tokens, batch.mask), "validation", self.global_step)
-        self.validation_measurements.update(output, batch)
+        for part in small_passes(batch):
+            output = finite(self(part.tokens, part.mask), "validation", self.global_step)
+            self.validation_measurements.update(output, part)
         # Gradients cost a backward pass: a fixed part of the rows is enough to follow them from epoch to epoch.
-        if (part := self.probe.part_of(batch)) is not None:
-            self.validation_measurements.update_agreement(*importances(self._model, part))
+        if (probed := self.probe.part_of(batch)) is not None:
+            for part in small_passes(probed):
+                self.validation_measurements.update_agreement(*importances(self._model, part))
 
     def test_step(self, batch: Batch, batch_index: int) -> dict[str, Tensor]:
         """All measurements; returns what a run record keeps of every example."""
-        output, importance = importances(self._model, batch)
-        self.test_measurements.update(finite(output, "test", self.global_step), batch)
-        self.test_measurements.update_agreement(output, importance)
-        return _example_record(output, importance)
+        records = []
+        for part in small_passes(batch):
+            output, importance = importances(self._model, part)
+            self.test_measurements.update(finite(output, "test", self.global_step), part)
+            self.test_measurements.update_agreement(output, importance)
+            records.append(example_record(output, importance))
+        return joined(records)
 
     def predict_step(self, batch: Batch, batch_index: int) -> dict[str, Tensor]:
         """Probabilities, attention and both importances of every token."""
-        return _example_record(*importances(self._model, batch))
+        return joined([example_record(*importances(self._model, part)) for part in small_passes(batch)])
 
     def on_validation_epoch_end(self) -> None:
         """Log every measurement of the validation split under `val/`."""
@@ -385,11 +390,3 @@ class AttentionModule(LightningModule):
                 f"Expected weights of the configured model, but the checkpoint holds another one: {error}; use the "
                 "`config.yaml` of its run folder."
             ) from error
-
-
-def _example_record(output: AttentionOutput, importance: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {
-        "probabilities": output.logits.detach().float().softmax(-1),
-        "attention": output.attention.detach(),
-        **importance,
-    }

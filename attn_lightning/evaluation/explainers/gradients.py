@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from attn_lightning.backbone.importance import Importance, importances
+from attn_lightning.backbone.importance import Importance, importances, small_passes
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.evaluation.erasure import inference
 from attn_lightning.evaluation.explainer import Explainer
@@ -90,7 +90,7 @@ def native_explanations(
     probabilities = np.full((len(lengths), subject.num_classes), np.nan)
     labels = np.zeros(len(lengths), np.int64)
     found = {name: Ragged.empty(lengths) for name in names}
-    for batch in subject.batches():
+    for batch in (part for whole in subject.batches() for part in small_passes(whole)):
         output, gradients = _clean_pass(subject, batch, kinds)
         scores = {
             "attention": output.attention,

@@ -11,6 +11,7 @@ from attn_lightning.backbone.encoders import CNN, Average, BiLSTM
 from attn_lightning.backbone.importance import (
     confidence,
     importances,
+    small_passes,
 )
 from attn_lightning.backbone.normalizers import Uniform
 from attn_lightning.backbone.protocol import Backbone
@@ -317,3 +318,21 @@ def test_works_on_cuda_with_an_encoder_that_knows_nothing_of_cudnn():
     model = Plain(DataSpec(2, 20, 6, ("no", "yes"))).cuda().eval()
     on_device = Batch(*(None if value is None else value.cuda() for value in small_batch()))
     assert importances(model, on_device)[1]["gradient"].sum() > 0
+
+
+def test_small_passes_are_the_rows_in_order_and_give_the_same_importances():
+    model, batch = small_model(), small_batch((600, 1, 7, 3, 599, 20, 300, 4, 5, 6, 7, 8, 9))
+    parts = list(small_passes(batch))
+    assert [len(part.rows) for part in parts] == [8, 5]
+    assert torch.cat([part.rows for part in parts]).tolist() == list(range(13))
+    assert {part.mask.shape[1] for part in parts} == {600}
+    assert all(part.rationale is None for part in parts)
+    _, expected = importances(model, batch, KINDS)
+    for kind in KINDS:
+        found = torch.cat([importances(model, part, KINDS)[1][kind] for part in parts])
+        torch.testing.assert_close(found, expected[kind])
+
+
+def test_short_texts_are_one_pass():
+    batch = small_batch((25,) * 128)
+    assert [len(part.rows) for part in small_passes(batch)] == [128]
