@@ -25,7 +25,7 @@ class Subset:
     """
 
     def __init__(self, examples: Examples, rows: NDArray[np.int64]) -> None:
-        self._examples = examples
+        self.origin = examples
         self.rows = rows
         self.lengths: Rows = np.asarray(examples.lengths)[rows]
         second = second_lengths(examples)
@@ -35,7 +35,7 @@ class Subset:
         return len(self.rows)
 
     def __getitem__(self, rows: Sequence[int]) -> Batch:
-        batch = self._examples[self.rows[np.asarray(rows, np.int64)].tolist()]
+        batch = self.origin[self.rows[np.asarray(rows, np.int64)].tolist()]
         return batch._replace(rows=torch.as_tensor(rows, dtype=torch.int64))
 
 
@@ -44,6 +44,25 @@ def subset(examples: Examples, size: int | None, seed: int) -> Examples:
     if size is None or size >= len(examples):
         return examples
     return Subset(examples, chosen_rows(len(examples), size, seed))
+
+
+def not_longer(examples: Examples, most: int | None) -> tuple[Examples, list[str]]:
+    """The examples of at most so many tokens, and a sentence about those that are left out.
+
+    Raises:
+        ConfigurationError: all are longer.
+    """
+    lengths = np.asarray(examples.lengths)
+    kept = np.flatnonzero(lengths <= (lengths.max() if most is None else most))
+    if len(kept) == len(lengths):
+        return examples, []
+    said = f"{len(lengths) - len(kept):,} of {len(lengths):,} texts are longer than {most:,} tokens (`max_tokens`)"
+    if not len(kept):
+        raise ConfigurationError(f"Expected texts to evaluate, but all {said}; raise it.")
+    left = Subset(*((examples.origin, examples.rows[kept]) if isinstance(examples, Subset) else (examples, kept)))
+    return left, [
+        f"{said}, the longest has {lengths.max():,}, and left out: what erases every token takes their square"
+    ]
 
 
 def chosen_rows(total: int, size: int, seed: int) -> Rows:

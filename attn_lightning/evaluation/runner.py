@@ -16,7 +16,14 @@ from attn_lightning.errors import ConfigurationError
 from attn_lightning.evaluation.control import control_metrics, is_text, tfidf_logistic_regression
 from attn_lightning.evaluation.estimate import estimated_seconds
 from attn_lightning.evaluation.folder import EvaluationFolder
-from attn_lightning.evaluation.out_of_domain import Reencoded, Subset, check_rationales, examples_for, subset
+from attn_lightning.evaluation.out_of_domain import (
+    Reencoded,
+    Subset,
+    check_rationales,
+    examples_for,
+    not_longer,
+    subset,
+)
 from attn_lightning.evaluation.progress import Progress
 from attn_lightning.evaluation.subject import Examples, Subject
 from attn_lightning.evaluation.suite import Findings, Plan, measure
@@ -35,6 +42,8 @@ class EvaluationOptions:
     Args:
         split: of the data: test or validation.
         max_examples: size of a random subset of the examples; None takes all.
+        max_tokens: longer texts are left out, and counted: leave-one-out and decision flips run a text once for each of
+            its tokens, so that their time grows with the square of its length. None takes all.
         seed: of the subset and of all that is drawn.
         batch_size: the most examples of a pass.
         token_budget: the most tokens of a pass, padding included; memory depends on it, not on the data.
@@ -44,6 +53,7 @@ class EvaluationOptions:
 
     split: Literal["test", "validation"] = "test"
     max_examples: int | None = None
+    max_tokens: int | None = 10_000
     seed: int = 0
     batch_size: int = 128
     token_budget: int = 2**16
@@ -52,7 +62,7 @@ class EvaluationOptions:
 
     def __post_init__(self) -> None:
         check_numbers(at_least=1, max_examples=self.max_examples, batch_size=self.batch_size)
-        check_numbers(at_least=1, token_budget=self.token_budget)
+        check_numbers(at_least=1, max_tokens=self.max_tokens, token_budget=self.token_budget)
         check_numbers(at_least=0, seed=self.seed)
 
 
@@ -160,7 +170,8 @@ def subject_of(evaluated: EvaluatedModel, options: EvaluationOptions) -> tuple[S
         raise ConfigurationError(f"Expected {wanted} for this checkpoint, but got others; use another `--data`.")
     if isinstance(every, Reencoded):
         module.backbone.know(every.tokenizer.vocabulary)  # words that training never saw
-    examples = subset(every, options.max_examples, options.seed)
+    examples, left_out = not_longer(subset(every, options.max_examples, options.seed), options.max_tokens)
+    notes = [*notes, *left_out]
     check_rationales(examples)
     training: Examples | None = None
     if evaluated.own and "train" in splits:

@@ -4,6 +4,7 @@ import io
 import re
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -31,7 +32,7 @@ def evaluated():
     return EvaluatedModel(module.eval(), data, "digest", "best")
 
 
-@pytest.mark.parametrize("name", ["max_examples", "batch_size", "token_budget"])
+@pytest.mark.parametrize("name", ["max_examples", "max_tokens", "batch_size", "token_budget"])
 def test_sizes_are_1_or_more(name):
     with pytest.raises(ConfigurationError, match=f"`{name}` to be a finite number at least 1, but got 0"):
         EvaluationOptions(**{name: 0})
@@ -53,6 +54,24 @@ def test_a_subset_depends_on_its_seed_alone(evaluated):
 
     assert rows(0) == rows(0) != rows(1)
     assert len(set(rows(0))) == 5
+
+
+@pytest.mark.parametrize("size", [None, 10])
+def test_texts_that_are_too_long_are_left_out_and_counted(evaluated, size):
+    whole, _ = subject_of(evaluated, EvaluationOptions(max_examples=size))
+    lengths = np.asarray(whole.examples.lengths)
+    rows = np.arange(16) if size is None else whole.examples.rows
+    most = int(np.median(lengths))
+    subject, notes = subject_of(evaluated, EvaluationOptions(max_examples=size, max_tokens=most))
+    assert subject.examples.rows.tolist() == rows[lengths <= most].tolist()
+    longer = int((lengths > most).sum())
+    assert longer > 0
+    assert notes[0].startswith(
+        f"{longer} of {len(lengths)} texts are longer than {most} tokens (`max_tokens`), the longest"
+    )
+    assert subject_of(evaluated, EvaluationOptions(max_examples=size, max_tokens=None))[1] == []
+    with pytest.raises(ConfigurationError, match=f"all {len(lengths)} of {len(lengths)} texts"):
+        subject_of(evaluated, EvaluationOptions(max_examples=size, max_tokens=1))
 
 
 def test_a_split_that_is_not_there_is_refused_with_those_that_are(evaluated):
