@@ -22,6 +22,9 @@ class Subset:
     Args:
         examples: the split.
         rows: those to keep, in the order they get.
+
+    Attributes:
+        origin: the split.
     """
 
     def __init__(self, examples: Examples, rows: NDArray[np.int64]) -> None:
