@@ -110,6 +110,7 @@ class Pretrained(Encoder):
         self.learning_rate, self.warmup, self.layer_decay = learning_rate, warmup, layer_decay
         self.dropout, self.gradient_checkpointing = dropout, gradient_checkpointing
         self._store: states.StateStore | None = None
+        # Words that were cut off: the warning comes with the first of them and not with every batch.
         self._truncated = 0
 
     def bind(self, spec: DataSpec) -> nn.Module:
@@ -170,6 +171,7 @@ class Pretrained(Encoder):
             return self._run(embeddings, mask, None)
         assert self._store is not None
         keys = states.keys_of(tokens, mask)
+        # A batch with a single new text runs as a whole: two sources of states in one batch would gain little.
         missing = [row for row, key in enumerate(keys) if key not in self._store]
         if not missing:
             return self._store.fetch(keys, mask).to(embeddings.device)
@@ -235,6 +237,7 @@ class Pretrained(Encoder):
         size = self.input.size
         vectors, counts = unpacked(embeddings, size)
         counts = torch.where(mask, counts.clamp_max(vectors.shape[2]), 0)
+        # Kept outside the module: a buffer would stand in every checkpoint, which has them as `resources` already.
         special = {part: ids.to(embeddings.device) for part, ids in self._special.items()}
         sizes = {part: len(ids) for part, ids in special.items()}
         windows = self.long_texts == "window"
@@ -245,6 +248,7 @@ class Pretrained(Encoder):
         width = placed.is_second.shape[1]
         flat, values = [placed.passes * width + placed.places], [kept]
         each = torch.arange(len(placed.rows), device=embeddings.device)
+        # Special pieces get their vectors here, since perturbed words come as vectors and never as ids.
         begins = {"prefix": torch.zeros_like(placed.lengths), "suffix": placed.lengths - sizes["suffix"]}
         if second is not None:
             begins["separator"] = placed.first_length + sizes["prefix"]
@@ -266,6 +270,7 @@ class Pretrained(Encoder):
 
     def _model(self, placed: Layout, inputs: Tensor, **options: Any) -> Any:
         width = torch.arange(inputs.shape[1], device=inputs.device)
+        # By length and not by content: a word that was scaled to zero is still there and is looked at.
         options["attention_mask"] = (width < placed.lengths.unsqueeze(1)).long()
         if placed.second.any() and (getattr(self.model.config, "type_vocab_size", None) or 0) > 1:
             options["token_type_ids"] = placed.is_second.long()
@@ -296,6 +301,7 @@ class Pretrained(Encoder):
         """See `Encoder.learning_rates`: one group per layer, the embeddings below the first."""
         most = int(self.model.config.num_hidden_layers)
         groups: dict[int, list[nn.Parameter]] = {}
+        # By name, which all families number alike ("encoder.layer.3.", "transformer.layer.3.", "layers.3.").
         for name, parameter in self.model.named_parameters():
             number = re.search(r"\.(\d+)\.", name)
             depth = int(number[1]) + 1 if number else (0 if "embed" in name else most)
@@ -311,6 +317,8 @@ class Pretrained(Encoder):
             logger.info("states of the frozen encoder %s are computed once, into %s", self.name, path)
             device = next(self.model.parameters()).device
 
+            # Outside autocast, for the file serves runs of any precision: states that are read back are never coarser
+            # than those of a pass in this run.
             def encode(tokens: Tensor, mask: Tensor) -> Tensor:
                 with torch.inference_mode():
                     return self._run(self.input(tokens.to(device)), mask.to(device), None)

@@ -77,6 +77,7 @@ def _inside_package(name: str) -> Path | None:
 def _downloaded(name: str, revision: str) -> Path:
     from huggingface_hub import HfApi, constants, snapshot_download
 
+    # No `.bin` or `.py`: what is not here cannot be run by mistake.
     patterns = ["*.json", "*.safetensors", "*.txt", "*.model"]
     offline, silence = constants.HF_HUB_OFFLINE, None
     try:
@@ -158,6 +159,7 @@ def word_pieces(tokenizer: Any, config: Any, folder: Path) -> WordPieces:
             f"Expected a tokenizer with offsets (a fast one, `tokenizer.json`) in {folder}, but got "
             f"{type(tokenizer).__name__}; without them no piece can be traced to its word: convert it, or use another."
         )
+    # Asked of the tokenizer by example: families differ in what they put around a text, and no attribute says it.
     alone = _specials(tokenizer([["a"]], is_split_into_words=True))
     if len(alone) != 2:
         raise ConfigurationError(f"Expected a tokenizer in {folder} that reads 'a' as one word, but it does not.")

@@ -70,6 +70,7 @@ def candidates_behind(embeddings: Tensor, count: int) -> Tensor:
 
 def with_candidates(hidden: Tensor, candidates: Tensor) -> Tensor:
     """(B, T, D) states with (B, C) candidates in the C columns before the summary q."""
+    # Written after dropout, which could take an answer away.
     flags = candidates.to(hidden.dtype).unsqueeze(-1).expand(-1, -1, hidden.shape[-1])
     return torch.cat([hidden[:, : -1 - candidates.shape[1]], flags, hidden[:, -1:]], 1)
 

@@ -75,6 +75,7 @@ class Transformer(Encoder):
 
     def token_attention(self, embeddings: Tensor, mask: Tensor) -> Tensor:
         """See `Encoder.token_attention`."""
+        # Layer by layer a second time: the fused kernels of the usual pass do not give their weights away.
         states, found = self._inputs(embeddings, mask), []
         for layer in self.layers:
             assert isinstance(layer, nn.TransformerEncoderLayer)
@@ -135,6 +136,7 @@ def rollout(attention: Tensor, mask: Tensor) -> Tensor:
     Returns:
         (B, T) at least 0; rows sum to 1, exactly 0 at padding.
     """
+    # Row-stochastic times row-stochastic: every product still says where each word's input comes from.
     identity = torch.eye(mask.shape[1], dtype=attention.dtype, device=attention.device)
     flow = identity.expand_as(attention[0])
     for layer in attention:

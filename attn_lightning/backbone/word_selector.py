@@ -88,6 +88,7 @@ class WordSelector(AttentionClassifier):
     def encode(self, embeddings: Tensor, mask: Tensor) -> Tensor:
         """(B, T, E) to (B, T, D + E): what the selector knows of a word, and its vector; 0 at padding."""
         states = super().encode(embeddings, mask)
+        # Side by side in one tensor: the signatures stay those of every backbone, and methods need not know.
         return torch.cat([states, embeddings.to(states.dtype).masked_fill(~mask.unsqueeze(-1), 0.0)], dim=-1)
 
     def score(self, hidden: Tensor, mask: Tensor) -> Tensor:
@@ -99,6 +100,7 @@ class WordSelector(AttentionClassifier):
         with full_precision(scores.device.type):
             hidden, scores = at_least_float32(hidden), at_least_float32(scores)
             weights: Tensor = self.normalizer(scores, mask) if attention is None else attention.to(hidden.dtype)
+            # The student must see the words alone: states of the selector could tell it the answer by themselves.
             words = hidden[..., self.encoder.output_size :]
             context = torch.bmm(weights.unsqueeze(1), words).squeeze(1)
             logits = self.classifier(context)

@@ -25,6 +25,7 @@ def candidates_of(ids: Sequence[IntArray], tokenizer: TextTokenizer) -> NDArray[
     words = tokenizer.candidates
     if not len(words):
         return None
+    # By the ids that the model reads, so that training, prediction and other data agree on what a text names.
     named = np.stack([np.isin(words, row) for row in ids])
     named |= ~named.any(1, keepdims=True)
     return np.where(named, words, 0)

@@ -110,6 +110,7 @@ class News(ProtocolTexts):
 
     def columns(self) -> Columns:
         """The hub has all 20 groups, by number and by name."""
+        # By name there, since numbers of twenty groups are not those of two.
         return Columns(label="label_text") if self.found.kind == "hub" else Columns()
 
     def declared_labels(self) -> tuple[str, ...] | None:
