@@ -1,7 +1,6 @@
 """`fit`, `validate` and `test`: LightningCLI with a method slot, run folders and errors in one line."""
 
 import logging
-import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ from attn_lightning.commands.arguments import (
     split_trusted,
     with_checkpoint_config,
 )
+from attn_lightning.commands.bars import no_bars_in_logs
 from attn_lightning.commands.letters import keep_words_for_letters
 from attn_lightning.commands.lost_process import Watch, watched
 from attn_lightning.commands.parsing import OneLineErrorParser, class_change_resets_arguments, print_cards
@@ -306,8 +306,7 @@ def training_command(arguments: Sequence[str]) -> int:
     """
     _quiet_libraries()
     show_messages(logging.INFO if is_first() else logging.WARNING)
-    if not sys.stderr.isatty():
-        os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"  # which `datasets` reads when it is imported
+    no_bars_in_logs()
     print_cards(arguments)
     arguments, trusted = split_trusted(arguments)
     arguments = with_checkpoint_config(spelled_out(arguments), trusted)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from attn_lightning.checks import check_numbers
+from attn_lightning.commands.bars import no_bars_in_logs
 from attn_lightning.commands.one_line import OneLineArguments
 from attn_lightning.commands.sweep import FOLDER as SWEEPS
 from attn_lightning.commands.sweep import check_metric
@@ -45,6 +46,7 @@ def search_command(arguments: Sequence[str]) -> int:
         0 if a trial is complete, else 1.
     """
     options = _options(arguments)
+    no_bars_in_logs()
     sweep = read_sweep(named_file(options.sweep, "a sweep", FOLDER, SWEEPS))
     # First: an unreachable cluster is known in a second, the commands of a sweep take longer to check.
     engine = make_engine(options, options.root / f"search_{sweep.path.stem}", options.trials)

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from attn_lightning.commands.bars import no_bars_in_logs
 from attn_lightning.commands.one_line import OneLineArguments
 from attn_lightning.commands.report import report_in_place
 from attn_lightning.console import say
@@ -109,6 +110,7 @@ def study_command(arguments: Sequence[str]) -> int:
         another process is at work on the one cell that was asked for, else 1.
     """
     options = _options(arguments)
+    no_bars_in_logs()
     study = _study(options)
     if options.publish is not None:
         read(options.publish, study.name)  # A mistake in the file should not wait until all cells have run.
