@@ -55,12 +55,24 @@ def padded_lstm(lstm: nn.LSTM, inputs: Tensor, mask: Tensor) -> Tensor:
     mirrored = (mirrored + width * torch.arange(rows, device=mask.device).unsqueeze(1)).flatten()
     weights, states = [weight.to(inputs.dtype) for weight in lstm.parameters()], inputs
     for first in range(0, len(weights), 2 * PER_DIRECTION):
-        # What padding holds must be finite: in the gradients of the weights it is multiplied by zero.
-        states = states.masked_fill(padding, 0.0)
+        states = _zero_at_padding(states, mask)
         ahead = _one_way(states, weights[first : first + PER_DIRECTION])
         back = _one_way(_reorder(states, mirrored), weights[first + PER_DIRECTION : first + 2 * PER_DIRECTION])
-        states = torch.cat([ahead, _reorder(back, mirrored)], dim=-1)
-    return states.masked_fill(padding, 0.0)
+        # In place, as a copy of the states of a long batch is a noticeable part of a step's memory.
+        states = torch.cat([ahead, _reorder(back, mirrored)], dim=-1).masked_fill_(padding, 0.0)
+    return states
+
+
+def _zero_at_padding(inputs: Tensor, mask: Tensor) -> Tensor:
+    """The (B, T, E) inputs, with zeros where they hold anything else at padding.
+
+    What padding holds must be finite: in the gradients of the weights it is multiplied by zero.
+    """
+    # Word vectors are zero there already, and the copy would be kept for the backward pass. To look is to wait for a
+    # GPU, and only a CPU looks for less than it copies.
+    if inputs.device.type == "cpu" and not bool(inputs[~mask].any()):
+        return inputs
+    return inputs.masked_fill(~mask.unsqueeze(-1), 0.0)
 
 
 def _reorder(tensor: Tensor, places: Tensor) -> Tensor:

@@ -160,3 +160,14 @@ def test_cuda_equals_cpu_and_explains_in_eval_mode(on_cuda: Literal["packed", "p
         torch.testing.assert_close(found.cpu(), expected[1], atol=1e-4, rtol=1e-4)
         if twice:
             torch.autograd.grad(found.square().sum(), remote)
+
+
+def test_zeros_at_padding_are_taken_as_they_are_and_other_values_give_the_same() -> None:
+    lstm = torch.nn.LSTM(4, 3, batch_first=True, bidirectional=True)
+    mask = torch.arange(5) < torch.tensor([5, 2, 3]).unsqueeze(1)
+    clean = torch.randn(3, 5, 4).masked_fill(~mask.unsqueeze(-1), 0.0)
+    before = clean.clone()
+    other = clean.masked_fill(~mask.unsqueeze(-1), 7.0)
+    torch.testing.assert_close(padded_lstm(lstm, clean, mask), padded_lstm(lstm, other, mask), rtol=0, atol=0)
+    torch.testing.assert_close(clean, before, rtol=0, atol=0)
+    assert (other[~mask] == 7).all()
