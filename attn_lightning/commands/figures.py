@@ -33,14 +33,16 @@ def _parser() -> OneLineErrorParser:
         prog="python -m attn_lightning figures", description=__doc__, allow_abbrev=False, exit_on_error=True
     )
     parser.add_argument(
-        "--ckpt_path", type=str, help="a checkpoint of a run folder: what it looks at, and what it says"
+        "--ckpt_path", type=str | None, help="a checkpoint of a run folder: what it looks at, and what it says"
     )
     parser.add_argument(
-        "--study", type=str, help="a study file, or the name of one in experiments/studies: its metrics, run by run"
+        "--study",
+        type=str | None,
+        help="a study file, or the name of one in experiments/studies: its metrics, run by run",
     )
     parser.add_argument(
         "--output",
-        type=Path,
+        type=Path | None,
         help="folder of the files (default: `figures` in the run folder or in the folder of the study)",
     )
     parser.add_argument(

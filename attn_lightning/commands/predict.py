@@ -20,7 +20,7 @@ from attn_lightning.commands.arguments import add_trust
 from attn_lightning.commands.one_line import OneLineArguments
 from attn_lightning.commands.processes import is_first, is_one_of_several
 from attn_lightning.console import say
-from attn_lightning.data.formats import FileOptions
+from attn_lightning.data.formats import LINES, FileOptions, is_delimited
 from attn_lightning.data.records import Columns, text_of, words_of
 from attn_lightning.data.sources import Split, from_files
 from attn_lightning.data.text import valid_unicode
@@ -265,6 +265,9 @@ def read_texts(path: Path, options: Namespace) -> Iterator[tuple[str | list[str]
     columns = tuple(options.columns) if options.columns else None
     read_as = FileOptions(options.delimiter, options.encoding, columns, prefix="--")
     split = from_files({"input": path}, read_as=read_as).splits["input"]
+    if Path(path.name.removesuffix(".gz")).suffix in LINES and not is_delimited(path, read_as):
+        # A file of plain texts has the same name, and would lose the first word of every text without a sign.
+        say(f"{path}: lines are `LABEL text`, whose first word is not read; `--columns text` reads it", error=True)
     # `predict` has options of its own for columns, and no configuration in which they could be named.
     split = replace(split, advice=f"{split.advice.replace(Split.advice, 'name it with `--text_column`')}")
     wanted, number = Columns(text=options.text_column, tokens=options.tokens_column), 0

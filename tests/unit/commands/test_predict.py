@@ -226,6 +226,16 @@ def test_files_as_they_are_written(cli, checkpoint, tmp_path, content, options):
     assert read(target)[0]["text"] == "good, film"
 
 
+def test_the_first_word_of_a_line_is_not_lost_without_a_sign(cli, checkpoint, tmp_path):
+    path, target = tmp_path / "in.txt", tmp_path / "out.jsonl"
+    path.write_text("good film\n")
+    outcome = cli("predict", "--ckpt_path", checkpoint, "--input", path, "--output", target)
+    assert (read(target)[0]["text"], "whose first word is not read; `--columns text`" in outcome.err) == ("film", True)
+    target.unlink()
+    outcome = cli("predict", "--ckpt_path", checkpoint, "--input", path, "--output", target, "--columns", "text")
+    assert (read(target)[0]["text"], outcome.err) == ("good film", "")
+
+
 def test_what_is_not_read_names_the_option_of_this_command(cli, checkpoint, tmp_path):
     (tmp_path / "in.csv").write_bytes(b"body\ncaf\xe9\n")
     outcome = cli("predict", "--ckpt_path", checkpoint, "--input", tmp_path / "in.csv")
