@@ -33,6 +33,7 @@ class LegacyIntegers:
         Returns:
             (N,) in [0, limit).
         """
+        # Masked rejection, as NumPy's legacy generator does it: any other way below a limit takes other bits.
         highest = np.broadcast_to(np.asarray(limits, np.int64), self._used.shape) - 1
         bits = highest.copy()
         for shift in (1, 2, 4, 8, 16):

@@ -109,6 +109,7 @@ def blob_mosaics(of_seeds: range, classes: Rows, options: ClassOptions) -> Mosai
     places = np.empty((len(of_seeds), options.num_segments), np.int64)
     for segment in range(options.num_segments):
         is_background = foreground != segment
+        # Below 1 nothing is drawn and the generator stays where it is, as in the authors' branch of the foreground.
         other = draws.below(np.where(is_background, options.num_background_classes, 1))
         of_class = np.where(is_background, options.num_foreground_classes + other, labels)
         # The authors' `choice(pool, size=1)` draws the same number as `randint`.

@@ -137,6 +137,7 @@ class MosaicExamples(Dataset[Batch]):
         """Of the segments, how they are put together, and the labels."""
         digest = hashlib.sha256(self.pool.sha256.encode())
         for part in (self.mosaics.places, self.mosaics.labels, self.mosaics.foreground):
+            # Of one byte order and width, or the same data would have another digest on another machine.
             digest.update(part.astype("<i8").tobytes())
         return digest.hexdigest()
 

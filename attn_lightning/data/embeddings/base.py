@@ -153,6 +153,7 @@ def with_random_rows(table: Tensor, count: int, seed: int) -> Tensor:
         (V + count, E) float32; the new rows are `N(0, m^2 / E)` with the mean length m of the others.
     """
     mean_length = float(table[PADDING_ROW + 1 :].norm(dim=1).mean())
+    # One more, because the first of random rows is that of padding.
     rows = random_rows(count + 1, table.shape[1], mean_length / table.shape[1] ** 0.5, seed)
     return torch.cat([table, rows[1:]])
 

@@ -121,6 +121,7 @@ def read_binary(path: Path, vocabulary: Sequence[str], dimension: int) -> dict[i
     has_subwords = model.f.getArgs().maxn > 0
     found = {}
     for row, word in enumerate(map(without_surrogates, vocabulary)):
+        # As it is written first: "US" and "us" are two words.
         known = next((form for form in (word, word.lower()) if model.get_word_id(form) >= 0), None)
         if row == PADDING_ROW or (known is None and not has_subwords):
             continue

@@ -103,6 +103,7 @@ class NamedVectors(Embeddings):
 
     def _installed(self) -> Path | None:
         name = self.package()
+        # Looked up and not imported: its files are read, and none of its code has to run.
         spec = None if name is None else importlib.util.find_spec(name)
         return None if spec is None or spec.origin is None else Path(spec.origin).parent / "data"
 
