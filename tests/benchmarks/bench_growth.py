@@ -4,7 +4,8 @@
 
 - time per document and epoch of `fit`, with four times as many documents over that with a quarter of them;
 - time of a step with texts four times as long, at the same number of words;
-- memory per word of a step with texts four times as long, of a new process each, at the same number of texts.
+- bytes that a step keeps for its backward pass with texts four times as long, at the same number of words: counted and
+  not read off the process, whose peak moves from run to run by more than a step needs.
 """
 
 import tempfile
@@ -13,8 +14,9 @@ from statistics import median
 
 import torch
 from bench_fit import CORPORA, HERE, fit, write_corpus
-from bench_step import VANILLA, VOCABULARY_SIZE, make_step, measure_usage, seconds
+from bench_step import VOCABULARY_SIZE, Step, make_step, seconds
 from results import Results, run
+from torch import Tensor, nn
 
 from attn_lightning.types import Batch
 
@@ -57,20 +59,34 @@ def with_length(rounds: int) -> float:
     return median(long / short for short, long in times)
 
 
+def kept_bytes(step: Step, batch: Batch) -> int:
+    """Bytes of all tensors that a step keeps for its backward pass; parameters do not count."""
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        if not isinstance(tensor, nn.Parameter):
+            # By storage: a view costs nothing, and neither does what two operations keep.
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        step(batch, None)
+    return sum(kept.values())
+
+
 def memory_with_length() -> float:
-    """Bytes per word of the longer texts over those of the shorter ones, beyond what both need for no text."""
+    """Bytes kept per word of texts of the larger length over those of the smaller one."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    lengths = (SHORT, 2 * SHORT, LONG)
-    one, two, four = (measure_usage([], length, device)[VANILLA].mebibytes for length in lengths)
-    return (four - two) / (two - one) / 2
+    step = make_step(device)
+    short, long = (kept_bytes(step, full_batch(length, device)) for length in (SHORT, LONG))
+    return long / short
 
 
 def measure(rounds: int) -> Results:
-    """All three; memory first, in processes that start before this one computes."""
-    memory = memory_with_length()
+    """All three."""
     return {
         "growth (1 is linear)": {
-            f"memory of a step, texts of {LONG} over {SHORT} words": memory,
+            f"memory of a step of {WORDS} words, texts of {LONG} over {SHORT}": memory_with_length(),
             f"time of a step of {WORDS} words, texts of {LONG} over {SHORT}": with_length(rounds),
             f"time per document and epoch, {DOCUMENTS[1]} over {DOCUMENTS[0]} documents": with_documents(rounds),
         }
