@@ -61,6 +61,7 @@ def chosen_families(
     for name in _split(names):
         _check(name, [*SUITES, *FAMILIES], "--suite")
         wanted.update(SUITES.get(name, (name,)))
+    # In the order of the tables, whatever the order of the names.
     built = []
     for name, family in FAMILIES.items():
         if name in wanted:
@@ -82,6 +83,7 @@ def chosen_explainers(names: str) -> dict[str, Explainer]:
     for name in _split(names):
         _check(name, ["all", *known], "--explainers")
         wanted += list(known) if name == "all" else [name]
+    # Attention always: agreement compares every other explanation with it.
     return {name: known[name]() for name in dict.fromkeys(["attention", *wanted])}
 
 

@@ -35,6 +35,7 @@ class Parts:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        # One file per explanation: a stopped evaluation goes on after the last one that was finished.
         (folder / "explanations").mkdir(parents=True, exist_ok=True)
 
     def clean(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]] | None:

@@ -47,6 +47,7 @@ def declared(metric: str) -> Measure | None:
 
 def _probed(name: str) -> Measure | None:
     """What is declared of a `logged_name`: the longest that fits, for `accuracy_area` begins as `accuracy` does."""
+    # Names of families and metrics contain underscores, so that the name cannot be cut at one.
     found = [
         measure
         for family in FAMILIES.values()
@@ -59,6 +60,7 @@ def _probed(name: str) -> Measure | None:
 @cache
 def split_measures() -> dict[str, Measure]:
     """All that a training measures of a split, whatever the data marks."""
+    # With two classes, which have every metric that more classes have, and F1 of class 1 too.
     return Measurements(num_classes=2).measures()
 
 
@@ -80,6 +82,7 @@ def monitor_mode(metric: str, wanted: Literal["max", "min"] | None = None) -> Li
     if wanted is not None:
         return wanted
     measure = declared(metric)
+    # Lightning's counters are no metrics, and "the best" is the last one.
     if metric in COUNTERS:
         return "max"
     if measure is None or measure.higher_is_better is None:

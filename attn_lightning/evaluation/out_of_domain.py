@@ -62,6 +62,7 @@ def not_longer(examples: Examples, most: int | None) -> tuple[Examples, list[str
     said = f"{len(lengths) - len(kept):,} of {len(lengths):,} texts are longer than {most:,} tokens (`max_tokens`)"
     if not len(kept):
         raise ConfigurationError(f"Expected texts to evaluate, but all {said}; raise it.")
+    # Never a subset of a subset: its rows are those of the split, by which the linear control finds the texts.
     left = Subset(*((examples.origin, examples.rows[kept]) if isinstance(examples, Subset) else (examples, kept)))
     return left, [
         f"{said}, the longest has {lengths.max():,}, and left out: what erases every token takes their square"
@@ -78,6 +79,7 @@ def chosen_rows(total: int, size: int, seed: int) -> Rows:
     """
     if size >= total:
         return np.arange(total)
+    # A permutation, so that the rows of a smaller subset are among those of a larger one with the same seed.
     return np.sort(np.random.default_rng(seed).permutation(total)[:size])
 
 
@@ -148,6 +150,7 @@ class Reencoded:
             characters = np.zeros(len(self._data.text(self._split, row)) + 1, np.int64)
             for (start, end), mark in zip(self._data.offsets(self._split, row), old, strict=False):
                 characters[start:end] = mark
+            # Marked characters before each place: two differences tell whether a word has any.
             counts = np.concatenate([[0], np.cumsum(characters)])
             offsets = np.asarray(self._offsets[row], np.int64)
             line[: len(offsets)] = counts[offsets[:, 1]] > counts[offsets[:, 0]]
@@ -177,6 +180,7 @@ def examples_for(
             f"Expected data with the {len(label_names)} classes of the checkpoint ({', '.join(label_names)}), but got "
             f"{len(theirs)} ({', '.join(theirs)}); use data of the same task."
         )
+    # Asked of the object and not of its class: a user's own data module need not derive from ours.
     has_words = hasattr(data, "tokenizer")
     if has_words != (tokenizer is not None):
         wanted, came = ("text", "segments") if tokenizer is not None else ("segments", "text")

@@ -50,10 +50,12 @@ class Progress:
 
     def _line(self, text: str) -> None:
         if self._console is not None:
+            # Escaped: names of options stand in square brackets, which rich would take for colours.
             self._console.print(escape(self._prefix + text), highlight=False, soft_wrap=True)
 
     @contextmanager
     def _bar(self, name: str, total: int) -> Iterator[ProgressCallback]:
+        # In a log file every state of the bar would be a line.
         if self._console is None or not self._console.is_terminal:
             yield no_progress
             return

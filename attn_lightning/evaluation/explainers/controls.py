@@ -50,6 +50,7 @@ class Random(Explainer):
     def explain(self, subject: Subject, advance: ProgressCallback) -> Ragged:
         """See `Explainer.explain`; one draw for the whole split."""
         lengths = subject.examples.lengths
+        # All at once in the order of the split, as batches come in another order for every batch size.
         drawn = torch.rand(int(np.sum(lengths)), generator=subject.generator(_RANDOM_STREAM))
         advance(len(lengths))
         return Ragged(drawn.numpy(), lengths)

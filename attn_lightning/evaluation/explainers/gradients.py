@@ -90,6 +90,7 @@ def native_explanations(
     probabilities = np.full((len(lengths), subject.num_classes), np.nan)
     labels = np.zeros(len(lengths), np.int64)
     found = {name: Ragged.empty(lengths) for name in names}
+    # Part by part: a backward pass keeps so much per token that a whole batch would leave the caches of a CPU.
     for batch in (part for whole in subject.batches() for part in small_passes(whole)):
         output, gradients = _clean_pass(subject, batch, kinds)
         scores = {

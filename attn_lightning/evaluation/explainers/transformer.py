@@ -21,6 +21,7 @@ class _InsideEncoder(Explainer):
         """Only a transformer has attention inside."""
         if len(subject.examples) == 0:
             return None
+        # One text has to be read to know: an encoder of someone else's tells by what it returns.
         with inference(subject.model):
             found = _inside(subject, on_device(subject.examples[[0]], subject.device))
         return "the encoder has no attention of its own" if found is None else None

@@ -55,6 +55,7 @@ class Calibration(Family):
 
 def _of_the_split(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> dict[str, float]:
     """The metrics that are no mean over examples, without those that are undefined."""
+    # The metrics of a training take logits; log-probabilities are such, and keep the float64 of the clean pass.
     metrics = PredictionMetrics(probabilities.shape[1])
     with np.errstate(divide="ignore"):
         metrics.update(torch.from_numpy(np.log(probabilities)), torch.from_numpy(labels))
