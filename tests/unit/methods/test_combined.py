@@ -303,3 +303,8 @@ def test_configuration_in_yaml_and_pickling(tmp_path: Path) -> None:
         assert (type(vat), vat.epsilon) == (AttentionIVAT, 2.0)
         assert (type(relation.method), relation.method.path) == (Relation, "context")
         assert (relation.schedule, relation.fraction) == ("warmup", 0.25)
+
+
+def test_a_fraction_out_of_its_range_names_the_method():
+    with pytest.raises(ConfigurationError, match=r"`fraction` of Scheduled .* at most 1, but got 2"):
+        Scheduled(AttentionAT(), fraction=2)

@@ -140,3 +140,8 @@ def test_bad_options_of_weighting_are_refused(options: dict[str, Any]) -> None:
 )
 def test_options_that_are_left_out_are_the_documented_ones(cls: Any, expected: dict[str, Any]) -> None:
     assert defaults(cls) == expected
+
+
+def test_the_least_weight_is_at_most_1():
+    with pytest.raises(ConfigurationError, match=r"`min_weight` of InstanceWeighting to be .* at most 1, but got 1.5"):
+        InstanceWeighting(min_weight=1.5)

@@ -143,3 +143,10 @@ def test_both_remedies_together(tmp_path: Path) -> None:
 )
 def test_options_that_are_left_out_are_the_documented_ones(cls: Any, expected: dict[str, Any]) -> None:
     assert defaults(cls) == expected
+
+
+def test_a_rate_out_of_its_range_names_the_method():
+    with pytest.raises(
+        ConfigurationError, match=r"`classifier_rate` of RandomAttentionPretraining .* got 2; 0 freezes"
+    ):
+        RandomAttentionPretraining(classifier_rate=2)

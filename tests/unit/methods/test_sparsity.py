@@ -150,3 +150,8 @@ def test_attention_without_a_derivative_is_refused(cls: type[Method]) -> None:
 )
 def test_options_that_are_left_out_are_the_documented_ones(cls: Any, expected: dict[str, Any]) -> None:
     assert defaults(cls) == expected
+
+
+def test_a_form_that_is_none_names_the_method():
+    with pytest.raises(ConfigurationError, match=r"`form` of EntropyPenalty to be one of .*, but got 'other'"):
+        EntropyPenalty(form="other")
