@@ -55,7 +55,7 @@ def check_model(path: Path) -> None:
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as model:
         try:
             end = _walk(model)
-        except (struct.error, ValueError) as error:
+        except (struct.error, ValueError, OverflowError) as error:  # the last of a place beyond every file
             raise _bad_model(path, str(error) or "it is cut off") from error
         if end != len(model):
             raise _bad_model(path, f"its parts have {end:,} bytes and the file {len(model):,}")

@@ -39,3 +39,11 @@ def test_a_damaged_header_is_refused(fasttext_model: Any, tmp_path: Path, place:
     damaged[place : place + 4] = struct.pack("<i", -7)
     with pytest.raises(DataFormatError, match="whole fastText model"):
         check_model(write(tmp_path / "damaged.bin", bytes(damaged)))
+
+
+def test_a_size_beyond_every_file_is_refused(fasttext_model: Any, tmp_path: Path) -> None:
+    fasttext_model(tmp_path, maxn=0)
+    damaged = bytearray((tmp_path / "model.bin").read_bytes())
+    damaged[84:92] = struct.pack("<q", 2**61)  # entries of a pruned dictionary
+    with pytest.raises(DataFormatError, match="whole fastText model"):
+        check_model(write(tmp_path / "damaged.bin", bytes(damaged)))
