@@ -42,6 +42,11 @@ def did_you_mean(unknown: str, known: Iterable[str], most: int = 3) -> str:
     return f" Did you mean {', '.join(others)}{' or ' if others else ''}{last}?"
 
 
+def one_line(error: object) -> str:
+    """What somebody else's error says, as a part of a message of ours: libraries write several lines, we write one."""
+    return " ".join(str(error).split())
+
+
 def own_cause(error: BaseException) -> AttnLightningError | None:
     """What this package said before others, one around the other, made errors of their own of it; None if nothing."""
     cause = error.__cause__

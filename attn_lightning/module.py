@@ -31,7 +31,7 @@ from attn_lightning.checkpoint import (
 from attn_lightning.checkpoint.trust import check_checkpoint
 from attn_lightning.checks import check_choice, check_numbers
 from attn_lightning.data.reading import prepare_encoder
-from attn_lightning.errors import ConfigurationError
+from attn_lightning.errors import ConfigurationError, one_line
 from attn_lightning.measurements import MARKS, EpochMeans, Measurements, Probe, check_monitors, example_record, joined
 from attn_lightning.methods.base import Method
 from attn_lightning.methods.combined import flatten
@@ -387,6 +387,6 @@ class AttentionModule(LightningModule):
             return super().load_state_dict(state_dict, strict=strict, assign=assign)
         except RuntimeError as error:
             raise ConfigurationError(
-                f"Expected weights of the configured model, but the checkpoint holds another one: {error}; use the "
-                "`config.yaml` of its run folder."
+                f"Expected weights of the configured model, but the checkpoint holds another one: {one_line(error)}; use "
+                "the `config.yaml` of its run folder."
             ) from error

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from attn_lightning.errors import ConfigurationError
+from attn_lightning.errors import ConfigurationError, one_line
 
 CHECKPOINTS = "checkpoints"
 CONFIG = "config.yaml"
@@ -242,5 +242,5 @@ def read_metrics(folder: Path) -> dict[str, Any]:
     try:
         contents: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ConfigurationError(f"Expected {path} to be JSON, but got: {error}; remove the file.") from error
+        raise ConfigurationError(f"Expected {path} to be JSON, but got: {one_line(error)}; remove the file.") from error
     return contents

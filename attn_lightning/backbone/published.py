@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from attn_lightning.backbone.pieces import WordPieces
-from attn_lightning.errors import ConfigurationError
+from attn_lightning.errors import ConfigurationError, one_line
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +35,8 @@ def transformers() -> Any:
         import transformers as library
     except ImportError as error:
         raise ConfigurationError(
-            f"Expected the package `transformers` for the encoder Pretrained, but got: {error}; install it with `pip "
-            "install 'attn-lightning[transformers]'`."
+            f"Expected the package `transformers` for the encoder Pretrained, but got: {one_line(error)}; install it with "
+            "`pip install 'attn-lightning[transformers]'`."
         ) from error
     return library
 

@@ -16,7 +16,7 @@ from attn_lightning.commands.arguments import add_trust, split_trusted
 from attn_lightning.commands.parsing import OneLineErrorParser, class_change_resets_arguments
 from attn_lightning.commands.processes import is_first, is_one_of_several
 from attn_lightning.console import say, show_messages, stdout_console
-from attn_lightning.errors import ConfigurationError, own_cause
+from attn_lightning.errors import ConfigurationError, one_line, own_cause
 from attn_lightning.evaluation.catalog import (
     DEFAULT_EXPLAINERS,
     FAMILIES,
@@ -188,7 +188,7 @@ def load(checkpoint: Path, device: str, trusted: Collection[str]) -> AttentionMo
     # torch without CUDA fails with an AssertionError, with another device in several other ways.
     except (RuntimeError, AssertionError) as error:
         raise ConfigurationError(
-            f"Expected to be able to use device {device!r}, but got: {error}; use `--device cpu`."
+            f"Expected to be able to use device {device!r}, but got: {one_line(error)}; use `--device cpu`."
         ) from error
 
 

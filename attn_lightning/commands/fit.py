@@ -37,7 +37,7 @@ from attn_lightning.commands.trainer import check_trainer_options, checkpoints, 
 from attn_lightning.commands.wandb_run import name_by_sweep, sweep_of_agent
 from attn_lightning.console import say, show_messages
 from attn_lightning.data.revision import revisions
-from attn_lightning.errors import ConfigurationError, own_cause
+from attn_lightning.errors import ConfigurationError, one_line, own_cause
 from attn_lightning.evaluation.catalog import chosen_explainers, chosen_families
 from attn_lightning.evaluation.naming import monitor_mode, monitored
 from attn_lightning.evaluation.results import print_results
@@ -271,7 +271,9 @@ class AttentionCLI(LightningCLI):
         try:
             return super()._instantiate_trainer(config, callbacks)
         except ValueError as error:
-            raise ConfigurationError(f"Expected options that Lightning's Trainer takes, but got: {error}") from error
+            raise ConfigurationError(
+                f"Expected options that Lightning's Trainer takes, but got: {one_line(error)}"
+            ) from error
 
     def after_fit(self) -> None:
         """Test the best epoch and show what the run found."""
@@ -318,7 +320,9 @@ def training_command(arguments: Sequence[str]) -> int:
         say(f"nothing to do: {found.folder} is complete")
     except MisconfigurationException as error:
         # One line for the user: Lightning's own message says which options, and the traceback only says where.
-        raise ConfigurationError(f"Expected options that work together, but Lightning says: {error}") from error
+        raise ConfigurationError(
+            f"Expected options that work together, but Lightning says: {one_line(error)}"
+        ) from error
     return 0
 
 

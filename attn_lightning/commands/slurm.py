@@ -12,7 +12,7 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 
 from attn_lightning.commands.processes import is_first
 from attn_lightning.console import say
-from attn_lightning.errors import ConfigurationError
+from attn_lightning.errors import ConfigurationError, one_line
 from attn_lightning.signals import Stopped, stopping_raises
 
 
@@ -41,7 +41,9 @@ def cluster() -> ClusterEnvironment:
         # Lightning's own requeueing saves in the middle of an epoch, from where a run could not go on exactly.
         return SLURMEnvironment(auto_requeue=False)
     except RuntimeError as error:
-        raise ConfigurationError(f"Expected a SLURM job that Lightning can use, but it says: {error}") from error
+        raise ConfigurationError(
+            f"Expected a SLURM job that Lightning can use, but it says: {one_line(error)}"
+        ) from error
 
 
 @contextmanager
@@ -69,5 +71,5 @@ def _requeue() -> str:
     try:
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.SubprocessError) as error:
-        return f"the job could not be requeued ({error}); start it once more, its run will go on"
+        return f"the job could not be requeued ({one_line(error)}); start it once more, its run will go on"
     return f"requeued job {job}: its run will go on"

@@ -27,7 +27,7 @@ from attn_lightning.data.segments import (
     seeds,
 )
 from attn_lightning.data.sources import SPLITS, Hub, Source, Split, SplitName, find, take
-from attn_lightning.errors import ConfigurationError, DataFormatError
+from attn_lightning.errors import ConfigurationError, DataFormatError, one_line
 
 logger = logging.getLogger(__name__)
 
@@ -297,7 +297,7 @@ def decode(value: Any, split: Split, number: int) -> NDArray[np.uint8]:
         pixels = np.asarray(image.convert("RGB"))
     except (UnidentifiedImageError, OSError, SyntaxError, TypeError, KeyError) as error:
         raise DataFormatError(
-            f"Expected column 'img' to hold an encoded image, but got {type(error).__name__}: {error} in "
+            f"Expected column 'img' to hold an encoded image, but got {type(error).__name__}: {one_line(error)} in "
             f"{split.place(number)}; write the file again in the schema of the hub."
         ) from error
     if pixels.shape != (SHAPE[1], SHAPE[2], SHAPE[0]):

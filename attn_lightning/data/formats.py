@@ -16,7 +16,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from attn_lightning.errors import ConfigurationError, DataFormatError
+from attn_lightning.errors import ConfigurationError, DataFormatError, one_line
 
 Row = dict[str, Any]
 Rows = Iterator[tuple[int, Row]]
@@ -122,7 +122,7 @@ def class_names(path: Path) -> dict[str, tuple[str, ...]]:
         return {column: tuple(map(str, names)) for column, names in named.items()}
     except (pa.ArrowException, OSError) as error:
         raise DataFormatError(
-            f"Expected a Parquet file, but got an error in {path} ({error}); write it again."
+            f"Expected a Parquet file, but got an error in {path} ({one_line(error)}); write it again."
         ) from error
     except (ValueError, KeyError, TypeError, AttributeError):
         return {}  # the key is there but is not what `datasets` writes
@@ -174,7 +174,7 @@ def _lines(path: Path, options: FileOptions) -> Iterator[str]:
         ) from error
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataFormatError(
-            f"Expected {path} to be a whole gzip file, but got an error after line {number} ({error}); "
+            f"Expected {path} to be a whole gzip file, but got an error after line {number} ({one_line(error)}); "
             "copy or download it again."
         ) from error
 
@@ -214,7 +214,7 @@ def _json_rows(path: Path, options: FileOptions) -> Rows:
             yield from _json_lines(path, options)
             return
         raise DataFormatError(
-            f"Expected {path} to be a JSON document or JSON Lines, but got {error}; correct the file."
+            f"Expected {path} to be a JSON document or JSON Lines, but got {one_line(error)}; correct the file."
         ) from error
     if isinstance(content, dict) and content and all(map(_is_post, content.values())):
         yield from _posts(path, content)
@@ -253,7 +253,7 @@ def _posts(path: Path, posts: dict[str, Row]) -> Rows:
         except (TypeError, ValueError, KeyError, OverflowError) as error:
             raise DataFormatError(
                 f"Expected a post with `post_tokens`, labels of annotators and rationales of equal length, but got "
-                f"{type(error).__name__}: {error} in {path}, post {name!r}; correct it."
+                f"{type(error).__name__}: {one_line(error)} in {path}, post {name!r}; correct it."
             ) from error
         if labels.count(label) > len(labels) / 2:
             yield number, {**post, "tokens": tokens, "text": " ".join(tokens), "label": label, "rationale": rationale}
@@ -312,7 +312,7 @@ def _csv_rows(path: Path, options: FileOptions) -> Rows:
             start = reader.line_num + 1
     except csv.Error as error:
         raise DataFormatError(
-            f"Expected a CSV file, but got {error} in {path}, line {reader.line_num}; correct the quoting."
+            f"Expected a CSV file, but got {one_line(error)} in {path}, line {reader.line_num}; correct the quoting."
         ) from error
 
 
@@ -345,7 +345,8 @@ def _parquet_rows(path: Path, _options: FileOptions) -> Rows:
                     yield number, row
     except (pa.ArrowException, OSError, UnicodeDecodeError, ValueError, OverflowError, MemoryError) as error:
         raise DataFormatError(
-            f"Expected a Parquet file, but got an error in {path} after row {number} ({error}); write it again."
+            f"Expected a Parquet file, but got an error in {path} after row {number} ({one_line(error)}); write it "
+            "again."
         ) from error
 
 

@@ -20,7 +20,7 @@ from attn_lightning.console import printable
 from attn_lightning.data.batching import length_batches, with_second
 from attn_lightning.data.candidates import candidates_of
 from attn_lightning.data.text import TextTokenizer
-from attn_lightning.errors import ConfigurationError, NumericalError
+from attn_lightning.errors import ConfigurationError, NumericalError, one_line
 from attn_lightning.evaluation.heat_map import heat_map
 from attn_lightning.files import replacing, to_json
 from attn_lightning.module import AttentionModule
@@ -100,7 +100,7 @@ class Predictor:
             self.module = module.to(device)
         except (RuntimeError, AssertionError) as error:
             raise ConfigurationError(
-                f"Expected to be able to use device {device!r}, but got: {error}; use `--device cpu`."
+                f"Expected to be able to use device {device!r}, but got: {one_line(error)}; use `--device cpu`."
             ) from error
 
     def predict(

@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule
 from attn_lightning import run_folder
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.checkpoint import checkpoint_contents, read_checkpoint
-from attn_lightning.errors import ConfigurationError
+from attn_lightning.errors import ConfigurationError, one_line
 from attn_lightning.types import SAME_DATA
 
 
@@ -54,8 +54,8 @@ def twin(path: Path, module: LightningModule, option: str) -> Backbone:
         base.load_state_dict(weights)
     except RuntimeError as error:
         raise ConfigurationError(
-            f"Expected `{option}` to hold a model of the same architecture, but {path} does not: {error}; use "
-            "the same `model` options for both runs."
+            f"Expected `{option}` to hold a model of the same architecture, but {path} does not: {one_line(error)}; "
+            "use the same `model` options for both runs."
         ) from error
     found: Backbone = base.eval().requires_grad_(False)
     return found

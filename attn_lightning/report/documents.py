@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from attn_lightning.data.batching import Rows
-from attn_lightning.errors import DataFormatError
+from attn_lightning.errors import DataFormatError, one_line
 from attn_lightning.evaluation.explainers.available import explainers
 from attn_lightning.evaluation.out_of_domain import chosen_rows
 from attn_lightning.report.run_data import EVALUATION, Run
@@ -83,7 +83,7 @@ def read_documents(run: Run, most: int) -> Documents:
         table = table.take(pa.array(np.argsort(table.column("row").to_numpy(), kind="stable")))
         return _documents(table, chosen_rows(len(table), most, 0), run)
     except (pa.ArrowException, OSError, LookupError, ValueError, TypeError) as error:
-        message = " ".join(str(error).split()).rstrip(".")
+        message = one_line(error).rstrip(".")
         raise DataFormatError(
             f"Expected a table of predictions in {path}, but got: {message}; test the run again."
         ) from error

@@ -7,7 +7,7 @@ from typing import Any
 
 from attn_lightning import __version__
 from attn_lightning.checks import check_numbers
-from attn_lightning.errors import ConfigurationError
+from attn_lightning.errors import ConfigurationError, one_line
 from attn_lightning.files import replacing, write_text
 from attn_lightning.metrics.intervals import INTERVAL
 from attn_lightning.report.blocks import Blocks
@@ -85,7 +85,7 @@ def read_sources(paths: Sequence[Path]) -> Sources:
                 found.studies.append(read_study_folder(path))
                 found.notes.extend(found.studies[-1].notes)
         except (ConfigurationError, OSError) as error:
-            found.notes.append(" ".join(str(error).split()))
+            found.notes.append(one_line(error))
     if not found.runs and not found.studies:
         raise ConfigurationError("; ".join(found.notes) or "Expected runs or studies to report on, but got none.")
     return found

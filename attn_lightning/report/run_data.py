@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from attn_lightning import run_folder
-from attn_lightning.errors import ConfigurationError
+from attn_lightning.errors import ConfigurationError, one_line
 from attn_lightning.study.record import RECORD
 
 EVALUATION = "evaluation"
@@ -194,4 +194,4 @@ def _json(path: Path) -> Mapping[str, Any]:
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    return one_line(error)

@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from attn_lightning import run_folder
-from attn_lightning.errors import ConfigurationError
+from attn_lightning.errors import ConfigurationError, one_line
 from attn_lightning.files import replacing, to_json, write_json, write_text
 from attn_lightning.study.expansion import Cell
 from attn_lightning.study.state import CellState, comparable
@@ -64,7 +64,7 @@ def read_archive(path: Path) -> dict[str, dict[str, Any]]:
                 raise ValueError(f"line {number} is not one of {', '.join(sorted(_KEYS))}")
             entries[str(entry["cell"])] = entry
     except (OSError, EOFError, ValueError, RecursionError, zlib.error) as error:
-        message = " ".join(str(error).split())
+        message = one_line(error)
         raise ConfigurationError(
             f"Expected {path} to be an archive of a study, but got: {message}; take it from where it was written, or "
             "name another file to begin a new one."

@@ -11,7 +11,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from attn_lightning.errors import ConfigurationError, did_you_mean
+from attn_lightning.errors import ConfigurationError, did_you_mean, one_line
 from attn_lightning.experiments import as_option
 
 DEFAULT_METRICS = ("test/accuracy", "test/f1", "test/gradient_kendall_mean")
@@ -110,7 +110,7 @@ def study_contents_of(path: Path) -> dict[Any, Any]:
     try:
         contents = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, OmegaConfBaseException) as error:
-        raise _error(path, "readable YAML", " ".join(str(error).split()), "mend the file") from error
+        raise _error(path, "readable YAML", one_line(error), "mend the file") from error
     if not isinstance(contents, dict) or not contents:
         raise _error(path, "a mapping with `methods`, `data` and `seeds`", repr(contents), "write one")
     return contents

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from attn_lightning.errors import ConfigurationError
+from attn_lightning.errors import ConfigurationError, one_line
 from attn_lightning.files import write_text
 from attn_lightning.study.expansion import Cell
 from attn_lightning.study.state import CellState
@@ -46,7 +46,9 @@ def read(path: Path, name: str) -> tuple[str, str]:
     try:
         text = path.read_text(encoding="utf-8") if path.exists() else ""
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"Expected {path} to be a text file, but got: {error}; name another one.") from error
+        raise ConfigurationError(
+            f"Expected {path} to be a text file, but got: {one_line(error)}; name another one."
+        ) from error
     # Marks are comments: what a reader of the file sees is unchanged by them.
     begin = _begin(name)
     if begin not in text:

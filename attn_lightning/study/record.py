@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from attn_lightning.errors import ConfigurationError
+from attn_lightning.errors import ConfigurationError, one_line
 from attn_lightning.files import write_json
 from attn_lightning.study.configuration import Study, Variant
 from attn_lightning.study.expansion import Cell
@@ -78,7 +78,7 @@ def read_record(folder: Path) -> tuple[Study, list[Cell]]:
             for cell in contents["cells"]
         ]
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        message = " ".join(str(error).split())
+        message = one_line(error)
         raise ConfigurationError(
             f"Expected the record of a study in {path}, but got: {message}; run `study --table` to write it again."
         ) from error

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import yaml
 
-from attn_lightning.errors import ConfigurationError, did_you_mean
+from attn_lightning.errors import ConfigurationError, did_you_mean, one_line
 
 COMMAND = "[${env}, ${interpreter}, -m, attn_lightning, fit, --config, EXPERIMENT, --run.wandb=true, ${args}]"
 """What a message tells the user to copy."""
@@ -164,7 +164,7 @@ def _load(path: Path) -> dict[str, Any]:
         # `safe_load`: sweep files are passed around.
         contents = yaml.safe_load(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise _error(path, "readable YAML", " ".join(str(error).split()), "mend the file") from error
+        raise _error(path, "readable YAML", one_line(error), "mend the file") from error
     if not isinstance(contents, dict):
         raise _error(path, "a mapping with `command`, `method` and `parameters`", repr(contents), "write one")
     return contents

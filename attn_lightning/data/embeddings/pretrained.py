@@ -27,7 +27,7 @@ from attn_lightning.data.embeddings.base import (
     origin_of_file,
 )
 from attn_lightning.data.embeddings.fasttext_model import MAGIC, binary_dimension, read_binary
-from attn_lightning.errors import ConfigurationError, DataFormatError
+from attn_lightning.errors import ConfigurationError, DataFormatError, one_line
 
 logger = logging.getLogger(__name__)
 
@@ -139,7 +139,9 @@ def _open(path: Path) -> Iterator[IO[bytes]]:
         with cast(IO[bytes], gzip.open(path, "rb")) if path.suffix == ".gz" else path.open("rb") as file:
             yield file
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataFormatError(f"Expected {path} to be a whole gzip file, but: {error}; fetch it again.") from error
+        raise DataFormatError(
+            f"Expected {path} to be a whole gzip file, but: {one_line(error)}; fetch it again."
+        ) from error
 
 
 def _is_number(field: bytes) -> bool:
@@ -220,7 +222,8 @@ def _parse(numbers: bytes, dimension: int, path: Path, number: int) -> Vector:
             vector = np.array([float(field) for field in numbers.split()]).astype(np.float32)
     except ValueError as error:
         raise DataFormatError(
-            f"Expected {path}, line {number}, to have {dimension} numbers, but: {error}; repair or remove the line."
+            f"Expected {path}, line {number}, to have {dimension} numbers, but: {one_line(error)}; "
+            "repair or remove the line."
         ) from error
     if vector.shape != (dimension,) or not np.isfinite(vector).all():
         raise DataFormatError(
@@ -239,7 +242,7 @@ def _load_npz(path: Path) -> tuple[npt.NDArray[np.str_], Vector]:
         with np.load(path, allow_pickle=False) as arrays:
             words, vectors = arrays["words"], arrays["vectors"]
     except Exception as error:  # zip, header and arrays are read by three libraries, each with errors of its own
-        raise _bad_npz(path, f"{type(error).__name__}: {error}") from error
+        raise _bad_npz(path, f"{type(error).__name__}: {one_line(error)}") from error
     fits = vectors.ndim == 2 and words.shape == vectors.shape[:1] and vectors.shape[1] > 0
     if not fits or words.dtype.kind != "U" or vectors.dtype.kind not in "fiu":
         raise _bad_npz(path, f"got {words.dtype} {words.shape} and {vectors.dtype} {vectors.shape}")

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from attn_lightning.errors import ConfigurationError
+from attn_lightning.errors import ConfigurationError, one_line
 from attn_lightning.study.engines import Ended, Job
 from attn_lightning.study.engines.local import head
 
@@ -140,8 +140,8 @@ def _check_reachable(address: str) -> None:
         socket.create_connection((host, int(port)), _REACH_SECONDS).close()
     except (OSError, OverflowError) as error:
         raise ConfigurationError(
-            f"Expected a Ray cluster at {host}:{port}, but nobody answers there ({error}); start it with `ray start "
-            "--head`, or leave the address out to run on this machine."
+            f"Expected a Ray cluster at {host}:{port}, but nobody answers there ({one_line(error)}); start it with "
+            "`ray start --head`, or leave the address out to run on this machine."
         ) from None
 
 

@@ -116,6 +116,7 @@ def test_a_cluster_is_not_asked_for_the_data_of_its_nodes(tmp_path, no_data, mon
 
 
 def test_a_search_whose_data_is_nowhere_begins_no_trial(tmp_path, no_data):
+    pytest.importorskip("optuna", reason="needs the extra `search`")
     sweep = tmp_path / "absent.yaml"
     base = ["fit", "--data=MR", "--trainer.max_epochs=1", "${args}"]
     sweep.write_text(
