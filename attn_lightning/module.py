@@ -387,6 +387,6 @@ class AttentionModule(LightningModule):
             return super().load_state_dict(state_dict, strict=strict, assign=assign)
         except RuntimeError as error:
             raise ConfigurationError(
-                f"Expected weights of the configured model, but the checkpoint holds another one: {one_line(error)}; use "
-                "the `config.yaml` of its run folder."
+                f"Expected weights of the configured model, but the checkpoint holds another one: {one_line(error)}; "
+                "use the `config.yaml` of its run folder."
             ) from error

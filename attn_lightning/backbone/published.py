@@ -35,8 +35,8 @@ def transformers() -> Any:
         import transformers as library
     except ImportError as error:
         raise ConfigurationError(
-            f"Expected the package `transformers` for the encoder Pretrained, but got: {one_line(error)}; install it with "
-            "`pip install 'attn-lightning[transformers]'`."
+            f"Expected the package `transformers` for the encoder Pretrained, but got: {one_line(error)}; "
+            "install it with `pip install 'attn-lightning[transformers]'`."
         ) from error
     return library
 

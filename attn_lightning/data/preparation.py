@@ -277,8 +277,8 @@ def cut(
         )
     except ValueError as error:
         raise DataFormatError(
-            f"Expected enough examples of every class to cut {fraction:.0%} off, but got {len(rows)} ({one_line(error)}); "
-            f"give splits of your own, or {advice}."
+            f"Expected enough examples of every class to cut {fraction:.0%} off, but got {len(rows)} "
+            f"({one_line(error)}); give splits of your own, or {advice}."
         ) from error
     # Back in the order of the file: what is read later is read in one direction, and the splits are reproducible.
     return rows.select(np.sort(first)), rows.select(np.sort(second))
