@@ -19,6 +19,9 @@ from attn_lightning.evaluation.suite import Plan, measure, unfinished
 _LARGEST = 32
 """Examples of the larger slice."""
 
+FEWEST = 256
+"""Examples below which nothing is estimated: slices cost nearly as much as all where steps and not examples cost."""
+
 
 def estimated_seconds(subject: Subject, plan: Plan, parts: Parts) -> float:
     """Time that is needed for what is missing of an evaluation, roughly: two slices tell it.
@@ -32,14 +35,14 @@ def estimated_seconds(subject: Subject, plan: Plan, parts: Parts) -> float:
         parts: what is finished already.
 
     Returns:
-        Seconds on the wall clock; 0 if nothing is missing.
+        Seconds on the wall clock; 0 if nothing is missing or there are fewer than `FEWEST` examples.
 
     Cost: the parts on about a sixteenth of a small split and on at most 48 examples of a large one.
     """
     missing = unfinished(subject, plan, parts)
-    if not missing:
-        return 0.0
     count = len(subject.examples)
+    if not missing or count < FEWEST:
+        return 0.0
     large = min(_LARGEST, max(2, count // 16), count)
     small = max(1, large // 4)
     _times(subject, plan, small)  # what is imported or compiled once is in no slope

@@ -1,6 +1,7 @@
 """The estimate of an evaluation's time, on parts whose time is known because they wait."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ import torch
 
 from attn_lightning.backbone.classifier import AttentionClassifier
 from attn_lightning.backbone.encoders import Average
-from attn_lightning.evaluation.estimate import estimated_seconds
+from attn_lightning.evaluation.estimate import FEWEST, estimated_seconds
 from attn_lightning.evaluation.explainer import Explainer
 from attn_lightning.evaluation.explainers.gradients import Attention
 from attn_lightning.evaluation.family import Family, Row
 from attn_lightning.evaluation.folder import Parts
+from attn_lightning.evaluation.out_of_domain import Subset
 from attn_lightning.evaluation.progress import Progress
 from attn_lightning.evaluation.subject import Subject
 from attn_lightning.evaluation.suite import Plan, measure
@@ -75,3 +77,12 @@ def test_it_is_near_the_time_of_what_is_missing_and_nothing_where_nothing_is(sub
     assert 0.1 <= estimated_seconds(subject, plan, parts) < 0.1 + words
     measure(subject, plan, parts, Progress())
     assert estimated_seconds(subject, plan, parts) == 0
+
+
+def test_few_examples_are_measured_at_once(subject: Subject, tmp_path: Path) -> None:
+    class Never(Once):
+        def run(self, subject: Subject, explained: Any, advance: Any) -> list[Row]:
+            raise AssertionError("measured for an estimate that costs as much")
+
+    few = replace(subject, examples=Subset(subject.examples, np.arange(FEWEST - 1)))
+    assert estimated_seconds(few, Plan([Never()], {"attention": Attention()}), Parts(tmp_path)) == 0

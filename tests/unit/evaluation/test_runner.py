@@ -88,7 +88,10 @@ def test_an_evaluation_names_its_folder_by_model_data_split_and_size(evaluated, 
     assert summary.flat()
 
 
-def test_it_says_how_long_it_will_take_before_anything_else_and_not_when_nothing_is_left(evaluated, tmp_path):
+def test_it_says_how_long_it_will_take_before_anything_else_and_not_when_nothing_is_left(
+    evaluated, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("attn_lightning.evaluation.estimate.FEWEST", 2)
     plan = Plan(chosen_families("calibration"), chosen_explainers("attention"))
     options = EvaluationOptions(linear=False)
 
