@@ -216,12 +216,12 @@ def _finding(claim: Claim, records: _Records, asked: int) -> Finding:
 
 
 def markdown(found: Sequence[Finding]) -> str:
-    """A table of the claims, a row for each."""
+    """A table of the claims that were run, a row for each, and a line with what was not."""
     lines = [
         "| claim | on | published | ours, paired difference | seeds | p (Holm) | verdict | study |",
         "|---|---|---:|---:|---:|---:|---|---|",
     ]
-    for each in found:
+    for each in (each for each in found if each.measured.n):
         claim, measured = each.claim, each.measured
         interval = f" [{_signed(measured.low)}, {_signed(measured.high)}]" if math.isfinite(measured.low) else ""
         cells = (
@@ -235,7 +235,8 @@ def markdown(found: Sequence[Finding]) -> str:
             f"[{claim.study}](#{claim.study})",
         )
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join(lines)
+    absent = [f"{each.claim.claim} ({each.claim.study}, {each.claim.data})" for each in found if not each.measured.n]
+    return "\n".join([*lines, *(["", f"Not run: {'; '.join(absent)}."] if absent else [])])
 
 
 def _signed(number: float) -> str:

@@ -97,7 +97,11 @@ def block(command: str, results: Sequence[tuple[Cell, CellState]], found: Sequen
         else ""
     )
     head = f"`{command}`: {len(records)} of {len(results)} runs, measured with {measured}.{moved} {OVERVIEW_NOTE}"
-    return "\n\n".join([head, *overview_parts(found)])
+    run = {table.group for table in found if any(row.complete for row in table.rows)}
+    # A table of dashes would only say, cell by cell, what a line says.
+    shown = [table for table in found if table.group in run]
+    left = list(dict.fromkeys(table.group for table in found if table.group not in run))
+    return "\n\n".join([head, *overview_parts(shown), *([f"Not run: {', '.join(left)}."] if left else [])])
 
 
 def _version(environment: dict[str, Any]) -> tuple[str, str]:

@@ -1,5 +1,6 @@
 """Results of a study in a file that people write too."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,16 @@ def test_runs_of_several_versions_are_counted_and_missing_ones_said():
     head = measured(results(old, new, new)).splitlines()[0]
     expected = "3 of 4 runs, measured with 0.1.0 (commit aaaaaaa; 1 of them) and 0.2.0 (no commit; 2 of them)"
     assert expected in head
+
+
+def test_data_that_was_not_run_is_a_line_and_no_table():
+    both = replace(STUDY, data=(variant("planted"), variant("sst")))
+    other = [Cell(m, "sst", "", s, Path("x.yaml"), (), m, False) for m in ("vanilla", "iat") for s in (0, 1)]
+    found = [*results({}), *((cell, CellState("missing")) for cell in other)]
+    written = block("make study", found, tables(both, found))
+    assert "### planted" in written
+    assert "### sst" not in written
+    assert written.splitlines()[-1] == "Not run: sst."
 
 
 def test_a_record_without_a_version_says_so():
