@@ -126,7 +126,7 @@ def read_claims(path: Path) -> list[Claim]:
     Raises:
         ConfigurationError: the file is not such YAML.
     """
-    contents = study_contents_of(path)
+    contents = study_contents_of(path, "`claims`")
     entries = contents.get("claims")
     if not isinstance(entries, list) or not entries or set(contents) != {"claims"}:
         raise ConfigurationError(f"Expected {path} to hold `claims`, a list, but got {list(contents)}; write one.")

@@ -101,8 +101,8 @@ def read_study(path: Path) -> Study:
     return study_of(path, study_contents_of(path))
 
 
-def study_contents_of(path: Path) -> dict[Any, Any]:
-    """What a study file holds, unchecked.
+def study_contents_of(path: Path, keys: str = "`methods`, `data` and `seeds`") -> dict[Any, Any]:
+    """What a study file, or another one with these keys, holds, unchecked.
 
     Raises:
         ConfigurationError: it cannot be read or is no mapping.
@@ -112,7 +112,7 @@ def study_contents_of(path: Path) -> dict[Any, Any]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError, OmegaConfBaseException) as error:
         raise _error(path, "readable YAML", one_line(error), "mend the file") from error
     if not isinstance(contents, dict) or not contents:
-        raise _error(path, "a mapping with `methods`, `data` and `seeds`", repr(contents), "write one")
+        raise _error(path, f"a mapping with {keys}", repr(contents), "write one")
     return contents
 
 

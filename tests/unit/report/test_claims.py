@@ -135,13 +135,15 @@ def test_a_mistake_in_a_claim_is_one_line(study, tmp_path, changes, said):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("contents", ["- 1\n", "claims: 3\n", "claims: [3]\n", "claims: [{claim: x}]\n", "a: b\n"])
+@pytest.mark.parametrize("contents", ["", "- 1\n", "claims: 3\n", "claims: [3]\n", "claims: [{claim: x}]\n", "a: b\n"])
 def test_a_file_without_claims_is_one_line(tmp_path, contents):
     path = tmp_path / "claims.yaml"
     path.write_text(contents)
     with pytest.raises(ConfigurationError, match="Expected") as error:
         read_claims(path)
     assert "\n" not in str(error.value)
+    assert "claim" in str(error.value).replace(str(path), "")
+    assert "seeds" not in str(error.value)
 
 
 def test_our_own_claims_name_cells_that_exist():
