@@ -18,6 +18,14 @@ from attn_lightning.types import Batch
 COSTS = by_name(
     (
         Measure("fit_seconds", "from start to end of the fit, validation included", 0.0, MANY, False, "s"),
+        Measure(
+            "cpu_seconds",
+            "CPU time of the process from start to end of the fit, all threads: another job beside it hardly moves it",
+            0.0,
+            MANY,
+            False,
+            "s",
+        ),
         Measure("train_seconds", "training epochs alone, data loading and logging included", 0.0, MANY, False, "s"),
         Measure("step_seconds", "inside training steps: forward, loss, backward, update", 0.0, MANY, False, "s"),
         Measure(
@@ -43,8 +51,8 @@ class CostMeter(Callback):
     """
 
     def __init__(self) -> None:
-        self._fit_start = self._epoch_start = self._step_start = 0.0
-        self._fit_seconds = self._train_seconds = self._step_seconds = 0.0
+        self._fit_start = self._epoch_start = self._step_start = self._cpu_start = 0.0
+        self._fit_seconds = self._cpu_seconds = self._train_seconds = self._step_seconds = 0.0
         # Summed on the device, and read once at the end: a number per step would make the CPU wait for the GPU.
         self._tokens: Tensor | int = 0
         self._in_epoch = False
@@ -54,7 +62,7 @@ class CostMeter(Callback):
         # What was allocated before the fit (another model of the same process) is not this run's.
         if pl_module.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(pl_module.device)
-        self._fit_start = time.perf_counter()
+        self._fit_start, self._cpu_start = time.perf_counter(), time.process_time()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock of the epoch."""
@@ -88,7 +96,10 @@ class CostMeter(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the clock of the fit."""
-        self._fit_seconds = time.perf_counter() - self._fit_start
+        self._fit_seconds, self._cpu_seconds = self._since_start()
+
+    def _since_start(self) -> tuple[float, float]:
+        return time.perf_counter() - self._fit_start, time.process_time() - self._cpu_start
 
     def _close_epoch(self) -> None:
         if self._in_epoch:
@@ -98,10 +109,11 @@ class CostMeter(Callback):
     def cost(self, device: torch.device) -> dict[str, float]:
         """The values of `COSTS`; the fit's time so far if it has not ended."""
         # A run that is interrupted or fails has its cost recorded too.
-        seconds = self._fit_seconds or time.perf_counter() - self._fit_start
+        seconds, cpu_seconds = (self._fit_seconds, self._cpu_seconds) if self._fit_seconds else self._since_start()
         tokens = float(self._tokens)
         return {
             "fit_seconds": seconds,
+            "cpu_seconds": cpu_seconds,
             "train_seconds": self._train_seconds,
             "step_seconds": self._step_seconds,
             "train_tokens": tokens,
@@ -112,10 +124,15 @@ class CostMeter(Callback):
 
 def added(earlier: Mapping[str, float], now: Mapping[str, float]) -> dict[str, float]:
     """What a run has cost in all, where it went on in another process: sums, the larger memory, the rate anew."""
-    total = {name: value + earlier.get(name, 0.0) for name, value in now.items()}
-    total["peak_memory_mib"] = max(now["peak_memory_mib"], earlier.get("peak_memory_mib", 0.0))
-    seconds = total["train_seconds"]
-    return {**total, "train_tokens_per_second": total["train_tokens"] / seconds if seconds else 0.0}
+    if not earlier:
+        return dict(now)
+    # What the earlier process did not measure (another version wrote its record) has no sum.
+    total = {name: value + earlier[name] for name, value in now.items() if name in earlier}
+    if "peak_memory_mib" in total:
+        total["peak_memory_mib"] = max(now["peak_memory_mib"], earlier["peak_memory_mib"])
+    if total.get("train_seconds") and "train_tokens" in total:
+        total["train_tokens_per_second"] = total["train_tokens"] / total["train_seconds"]
+    return total
 
 
 def peak_memory_mib(device: torch.device) -> float:

@@ -56,6 +56,7 @@ _NAMES = {
     "conicity": "Conicity",
     "absolute_conicity": "Conicity (absolute)",
     "fit_seconds": "Time of fitting",
+    "cpu_seconds": "CPU time of fitting",
     "train_seconds": "Time of training",
     "step_seconds": "Time of steps",
     "train_tokens_per_second": "Training speed",

@@ -2,13 +2,14 @@
 
 import resource
 import sys
+import time
 
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch.utils.data import DataLoader
 
-from attn_lightning.callbacks.cost import CostMeter, peak_memory_mib
+from attn_lightning.callbacks.cost import CostMeter, added, peak_memory_mib
 from attn_lightning.types import Batch
 
 
@@ -46,8 +47,50 @@ def test_tokens_and_times(tmp_path, with_validation):
     cost = meter.cost(torch.device("cpu"))
     assert cost["train_tokens"] == 2 * (5 + 9 + 1 + 3 * 2)
     assert 0 < cost["step_seconds"] <= cost["train_seconds"] <= cost["fit_seconds"]
+    assert cost["cpu_seconds"] > 0
     assert cost["train_tokens_per_second"] == pytest.approx(cost["train_tokens"] / cost["train_seconds"])
     assert cost == meter.cost(torch.device("cpu")) | {"peak_memory_mib": cost["peak_memory_mib"]}
+
+
+def test_waiting_takes_time_of_the_clock_and_none_of_the_cpu():
+    class Slow(Model):
+        def training_step(self, batch, batch_idx):
+            time.sleep(0.5)
+            return super().training_step(batch, batch_idx)
+
+    meter = CostMeter()
+    Trainer(
+        max_epochs=1, callbacks=[meter], logger=False, accelerator="cpu", enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, barebones=False,
+    ).fit(Slow(), batches(5, 9, 1, 2))  # fmt: skip
+    cost = meter.cost(torch.device("cpu"))
+    assert cost["fit_seconds"] - cost["cpu_seconds"] > 1
+
+
+def test_two_processes_are_added_and_what_the_first_did_not_measure_is_left_out():
+    first = {
+        "fit_seconds": 1.0,
+        "train_seconds": 2.0,
+        "train_tokens": 10.0,
+        "train_tokens_per_second": 5.0,
+        "peak_memory_mib": 7.0,
+    }
+    now = {
+        "fit_seconds": 2.0,
+        "cpu_seconds": 3.0,
+        "train_seconds": 3.0,
+        "train_tokens": 40.0,
+        "train_tokens_per_second": 9.0,
+        "peak_memory_mib": 6.0,
+    }
+    assert added({}, now) == now
+    assert added(first, now) == {
+        "fit_seconds": 3.0,
+        "train_seconds": 5.0,
+        "train_tokens": 50.0,
+        "train_tokens_per_second": 10.0,
+        "peak_memory_mib": 7.0,
+    }
 
 
 def test_before_the_first_step_there_is_no_rate():
