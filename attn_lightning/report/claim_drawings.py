@@ -37,7 +37,7 @@ def claims_figure(found: Sequence[Finding], title: str) -> Figure:
     """
     groups: dict[str, list[Finding]] = {}
     for each in found:
-        groups.setdefault(_sentence(each), []).append(each)
+        groups.setdefault(each.claim.sentence, []).append(each)
     labels = {name: _label(name, group) for name, group in groups.items()}
     # A group is as high as its label at least: two lines of text need the room of two findings.
     heights = {name: max(len(group), 0.75 * len(labels[name].splitlines())) for name, group in groups.items()}
@@ -63,10 +63,6 @@ def claims_figure(found: Sequence[Finding], title: str) -> Figure:
     figure.suptitle(plain(title, 110), fontsize=10)
     figure.legend(handles=_handles(found), loc="outside lower center", ncols=4)
     return figure
-
-
-def _sentence(each: Finding) -> str:
-    return f"{each.claim.claim} ({each.claim.source})"
 
 
 def _label(sentence: str, group: Sequence[Finding]) -> str:

@@ -58,6 +58,16 @@ class Claim:
     matters: float = 0.0
     reading: str = ""
 
+    @property
+    def sentence(self) -> str:
+        """What is claimed, and by whom."""
+        return f"{self.claim} ({self.source})"
+
+    @property
+    def on(self) -> str:
+        """What is compared, and by which metric."""
+        return f"{self.data}: {self.method} − {self.against}, {self.metric}"
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -116,6 +126,17 @@ class Finding:
         needed = f"; {math.ceil(seeds)} seeds might tell" if least == 0 and math.isfinite(seeds) else ""
         return f"the interval reaches from {_signed(low)} to {_signed(high)}{needed}"
 
+    @property
+    def difference(self) -> str:
+        """What was measured, with its interval from two seeds on."""
+        low, high = self.measured.low, self.measured.high
+        return _signed(self.measured.difference) + (f" [{_signed(low)}, {_signed(high)}]" if math.isfinite(low) else "")
+
+    @property
+    def seeds(self) -> str:
+        """How many have both runs, of how many."""
+        return f"{self.measured.n}/{self.asked}"
+
 
 def read_claims(path: Path) -> list[Claim]:
     """The claims of a YAML file.
@@ -124,8 +145,12 @@ def read_claims(path: Path) -> list[Claim]:
         path: a mapping with `claims`, a list. `data` and `method` may be lists, which are as many claims.
 
     Raises:
-        ConfigurationError: the file is not such YAML.
+        ConfigurationError: there is no such file, or it is not such YAML.
     """
+    if not path.exists():
+        raise ConfigurationError(
+            f"Expected a file of claims at {path}, but there is none; correct the path, or write `claims`, a list."
+        )
     contents = study_contents_of(path, "`claims`")
     entries = contents.get("claims")
     if not isinstance(entries, list) or not entries or set(contents) != {"claims"}:
@@ -222,14 +247,13 @@ def markdown(found: Sequence[Finding]) -> str:
         "|---|---|---:|---:|---:|---:|---|---|",
     ]
     for each in (each for each in found if each.measured.n):
-        claim, measured = each.claim, each.measured
-        interval = f" [{_signed(measured.low)}, {_signed(measured.high)}]" if math.isfinite(measured.low) else ""
+        claim = each.claim
         cells = (
-            f"{claim.claim} ({claim.source})",
-            f"{claim.data}: {claim.method} − {claim.against}, {claim.metric}",
+            claim.sentence,
+            claim.on,
             _signed(claim.published),
-            f"{_signed(measured.difference)}{interval}",
-            f"{measured.n}/{each.asked}",
+            each.difference,
+            each.seeds,
             f"{each.p_holm:.2g}" if math.isfinite(each.p_holm) else "–",
             f"**{each.verdict}**: {each.why}{f'; {claim.reading}' if claim.reading else ''}",
             f"[{claim.study}](#{claim.study})",

@@ -46,6 +46,17 @@ def test_table_and_figure(claims, tmp_path, capsys):
     assert (page.read_text(), figure.read_bytes()) == (written, drawn)
 
 
+def test_one_seed_has_a_difference_and_no_interval(claims, tmp_path, capsys):
+    path = tmp_path / "tiny.jsonl.gz"
+    lines = gzip.decompress(path.read_bytes()).decode().splitlines(keepends=True)
+    path.write_bytes(gzip.compress("".join(line for line in lines if "seed_0" in line).encode()))
+    assert claims_command([str(claims)]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "1/2" in printed
+    assert "+0.100" in printed
+    assert "nan" not in printed
+
+
 @pytest.mark.parametrize("name", ["claims.txt", "nowhere/claims.svg"])
 def test_a_figure_that_cannot_be_is_refused(claims, tmp_path, name):
     with pytest.raises(ConfigurationError, match="`--figure`"):

@@ -146,6 +146,12 @@ def test_a_file_without_claims_is_one_line(tmp_path, contents):
     assert "seeds" not in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["claims.yaml", "nowhere/claims.yaml"])
+def test_a_file_that_is_not_there_is_said_to_be_missing(tmp_path, name):
+    with pytest.raises(ConfigurationError, match=f"{name}, but there is none; correct the path"):
+        read_claims(tmp_path / name)
+
+
 def test_our_own_claims_name_cells_that_exist():
     results = FOLDER / "results"
     assert findings(read_claims(results / "claims.yaml"), results)
