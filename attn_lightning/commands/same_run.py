@@ -9,7 +9,7 @@ import yaml
 
 from attn_lightning import run_folder
 from attn_lightning.checkpoint.trust import check_configuration, classes_of
-from attn_lightning.data.revision import same_files
+from attn_lightning.data.revision import Version, same_files
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.study.state import comparable
 
@@ -32,7 +32,7 @@ class SameRun:
         self,
         config: Callable[[], dict[str, Any]],
         parse: Callable[[Path], dict[str, Any]],
-        revisions: Callable[[], dict[str, str]],
+        revisions: Callable[[], dict[str, Version]],
     ) -> None:
         self._config, self._parse, self._revisions = config, parse, revisions
 
@@ -41,7 +41,7 @@ class SameRun:
         return comparable(self._config())
 
     @cached_property
-    def _now(self) -> dict[str, str]:
+    def _now(self) -> dict[str, Version]:
         return self._revisions()
 
     def differences(self, folder: Path) -> list[str]:

@@ -14,7 +14,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from attn_lightning.commands.arguments import prepared
 from attn_lightning.commands.fit import AttentionCLI
 from attn_lightning.commands.parsing import class_change_resets_arguments
-from attn_lightning.data.revision import revisions
+from attn_lightning.data.revision import Version, revisions
 from attn_lightning.errors import AttnLightningError, ConfigurationError, own_cause
 from attn_lightning.study.state import Parse, Revisions
 
@@ -54,14 +54,14 @@ class Validator:
         # That of `fit` itself: the one above it, which only chooses the command, would check everything once more.
         self.parser = _ParserOnly([])._parser("fit")
         self._data: dict[str, Namespace] = {}
-        self._revisions: dict[str, dict[str, str]] = {}
+        self._revisions: dict[str, dict[str, Version]] = {}
 
     @property
     def both(self) -> tuple[Parse, Revisions]:
         """What a study needs of it."""
         return self.parse, self.revisions
 
-    def revisions(self, config: Mapping[str, Any]) -> dict[str, str]:
+    def revisions(self, config: Mapping[str, Any]) -> dict[str, Version]:
         """What the files of the data of a parsed configuration are now; nothing if they are not there."""
         key = _key(config)
         if key not in self._revisions:

@@ -1,17 +1,45 @@
 """Which contents of its files a data module stands for, before anything is prepared."""
 
 import contextlib
+import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from attn_lightning.data.cache import MANIFEST
 from attn_lightning.errors import ConfigurationError
 
 PARTS = ("unlabeled", "embeddings")
 """What of a manifest has a source of its own beside that of the data: a pool, and a file of word vectors."""
 
 
-def revisions(data: Any) -> dict[str, str]:
-    """SHA-256 of the files, commit on the hub, or the generator and its options, of everything that is trained on.
+@dataclass(frozen=True)
+class Version:
+    """Which version of a part of the data a run saw, or would see now.
+
+    Attributes:
+        revision: SHA-256 of the files, commit on the hub, or that of a generator and its options.
+        kind: of the source of texts or segments, such as `folder` or `hub`; "" for a pool and for word vectors, of
+            whose contents nothing but the revision is known.
+        splits: name, and SHA-256 of the labels and texts, of every split as it was prepared; empty where that is not
+            known.
+    """
+
+    revision: str
+    kind: str = ""
+    splits: tuple[tuple[str, str], ...] = ()
+
+    def agrees(self, other: "Version") -> bool:
+        """Whether the two may be the same data: nothing that is known of both differs."""
+        # Of one kind the revisions decide: files may differ in marks of words, which no digest of texts sees.
+        if self.kind == other.kind:
+            return self.revision == other.revision
+        # A digest of files and a commit of the hub differ for equal texts too; what was made of them does not.
+        return not (self.splits and other.splits) or self.splits == other.splits
+
+
+def revisions(data: Any) -> dict[str, Version]:
+    """The versions of everything that is trained on.
 
     Args:
         data: a data module of this package; another one has none.
@@ -21,41 +49,64 @@ def revisions(data: Any) -> dict[str, str]:
     """
     found = {}
     if hasattr(data, "found"):
-        found[""] = str(data.found.revision)
+        found[""] = Version(str(data.found.revision), data.found.kind, _prepared(data))
     elif callable(getattr(data, "source", None)):
-        found[""] = str(data.source()["revision"])
+        source = data.source()
+        found[""] = Version(str(source["revision"]), source["kind"])
     pool = getattr(data, "unlabeled", None)
     if pool is not None and hasattr(pool, "found"):
-        found["unlabeled"] = str(pool.found.revision)
+        found["unlabeled"] = Version(str(pool.found.revision))
     if (vectors := getattr(data, "embeddings", None)) is not None:
         # Without its vectors a run cannot begin, but a table of earlier ones can still compare their texts.
         with contextlib.suppress(ConfigurationError):
             if (origin := vectors.origin()) is not None:
-                found["embeddings"] = origin["revision"]
+                found["embeddings"] = Version(origin["revision"])
     return found
 
 
-def recorded_revisions(manifest: Mapping[str, Any] | None) -> dict[str, str]:
+def recorded_revisions(manifest: Mapping[str, Any] | None) -> dict[str, Version]:
     """The same, as the manifest of a run has it; nothing for runs without one."""
-    return {place: str(source["revision"]) for place, source in _sources(manifest).items()}
+    return {place: version for place, (_, version) in _recorded(manifest).items()}
 
 
-def located_revisions(manifest: Mapping[str, Any] | None) -> dict[str, str]:
+def located_revisions(manifest: Mapping[str, Any] | None) -> dict[str, Version]:
     """The same with the location in the place of a part, to compare runs of which some have another pool or vectors."""
-    found = _sources(manifest).items()
-    return {place and f"{place} {source.get('location')}": str(source["revision"]) for place, source in found}
+    found = _recorded(manifest).items()
+    return {place and f"{place} {location}": version for place, (location, version) in found}
 
 
-def same_files(manifest: Mapping[str, Any] | None, now: Mapping[str, str]) -> bool:
-    """Whether a run saw the files as they are now, as far as both are known."""
+def same_files(manifest: Mapping[str, Any] | None, now: Mapping[str, Version]) -> bool:
+    """Whether a run saw the data as it is now, as far as both are known."""
     return agree(recorded_revisions(manifest), now)
 
 
-def agree(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
-    """Whether two sets of revisions are equal in what both have."""
-    return all(one[place] == other[place] for place in one.keys() & other.keys())
+def agree(one: Mapping[str, Version], other: Mapping[str, Version]) -> bool:
+    """Whether two sets of versions agree in what both have."""
+    return all(one[place].agrees(other[place]) for place in one.keys() & other.keys())
 
 
-def _sources(manifest: Mapping[str, Any] | None) -> dict[str, Mapping[str, Any]]:
+def _recorded(manifest: Mapping[str, Any] | None) -> dict[str, tuple[str, Version]]:
+    """Location and version of every part with a revision."""
     every = {"": manifest or {}, **{place: (manifest or {}).get(place, {}) for place in PARTS}}
-    return {place: part["source"] for place, part in every.items() if "revision" in part.get("source", {})}
+    found = {}
+    for place, part in every.items():
+        source = part.get("source", {})
+        if "revision" in source:
+            of_texts = ("", ()) if place else (str(source.get("kind", "")), _digests(part))
+            found[place] = (str(source.get("location")), Version(str(source["revision"]), *of_texts))
+    return found
+
+
+def _prepared(data: Any) -> tuple[tuple[str, str], ...]:
+    """Digests of the splits of texts, where an earlier run has prepared them; nothing is prepared for a comparison."""
+    # Images of a file are no splits yet, and have no `digest`.
+    if not hasattr(data, "digest"):
+        return ()
+    with contextlib.suppress(OSError, ValueError):
+        return _digests(json.loads((data.cache / data.digest / MANIFEST).read_text("utf-8")))
+    return ()
+
+
+def _digests(manifest: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    splits = manifest.get("splits", {})
+    return tuple(sorted((name, split["sha256"]) for name, split in splits.items() if "sha256" in split))

@@ -12,6 +12,7 @@ from attn_lightning.files import replacing, write_text
 from attn_lightning.metrics.intervals import INTERVAL
 from attn_lightning.report.blocks import Blocks
 from attn_lightning.report.comparison import compare_runs, comparison_content
+from attn_lightning.report.documents import PREDICTIONS
 from attn_lightning.report.key_numbers import chosen_metrics, key_numbers
 from attn_lightning.report.names import metric_name
 from attn_lightning.report.paper_tables import WRITERS, check_style, of_runs, of_study
@@ -20,6 +21,7 @@ from attn_lightning.report.run_data import Run, is_run, only_run, read_run
 from attn_lightning.report.study_content import study_content, study_tables
 from attn_lightning.report.study_data import StudyData, read_study_folder
 from attn_lightning.report.template import render
+from attn_lightning.study.grouping import first_and_number
 
 PAGE = "report.html"
 TABLES, FIGURES = "tables", "figures"
@@ -183,13 +185,17 @@ def page_content(sources: Sources, documents: int, files: Sequence[str] = ()) ->
     blocks = Blocks()
     corpora = Corpora(blocks)
     shown = _shown(sources)
+    untold = _without_predictions(shown) if documents else set()
+    if untold:
+        labels = first_and_number(run.label for run in shown if run.folder in untold)
+        sources.notes.append(f"{labels} are shown without documents: no {PREDICTIONS} is in their folders")
     runs = []
-    for run, with_documents in shown:
-        content, notes = run_content(run, blocks, corpora, documents if with_documents else 0)
+    for run in shown:
+        content, notes = run_content(run, blocks, corpora, 0 if run.folder in untold else documents)
         runs.append(content)
         sources.notes.extend(notes)
     sources.notes.extend(_apart(sources.runs))
-    places = {run.folder: place for place, (run, _) in enumerate(shown)}
+    places = {run.folder: place for place, run in enumerate(shown)}
     groups = groups_content(_groups([(places[run.folder], run) for run in sources.runs]))
     studies = [study_content(study, study_tables(study), blocks) for study in sources.studies]
     return {
@@ -214,17 +220,24 @@ def _title(sources: Sources) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _shown(sources: Sources) -> list[tuple[Run, bool]]:
-    """All runs that the page names, and whether with documents: of a study, those of its first seed."""
-    found = {run.folder: (run, True) for run in sources.runs}
+def _shown(sources: Sources) -> list[Run]:
+    """All runs that the page names: of a study, those of its first seed."""
+    found = {run.folder: run for run in sources.runs}
     for study in sources.studies:
         first: dict[tuple[str, str, str], Run] = {}
         for cell, run in study.runs.items():
             first.setdefault((cell.data, cell.options, cell.method), run)
         for run in first.values():
             # A run that was named itself stays where it is, and is not shown twice.
-            found.setdefault(run.folder, (run, True))
+            found.setdefault(run.folder, run)
     return list(found.values())
+
+
+def _without_predictions(runs: Iterable[Run]) -> set[Path]:
+    """Folders of runs that are noted together: none of a single one, whose note says what to do."""
+    # Cells that came out of an archive have numbers alone: a line for each would hide every other note.
+    found = {run.folder for run in runs if not (run.folder / PREDICTIONS).is_file()}
+    return found if len(found) > 1 else set()
 
 
 def _groups(runs: Iterable[tuple[int, Run]]) -> dict[str, list[tuple[int, Run]]]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from attn_lightning.data.revision import Version, recorded_revisions
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.report.key_numbers import chosen_metrics
 from attn_lightning.report.run_data import Run, read_run, runs_below
@@ -121,7 +122,7 @@ def _method_label(run: Run) -> str:
 
 def _on_the_same_data(runs: Mapping[Cell, Run | None], notes: list[str]) -> dict[Cell, Run | None]:
     """Runs on other examples or files than the most of their table are left out of it."""
-    counts: dict[tuple[str, str], Counter[tuple[str, str]]] = {}
+    counts: dict[tuple[str, str], Counter[tuple[str, Version]]] = {}
     for cell, run in runs.items():
         if run is not None and run.test_digest:
             counts.setdefault((cell.data, cell.options), Counter())[_examples(run)] += 1
@@ -130,8 +131,8 @@ def _on_the_same_data(runs: Mapping[Cell, Run | None], notes: list[str]) -> dict
         if run is not None and run.test_digest:
             # What most runs were made with; of two kinds alike often, the one that came first.
             usual = max(counts[cell.data, cell.options].items(), key=lambda item: item[1])[0]
-            if _examples(run) != usual:
-                tested = run.test_digest != usual[0]
+            tested, version = run.test_digest != usual[0], _examples(run)[1]
+            if tested or not version.agrees(usual[1]):
                 what = "was tested on other examples" if tested else "was trained on other files"
                 notes.append(f"left out: {run.folder} {what} than the other runs on {cell.data}")
                 run = None
@@ -139,10 +140,10 @@ def _on_the_same_data(runs: Mapping[Cell, Run | None], notes: list[str]) -> dict
     return kept
 
 
-def _examples(run: Run) -> tuple[str, str]:
+def _examples(run: Run) -> tuple[str, Version]:
     """What the results of a run belong to: its test examples, and its files where it was not made by a generator."""
-    source = (run.record.get("data") or {}).get("source", {})
-    return run.test_digest, "" if source.get("kind") == "embedded" else str(source.get("revision", ""))
+    version = recorded_revisions(run.record.get("data")).get("", Version(""))
+    return run.test_digest, Version("", "embedded") if version.kind == "embedded" else version
 
 
 def _state(run: Run) -> CellState:

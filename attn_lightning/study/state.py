@@ -9,7 +9,7 @@ import yaml
 
 from attn_lightning import run_folder
 from attn_lightning.checkpoint.trust import check_configuration, classes_of
-from attn_lightning.data.revision import agree, located_revisions, same_files
+from attn_lightning.data.revision import Version, agree, located_revisions, same_files
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.evaluation.naming import monitor_mode
 from attn_lightning.study.expansion import Cell
@@ -18,7 +18,7 @@ State = Literal["missing", "complete", "unfinished", "failed", "different"]
 Parse = Callable[[Sequence[str]], dict[str, Any]]
 """From a command line to the configuration `fit` would run."""
 
-Revisions = Callable[[Mapping[str, Any]], Mapping[str, str]]
+Revisions = Callable[[Mapping[str, Any]], Mapping[str, Version]]
 """From a configuration to the revisions of its data, as far as its files are there."""
 
 _RUN_OPTIONS = ("monitor", "monitor_mode")
@@ -38,7 +38,7 @@ class Wanted:
 
     config: Mapping[str, Any]
     parts: Mapping[str, Any] = field(default_factory=dict)
-    revisions: Mapping[str, str] = field(default_factory=dict)
+    revisions: Mapping[str, Version] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def without_other_data(states: Mapping[Cell, CellState]) -> dict[Cell, CellState
 
     Where the files themselves are not there to be compared, as with a table on another machine, the runs still are.
     """
-    newest: dict[str, dict[str, str]] = {}
+    newest: dict[str, dict[str, Version]] = {}
     complete = [(cell, found) for cell, found in states.items() if found.state == "complete"]
     for cell, found in sorted(complete, key=lambda pair: pair[1].written):
         newest.setdefault(cell.data, {}).update(located_revisions(found.record.get("data")))

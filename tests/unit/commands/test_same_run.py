@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from attn_lightning.commands.same_run import DATA_FILES, SameRun, differing
+from attn_lightning.data.revision import Version
 
 CONFIG = {
     "seed_everything": 0,
@@ -28,7 +29,7 @@ def refuse(path):
 
 
 def same(revision="a", parse=refuse, **changes):
-    return SameRun(lambda: {**CONFIG, **changes}, parse, lambda: {"": revision})
+    return SameRun(lambda: {**CONFIG, **changes}, parse, lambda: {"": Version(revision)})
 
 
 def test_the_same_configuration_and_data(folder):

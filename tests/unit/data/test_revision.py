@@ -1,9 +1,11 @@
 """Which contents a data module stands for."""
 
+import json
+
 import pytest
 
-from attn_lightning.data import Blobs, Planted, PretrainedEmbeddings, RandomEmbeddings, TextFiles
-from attn_lightning.data.revision import agree, located_revisions, recorded_revisions, revisions, same_files
+from attn_lightning.data import SST, Blobs, Planted, PretrainedEmbeddings, RandomEmbeddings, TextFiles, sources
+from attn_lightning.data.revision import Version, agree, located_revisions, recorded_revisions, revisions, same_files
 
 EMBEDDINGS = RandomEmbeddings(4)
 
@@ -42,11 +44,64 @@ def test_data_that_is_made_has_a_revision_too():
 
 def test_only_what_both_know_is_compared():
     then = {"source": {"revision": "a"}, "unlabeled": {"source": {"revision": "b"}}}
-    assert same_files(then, {"": "a", "unlabeled": "b"})
-    assert not same_files(then, {"": "a", "unlabeled": "c"})
-    assert not same_files(then, {"": "c"})
+    a, b, c = map(Version, "abc")
+    assert same_files(then, {"": a, "unlabeled": b})
+    assert not same_files(then, {"": a, "unlabeled": c})
+    assert not same_files(then, {"": c})
     assert same_files(then, {})
-    assert same_files(None, {"": "a"})
+    assert same_files(None, {"": a})
+
+
+TEXTS = ["good film", "bad film"] * 20
+
+
+@pytest.fixture
+def sst(tmp_path, monkeypatch):
+    """The data set of this kind with these training texts, and its cache of prepared data."""
+    monkeypatch.delenv("ATTN_LIGHTNING_DATA", raising=False)
+
+    def module(kind, cache, texts=TEXTS):
+        rows = {
+            split: [{"text": text, "label": row % 2} for row, text in enumerate(texts if split == "train" else TEXTS)]
+            for split in sources.SPLITS
+        }
+        monkeypatch.setattr(sources, "download", lambda hub, name: rows)
+        root = tmp_path / "data" if kind == "folder" else None
+        if root is not None:
+            (root / "sst2").mkdir(parents=True, exist_ok=True)
+            for split, content in rows.items():
+                (root / "sst2" / f"{split}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in content))
+        return SST(root=root, cache=tmp_path / cache, embeddings=EMBEDDINGS)
+
+    return module
+
+
+@pytest.mark.parametrize(("here", "there"), [("folder", "hub"), ("hub", "folder")])
+def test_copies_of_two_kinds_are_compared_by_the_texts_that_they_hold(sst, here, there):
+    data = sst(here, "here")
+    data.prepare_data()
+    same = sst(there, "there")
+    assert same_files(data.manifest, revisions(same)), "nothing is known of its texts before they are prepared"
+    same.prepare_data()
+    assert revisions(same)[""].splits
+    assert same_files(data.manifest, revisions(same))
+    assert agree(located_revisions(data.manifest), located_revisions(same.manifest))
+    other = sst(there, "elsewhere", [*TEXTS, "fine film"])
+    other.prepare_data()
+    assert not same_files(data.manifest, revisions(other))
+    assert not agree(located_revisions(data.manifest), located_revisions(other.manifest))
+
+
+def test_another_folder_is_other_data_whatever_its_texts(sst, tmp_path):
+    data = sst("folder", "here")
+    data.prepare_data()
+    path = tmp_path / "data" / "sst2" / "train.jsonl"
+    # A mark of a word, say, which is no part of the texts.
+    path.write_text("".join(f'{{"more": 1, {line[1:]}\n' for line in path.read_text().splitlines()))
+    changed = SST(root=tmp_path / "data", cache=tmp_path / "there", embeddings=EMBEDDINGS)
+    changed.prepare_data()
+    assert changed.manifest["splits"] == data.manifest["splits"]
+    assert not same_files(data.manifest, revisions(changed))
 
 
 def test_data_of_another_package_has_none():

@@ -94,6 +94,15 @@ def test_bad_input_is_one_line_each_and_the_rest_is_made(make_run, tmp_path):
     assert len(content["groups"]) == 4
 
 
+def test_runs_without_predictions_are_one_line_together(make_run, tmp_path):
+    runs = [make_run(f"{name}_mine", texts=None) for name in ("a", "b", "c")]
+    sources = read_sources([*runs, make_run("good_mine")])
+    content = content_of(write_page(sources, tmp_path / "out", PLAIN))
+    noted = [note for note in content["notes"] if "without documents" in note]
+    assert noted == ["a_mine/v and 2 more are shown without documents: no predictions.parquet is in their folders"]
+    assert [run["label"] for run in content["runs"] if run["documents"]] == ["good_mine/v"]
+
+
 def test_nothing_to_show_is_refused(tmp_path):
     with pytest.raises(ConfigurationError, match="nowhere is no folder"):
         write_report([tmp_path / "nowhere"], tmp_path / "out")

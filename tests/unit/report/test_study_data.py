@@ -105,6 +105,24 @@ def test_runs_on_files_that_have_changed_since_are_left_out(folder, make_run, ki
     assert any("was trained on other files" in note for note in found.notes) == left_out
 
 
+def test_runs_on_copies_of_two_kinds_stay_together_where_their_texts_are_equal(folder, make_run):
+    make_run("changed_mine", "seed_0", data="mine")
+    copies = {
+        "vanilla_mine": ("folder", "digest", "texts"),
+        "ivat_mine": ("hub", "commit", "texts"),
+        "changed_mine": ("hub", "another commit", "others"),
+    }
+    for path in folder.glob("*/*/metrics.json"):
+        record = json.loads(path.read_text())
+        kind, revision, digest = copies[path.parent.parent.name]
+        record["data"]["source"] = {"kind": kind, "revision": revision}
+        record["data"]["splits"]["train"] = {"sha256": digest}
+        path.write_text(json.dumps(record))
+    found = read_study_folder(folder)
+    states = {cell.method: state.state for cell, state in found.results}
+    assert states == {"vanilla": "complete", "ivat": "complete", "changed": "missing"}
+
+
 def test_failed_and_unfinished_runs_are_shown(folder, make_run):
     make_run("vat_mine", "seed_0", status="failed", error="oh")
     make_run("vat_mine", "seed_1", seed=1, status="running")

@@ -1,11 +1,13 @@
 """What a run folder says about its cell."""
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 import yaml
 
+from attn_lightning.data.revision import Version
 from attn_lightning.study.expansion import Cell
 from attn_lightning.study.state import CellState, Wanted, cell_state, comparable, resumable, without_other_data
 
@@ -57,6 +59,34 @@ def test_runs_that_saw_other_files_than_the_newest_are_left_out():
     cells = [Cell("iat", "sst", "", seed, Path("x.yaml"), (), "iat_sst", False) for seed in range(3)]
     states = without_other_data(dict(zip(cells, (run("old", 1), run("new", 3), run("new", 2)), strict=True)))
     assert [states[cell].state for cell in cells] == ["different", "complete", "complete"]
+
+
+def test_runs_on_a_copy_of_another_kind_count_if_the_texts_are_equal():
+    def run(kind, revision, digest, written):
+        data = {"source": {"kind": kind, "revision": revision}, "splits": {"train": {"sha256": digest}}}
+        return CellState("complete", {"data": data}, written)
+
+    cells = [Cell("iat", "sst", "", seed, Path("x.yaml"), (), "iat_sst", False) for seed in range(3)]
+    runs = (run("folder", "a", "texts", 1), run("folder", "b", "others", 2), run("hub", "c", "texts", 3))
+    states = without_other_data(dict(zip(cells, runs, strict=True)))
+    assert [states[cell].state for cell in cells] == ["complete", "different", "complete"]
+
+
+@pytest.mark.parametrize(
+    ("now", "state"),
+    [
+        (Version("0f", "folder", (("train", "texts"),)), "complete"),
+        (Version("1e", "folder", (("train", "texts"),)), "different"),
+        (Version("c0ffee", "hub", (("train", "texts"),)), "complete"),
+        (Version("c0ffee", "hub", (("train", "others"),)), "different"),
+        (Version("c0ffee", "hub"), "complete"),
+    ],
+)
+def test_a_run_is_held_to_the_data_that_is_there(folder, now, state):
+    data = {"source": {"kind": "folder", "revision": "0f"}, "splits": {"train": {"sha256": "texts"}}}
+    (folder / "metrics.json").write_text(json.dumps({"status": "complete", "data": data}))
+    wanted = Wanted(WANTED.config, {}, {"": now})
+    assert cell_state(folder, wanted, parse).state == state
 
 
 def test_variants_with_pools_or_vectors_of_their_own_stay_beside_one_another():
