@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -85,3 +86,15 @@ def file_digest(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_origin(kind: str, path: Path) -> dict[str, str]:
+    """What a record says of a file that results rest on: `kind`, `location`, and its SHA-256 as the `revision`."""
+    status = path.stat()
+    return {"kind": kind, "location": str(path), "revision": _digest_of((path, status.st_size, status.st_mtime_ns))}
+
+
+@cache
+def _digest_of(state: tuple[Path, int, int]) -> str:
+    """Once per process for a file of this size and time: files of vectors have gigabytes, and a study asks often."""
+    return file_digest(state[0])

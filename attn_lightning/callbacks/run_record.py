@@ -16,9 +16,11 @@ from attn_lightning import run_folder
 from attn_lightning.callbacks.cost import CostMeter, added
 from attn_lightning.callbacks.environment import environment
 from attn_lightning.callbacks.predictions import PredictionWriter
+from attn_lightning.data.revision import changed_models
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.files import write_json
 from attn_lightning.methods.base import Method
+from attn_lightning.methods.trained import model_origins
 from attn_lightning.types import Batch
 
 FORMAT = 1
@@ -83,7 +85,7 @@ class RunRecord(CostMeter):
         """Note what is known before the first step.
 
         Raises:
-            ConfigurationError: a resumed run has other data than it began with.
+            ConfigurationError: a resumed run has other data, or begins from another model, than it began with.
         """
         super().on_fit_start(trainer, pl_module)
         self._device = pl_module.device
@@ -92,6 +94,11 @@ class RunRecord(CostMeter):
             raise ConfigurationError(
                 f"Expected the data with which the run in {self.folder} began, but its files have changed since; start "
                 "a new run, or bring the old files back."
+            )
+        if changed := changed_models(self.record, description):
+            raise ConfigurationError(
+                f"Expected the model of `{changed[0]}` with which the run in {self.folder} began, but its file has "
+                "changed since; start a new run, or bring the old file back."
             )
         self.record = {**self.record, **description, "status": "running"}
         self.record.setdefault("history", [])
@@ -230,14 +237,16 @@ class RunRecord(CostMeter):
 
     def _description(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         seed = os.environ.get("PL_GLOBAL_SEED")
-        callbacks = trainer.callbacks  # type: ignore[attr-defined]
+        methods = [callback for callback in trainer.callbacks if isinstance(callback, Method)]  # type: ignore[attr-defined]
+        models = model_origins(methods)
         return {
             "format": FORMAT,
             "name": self.name,
             "seed": None if seed is None else int(seed),
-            "methods": [_method(callback) for callback in callbacks if isinstance(callback, Method)],
+            "methods": [_method(method) for method in methods],
             "num_parameters": sum(parameter.numel() for parameter in pl_module.parameters()),
             "data": getattr(trainer.datamodule, "manifest", None),  # type: ignore[attr-defined]
+            **({"models": models} if models else {}),
             "environment": environment(),
         }
 

@@ -31,12 +31,11 @@ from attn_lightning.commands.parsing import OneLineErrorParser, class_change_res
 from attn_lightning.commands.processes import Agreement, Decision, is_first, place
 from attn_lightning.commands.run_choice import RunChoice, choose
 from attn_lightning.commands.run_options import RunConfig, RunOptions
-from attn_lightning.commands.same_run import SameRun
+from attn_lightning.commands.same_run import SameRun, revisions_now
 from attn_lightning.commands.slurm import requeued_in_time
 from attn_lightning.commands.trainer import check_trainer_options, checkpoints, loggers, plugins, run_callbacks
 from attn_lightning.commands.wandb_run import name_by_sweep, sweep_of_agent
 from attn_lightning.console import say, show_messages
-from attn_lightning.data.revision import Version, revisions
 from attn_lightning.errors import ConfigurationError, one_line, own_cause
 from attn_lightning.evaluation.catalog import chosen_explainers, chosen_families
 from attn_lightning.evaluation.naming import monitor_mode, monitored
@@ -220,10 +219,7 @@ class AttentionCLI(LightningCLI):
         def parse(path: Path) -> dict[str, Any]:
             return plain(self.parser.parse_args(["fit", "--config", str(path)]).fit)
 
-        def data_revisions() -> dict[str, Version]:
-            return revisions(parser.instantiate(Namespace(data=self.options.data)).data)
-
-        return SameRun(lambda: plain(self.options), parse, data_revisions)
+        return SameRun(lambda: plain(self.options), parse, lambda: revisions_now(parser, self.options))
 
     def instantiate_classes(self) -> None:
         """Show what a class says of its arguments, not jsonargparse's list of all types that were tried."""

@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from jsonargparse import ArgumentParser, Namespace
 
 from attn_lightning import run_folder
 from attn_lightning.checkpoint.trust import check_configuration, classes_of
-from attn_lightning.data.revision import Version, same_files
+from attn_lightning.data.revision import Version, model_option, model_place, recorded_revisions, revisions
 from attn_lightning.errors import ConfigurationError
+from attn_lightning.methods.combined import flatten
+from attn_lightning.methods.trained import model_origins
 from attn_lightning.study.state import comparable
 
 LONGER = ("trainer.max_epochs", "trainer.max_steps", "trainer.max_time")
@@ -55,9 +58,13 @@ class SameRun:
             return ["its configuration, which is missing"]
         differing = self._differing(path)
         # Last, as the files of the data take long to digest.
-        if not differing and not same_files(run_folder.read_metrics(folder).get("data"), self._now):
-            return [DATA_FILES]
-        return differing
+        return differing or self._changed_files(folder)
+
+    def _changed_files(self, folder: Path) -> list[str]:
+        found = recorded_revisions(run_folder.read_metrics(folder))
+        changed = [place for place in found if not found[place].agrees(self._now.get(place, found[place]))]
+        names = [model_option(place) for place in changed]
+        return list(dict.fromkeys(DATA_FILES if name is None else f"the file of method.{name}" for name in names))
 
     def _differing(self, path: Path) -> list[str]:
         try:
@@ -72,6 +79,23 @@ class SameRun:
             return differing(comparable(self._parse(path)), self._wanted)
         except (yaml.YAMLError, AttributeError, ConfigurationError, SystemExit):
             return ["its configuration, which cannot be read"]
+
+
+def revisions_now(parser: ArgumentParser, options: Namespace) -> dict[str, Version]:
+    """Revisions of the files of the data, and of the models that methods begin from, as they are now.
+
+    Args:
+        parser: of `fit`.
+        options: parsed by it.
+
+    Raises:
+        ConfigurationError: the data cannot be found.
+    """
+    callbacks = Namespace(callbacks=options.trainer.callbacks)
+    made = parser.instantiate(Namespace(data=options.data, method=options.method, trainer=callbacks))
+    methods = flatten(callback for callback in (made.method, *(made.trainer.callbacks or [])) if callback is not None)
+    models = model_origins(methods).items()
+    return {**revisions(made.data), **{model_place(option): Version(origin["revision"]) for option, origin in models}}
 
 
 def differing(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> list[str]:

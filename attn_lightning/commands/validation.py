@@ -14,7 +14,8 @@ from lightning.pytorch.cli import LightningArgumentParser
 from attn_lightning.commands.arguments import prepared
 from attn_lightning.commands.fit import AttentionCLI
 from attn_lightning.commands.parsing import class_change_resets_arguments
-from attn_lightning.data.revision import Version, revisions
+from attn_lightning.commands.same_run import revisions_now
+from attn_lightning.data.revision import Version
 from attn_lightning.errors import AttnLightningError, ConfigurationError, own_cause
 from attn_lightning.study.state import Parse, Revisions
 
@@ -53,7 +54,7 @@ class Validator:
     def __init__(self) -> None:
         # That of `fit` itself: the one above it, which only chooses the command, would check everything once more.
         self.parser = _ParserOnly([])._parser("fit")
-        self._data: dict[str, Namespace] = {}
+        self._options: dict[str, Namespace] = {}
         self._revisions: dict[str, dict[str, Version]] = {}
 
     @property
@@ -62,12 +63,11 @@ class Validator:
         return self.parse, self.revisions
 
     def revisions(self, config: Mapping[str, Any]) -> dict[str, Version]:
-        """What the files of the data of a parsed configuration are now; nothing if they are not there."""
+        """What the files that a parsed configuration rests on are now; nothing if those of the data are not there."""
         key = _key(config)
         if key not in self._revisions:
             try:
-                data = self.parser.instantiate(Namespace(data=self._data[key])).data
-                self._revisions[key] = revisions(data)
+                self._revisions[key] = revisions_now(self.parser, self._options[key])
             except (AttnLightningError, OSError):
                 self._revisions[key] = {}
             except ValueError as error:
@@ -84,7 +84,7 @@ class Validator:
         """
         config = self.options(arguments)
         contents: dict[str, Any] = yaml.safe_load(self.parser.dump(config, skip_unset=False, skip_validation=True))
-        self._data[_key(contents)] = config.data
+        self._options[_key(contents)] = config
         return contents
 
     def options(self, arguments: Sequence[str]) -> Namespace:
@@ -105,4 +105,6 @@ class Validator:
 
 
 def _key(config: Mapping[str, Any]) -> str:
-    return json.dumps(config["data"], sort_keys=True, default=str)
+    # Only what names files: the cells of a study share it, and their files are read once.
+    parts = [config["data"], config.get("method"), config["trainer"].get("callbacks")]
+    return json.dumps(parts, sort_keys=True, default=str)

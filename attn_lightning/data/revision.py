@@ -1,4 +1,4 @@
-"""Which contents of its files a data module stands for, before anything is prepared."""
+"""Which contents of its files a run stands for, before anything is prepared."""
 
 import contextlib
 import json
@@ -11,6 +11,9 @@ from attn_lightning.errors import ConfigurationError
 
 PARTS = ("unlabeled", "embeddings")
 """What of a manifest has a source of its own beside that of the data: a pool, and a file of word vectors."""
+
+_MODELS = "models"
+"""What a record has beside its manifest: trained models that a method begins from."""
 
 
 @dataclass(frozen=True)
@@ -64,20 +67,44 @@ def revisions(data: Any) -> dict[str, Version]:
     return found
 
 
-def recorded_revisions(manifest: Mapping[str, Any] | None) -> dict[str, Version]:
-    """The same, as the manifest of a run has it; nothing for runs without one."""
-    return {place: version for place, (_, version) in _recorded(manifest).items()}
+def recorded_revisions(record: Mapping[str, Any]) -> dict[str, Version]:
+    """The same, as the record of a run has it, with the models that it began from; nothing for runs without one."""
+    return {place: version for place, (_, version) in _recorded(record).items()}
 
 
-def located_revisions(manifest: Mapping[str, Any] | None) -> dict[str, Version]:
-    """The same with the location in the place of a part, to compare runs of which some have another pool or vectors."""
-    found = _recorded(manifest).items()
-    return {place and f"{place} {location}": version for place, (location, version) in found}
+def located_revisions(record: Mapping[str, Any]) -> dict[str, Version]:
+    """The same with the location in the place of a part, to compare runs of which some have another pool or vectors.
+
+    A part without a location, as the models of an archive have none, is left out.
+    """
+    found = [(place, *known) for place, known in _recorded(record).items()]
+    return {place and f"{place} {location}": version for place, location, version in found if location or not place}
 
 
-def same_files(manifest: Mapping[str, Any] | None, now: Mapping[str, Version]) -> bool:
-    """Whether a run saw the data as it is now, as far as both are known."""
-    return agree(recorded_revisions(manifest), now)
+def same_files(record: Mapping[str, Any], now: Mapping[str, Version]) -> bool:
+    """Whether a run saw the data and the models as they are now, as far as both are known."""
+    return agree(recorded_revisions(record), now)
+
+
+def model_place(option: str) -> str:
+    """The place in revisions of the model that an option of a method names."""
+    return f"{_MODELS}.{option}"
+
+
+def model_option(place: str) -> str | None:
+    """The option of such a place; None for that of a part of the data."""
+    return place.removeprefix(f"{_MODELS}.") if place.startswith(f"{_MODELS}.") else None
+
+
+def without_models(found: Mapping[str, Version]) -> dict[str, Version]:
+    """Versions of the data alone."""
+    return {place: version for place, version in found.items() if model_option(place) is None}
+
+
+def changed_models(record: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Options of methods whose models two records know with different contents."""
+    one, other = (dict(found.get(_MODELS) or {}) for found in (record, now))
+    return [option for option in one if option in other and one[option]["revision"] != other[option]["revision"]]
 
 
 def agree(one: Mapping[str, Version], other: Mapping[str, Version]) -> bool:
@@ -85,16 +112,20 @@ def agree(one: Mapping[str, Version], other: Mapping[str, Version]) -> bool:
     return all(one[place].agrees(other[place]) for place in one.keys() & other.keys())
 
 
-def _recorded(manifest: Mapping[str, Any] | None) -> dict[str, tuple[str, Version]]:
+def _recorded(record: Mapping[str, Any]) -> dict[str, tuple[str, Version]]:
     """Location and version of every part with a revision."""
-    every = {"": manifest or {}, **{place: (manifest or {}).get(place, {}) for place in PARTS}}
+    manifest = record.get("data") or {}
+    every = {"": manifest, **{place: manifest.get(place, {}) for place in PARTS}}
     found = {}
     for place, part in every.items():
         source = part.get("source", {})
         if "revision" in source:
             of_texts = ("", ()) if place else (str(source.get("kind", "")), _digests(part))
             found[place] = (str(source.get("location")), Version(str(source["revision"]), *of_texts))
-    return found
+    models = (record.get(_MODELS) or {}).items()
+    return found | {
+        model_place(option): (str(model.get("location", "")), Version(model["revision"])) for option, model in models
+    }
 
 
 def _prepared(data: Any) -> tuple[tuple[str, str], ...]:

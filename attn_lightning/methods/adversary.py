@@ -1,5 +1,6 @@
 """The model-consistent adversary: the same predictions from attention that is as different as possible."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,7 +12,7 @@ from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.checks import check_numbers
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.methods.base import Method
-from attn_lightning.methods.trained import existing_checkpoint, twin
+from attn_lightning.methods.trained import existing_checkpoint, given, twin
 from attn_lightning.numerics import kl_divergence, log_attention
 from attn_lightning.step import TrainStep
 from attn_lightning.types import AttentionOutput
@@ -96,6 +97,11 @@ class ModelConsistentAdversary(Method):
         self.divergence_weight = divergence_weight
         self.base_checkpoint = None if base_checkpoint is None else Path(base_checkpoint)
         self.base: Backbone | None = None
+
+    @property
+    def models(self) -> Mapping[str, Path]:
+        """The base model."""
+        return given(self, "base_checkpoint")
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Load the base model."""

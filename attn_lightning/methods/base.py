@@ -1,7 +1,8 @@
 """The contract of a training method: a Lightning callback that injects an extra loss term."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
+from pathlib import Path
 from typing import ClassVar
 
 from lightning.pytorch import Callback
@@ -57,6 +58,11 @@ class Method(Callback):
     def inner(self) -> "Method":
         """The method that does the work: itself, unless it only wraps another one."""
         return self
+
+    @property
+    def models(self) -> Mapping[str, Path]:
+        """Checkpoints of trained models that it begins from, by the option that names them: a part of what a run is."""
+        return {}
 
     def loss(self, step: TrainStep) -> LossTerm | None:
         """The extra term of the objective, a mean over examples; None if the method adds none at this step."""

@@ -1,7 +1,8 @@
 """Methods made of methods: several in one run, and one whose weight follows a schedule."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, get_args
 
 import torch
@@ -29,6 +30,11 @@ class _Composite(Method):
     def __init__(self, parts: list[Method], weight: float = 1.0) -> None:
         super().__init__(weight)
         self.parts = parts
+
+    @property
+    def models(self) -> Mapping[str, Path]:
+        """Those of the parts."""
+        return {option: path for part in self.parts for option, path in part.models.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """The states of the parts that have one, so that phases survive a checkpoint."""

@@ -1,5 +1,6 @@
 """Explainers of a black box: a selector of k words and a student that reproduces a trained teacher from them alone."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -15,7 +16,7 @@ from attn_lightning.checks import check_numbers
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.methods.base import Method
 from attn_lightning.methods.subsets import subset_divergence
-from attn_lightning.methods.trained import black_box, existing_checkpoint
+from attn_lightning.methods.trained import black_box, existing_checkpoint, given
 from attn_lightning.metrics.explained import explained_metrics, selected_only
 from attn_lightning.numerics import full_precision
 from attn_lightning.step import TARGETS, TrainStep
@@ -119,6 +120,11 @@ class L2X(Method):
         super().__init__(weight)
         self.teacher_checkpoint = None if teacher_checkpoint is None else Path(teacher_checkpoint)
         self.teacher: Teacher | None = None
+
+    @property
+    def models(self) -> Mapping[str, Path]:
+        """The teacher."""
+        return given(self, "teacher_checkpoint")
 
     @property
     def logs_validation_metrics(self) -> bool:

@@ -1,6 +1,7 @@
 """Models that were trained before, for methods that begin from one."""
 
 import copy
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from attn_lightning import run_folder
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.checkpoint import checkpoint_contents, read_checkpoint
 from attn_lightning.errors import ConfigurationError, one_line
+from attn_lightning.files import file_origin
+from attn_lightning.methods.base import Method
 from attn_lightning.types import SAME_DATA
 
 
@@ -25,7 +28,7 @@ def existing_checkpoint(path: Path | None, method: str, option: str) -> Path:
     Raises:
         ConfigurationError: there is none.
     """
-    found = path / run_folder.CHECKPOINTS / "best.ckpt" if path is not None and path.is_dir() else path
+    found = None if path is None else checkpoint_file(path)
     if found is None or not found.is_file():
         raise ConfigurationError(
             f"Expected `{option}` of {method} to be the checkpoint of a trained model, or its run folder, but got "
@@ -33,6 +36,26 @@ def existing_checkpoint(path: Path | None, method: str, option: str) -> Path:
             f"RUN/checkpoints/best.ckpt by `--method.{option}`."
         )
     return found
+
+
+def checkpoint_file(path: Path) -> Path:
+    """The file itself, or the best one of a run folder."""
+    return path / run_folder.CHECKPOINTS / "best.ckpt" if path.is_dir() else path
+
+
+def given(method: Method, option: str) -> dict[str, Path]:
+    """What `Method.models` says of an option: nothing where it was not given, or the method is switched off."""
+    path = getattr(method, option)
+    return {} if path is None or method.weight == 0 else {option: checkpoint_file(path)}
+
+
+def model_origins(methods: Iterable[Method]) -> dict[str, dict[str, str]]:
+    """What a record says of the trained models that methods begin from, by option: location, and SHA-256 as revision.
+
+    A file that is not there is left out; whether it has to be is said when the training begins.
+    """
+    files = {option: path for method in methods for option, path in method.models.items()}
+    return {option: file_origin("file", path) for option, path in files.items() if path.is_file()}
 
 
 def twin(path: Path, module: LightningModule, option: str) -> Backbone:

@@ -142,7 +142,7 @@ def _on_the_same_data(runs: Mapping[Cell, Run | None], notes: list[str]) -> dict
 
 def _examples(run: Run) -> tuple[str, Version]:
     """What the results of a run belong to: its test examples, and its files where it was not made by a generator."""
-    version = recorded_revisions(run.record.get("data")).get("", Version(""))
+    version = recorded_revisions(run.record).get("", Version(""))
     return run.test_digest, Version("", "embedded") if version.kind == "embedded" else version
 
 

@@ -148,6 +148,8 @@ def _lasting(record: Mapping[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in record.items() if key not in _LARGE}
     if isinstance(record.get("data"), Mapping):
         kept["data"] = _without_place(record["data"])
+    if isinstance(record.get("models"), Mapping):
+        kept["models"] = {name: {"revision": model["revision"]} for name, model in record["models"].items()}
     return kept
 
 

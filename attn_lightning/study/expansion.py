@@ -67,9 +67,9 @@ class Cell:
         """The run folders of the cells that have to be complete before this one starts."""
         return [root / name / self.version for _, name in self.bases]
 
-    def base_files(self, root: Path) -> list[Path]:
-        """What this cell reads of them."""
-        return [Path(self._filled(value, root)) for _, value in self.overrides if based_on(value) is not None]
+    def base_files(self, root: Path) -> dict[str, Path]:
+        """What this cell reads of them, by the option that names it."""
+        return {name: Path(self._filled(value, root)) for name, value in self.overrides if based_on(value) is not None}
 
     def _filled(self, value: str, root: Path) -> str:
         label = based_on(value)

@@ -3,15 +3,25 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import yaml
 
 from attn_lightning import run_folder
 from attn_lightning.checkpoint.trust import check_configuration, classes_of
-from attn_lightning.data.revision import Version, agree, located_revisions, same_files
+from attn_lightning.data.revision import (
+    Version,
+    agree,
+    located_revisions,
+    model_place,
+    recorded_revisions,
+    same_files,
+)
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.evaluation.naming import monitor_mode
+from attn_lightning.files import file_origin
+from attn_lightning.methods.trained import checkpoint_file
 from attn_lightning.study.expansion import Cell
 
 State = Literal["missing", "complete", "unfinished", "failed", "different"]
@@ -58,14 +68,16 @@ class CellState:
     written: float = 0.0
 
 
-def cell_state(folder: Path, wanted: Wanted, parse: Parse, base_files: Sequence[Path] = ()) -> CellState:
+def cell_state(
+    folder: Path, wanted: Wanted, parse: Parse, base_files: Mapping[str, Path] = MappingProxyType({})
+) -> CellState:
     """Read the run folder of a cell.
 
     Args:
         folder: where the run would be.
         wanted: what the study asks for, from `validate`.
         parse: reads older configurations with today's defaults.
-        base_files: what the run reads of other runs of the study.
+        base_files: what the run reads of other runs of the study, by option.
     """
     if not folder.is_dir():
         return CellState("missing")
@@ -74,8 +86,8 @@ def cell_state(folder: Path, wanted: Wanted, parse: Parse, base_files: Sequence[
     # Before the status: a complete run of other options says nothing about this cell.
     if config.exists() and not (
         _same(config, wanted.config, parse)
-        and same_files(record.get("data"), wanted.revisions)
-        and _is_newest(config, base_files)
+        and same_files(record, wanted.revisions)
+        and _began_from(record, config, base_files)
     ):
         return CellState("different", record)
     if record.get("status") == "failed":
@@ -95,10 +107,10 @@ def without_other_data(states: Mapping[Cell, CellState]) -> dict[Cell, CellState
     newest: dict[str, dict[str, Version]] = {}
     complete = [(cell, found) for cell, found in states.items() if found.state == "complete"]
     for cell, found in sorted(complete, key=lambda pair: pair[1].written):
-        newest.setdefault(cell.data, {}).update(located_revisions(found.record.get("data")))
+        newest.setdefault(cell.data, {}).update(located_revisions(found.record))
     return {
         cell: replace(found, state="different")
-        if found.state == "complete" and not agree(newest[cell.data], located_revisions(found.record.get("data")))
+        if found.state == "complete" and not agree(newest[cell.data], located_revisions(found.record))
         else found
         for cell, found in states.items()
     }
@@ -130,9 +142,19 @@ def _same(path: Path, expected: Mapping[str, Any], parse: Parse) -> bool:
         return False
 
 
-def _is_newest(path: Path, others: Sequence[Path]) -> bool:
-    """Whether nothing else was written after it; what is gone cannot have been."""
-    return all(path.stat().st_mtime >= other.stat().st_mtime for other in others if other.exists())
+def _began_from(record: Mapping[str, Any], config: Path, base_files: Mapping[str, Path]) -> bool:
+    """Whether nothing that it begins from was made again since; what is gone cannot have been."""
+    known = recorded_revisions(record)
+    for option, named in base_files.items():
+        path = checkpoint_file(named)
+        revision = known.get(model_place(option.removeprefix("method.")))
+        if path.exists() and revision is not None:
+            # A copied folder has other times than the original.
+            if file_origin("file", path)["revision"] != revision.revision:
+                return False
+        elif path.exists() and path.stat().st_mtime > config.stat().st_mtime:
+            return False
+    return True
 
 
 def comparable(config: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from attn_lightning import run_folder
+from attn_lightning.data.revision import without_models
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.study.expansion import Cell
 from attn_lightning.study.grouping import error_lines
@@ -46,7 +47,9 @@ def validate(
         try:
             config = parse(cell.arguments(root))
             # Parts are added per cell below: only the first seed measures controls.
-            parsed[name], runs[name] = Wanted(comparable(config), {}, revisions(config)), config["run"]
+            # What it begins from is still to be made, or made again; `cell_state` looks at it when the time comes.
+            now = without_models(revisions(config)) if cell.bases else revisions(config)
+            parsed[name], runs[name] = Wanted(comparable(config), {}, now), config["run"]
             for metric in metrics:
                 wanting[metric].append(why_not_logged(metric, config))
         except ConfigurationError as error:

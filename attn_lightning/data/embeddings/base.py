@@ -8,7 +8,6 @@ because it is missing.
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import TypeAlias
 
@@ -20,7 +19,7 @@ from torch import Tensor
 from attn_lightning.checks import check_numbers
 from attn_lightning.data.cache import one_at_a_time
 from attn_lightning.errors import ConfigurationError
-from attn_lightning.files import file_digest, replacing
+from attn_lightning.files import replacing
 
 Vector: TypeAlias = npt.NDArray[np.float32]
 Sentences: TypeAlias = Callable[[], Iterator[list[str]]]
@@ -164,18 +163,6 @@ def check_dimension(path: Path, came: int, expected: int) -> None:
         raise ConfigurationError(
             f"Expected `dimension` to be {came}, that of {path}, but got {expected}; set it to {came} or leave it out."
         )
-
-
-def origin_of_file(kind: str, path: Path) -> dict[str, str]:
-    """The origin of vectors in a file, with its SHA-256 as the revision."""
-    status = path.stat()
-    return {"kind": kind, "location": str(path), "revision": _digest_of((path, status.st_size, status.st_mtime_ns))}
-
-
-@cache
-def _digest_of(state: tuple[Path, int, int]) -> str:
-    """Once per process for a file of this size and time, because files of vectors have gigabytes."""
-    return file_digest(state[0])
 
 
 def without_surrogates(word: str) -> str:

@@ -11,9 +11,10 @@ import numpy as np
 import pyarrow.parquet as pq
 from torch import Tensor
 
-from attn_lightning.data.embeddings.base import PADDING_ROW, Embeddings, Sentences, Vector, complete, origin_of_file
+from attn_lightning.data.embeddings.base import PADDING_ROW, Embeddings, Sentences, Vector, complete
 from attn_lightning.data.embeddings.pretrained import PretrainedEmbeddings
 from attn_lightning.errors import ConfigurationError
+from attn_lightning.files import file_origin
 
 logger = logging.getLogger(__name__)
 
@@ -68,9 +69,9 @@ class NamedVectors(Embeddings):
     def origin(self) -> dict[str, str]:
         """The file or package with its SHA-256, or the commit on the hub, in the order of `build`."""
         if (file := self._local()) is not None:
-            return origin_of_file("file", file)
+            return file_origin("file", file)
         if (folder := self._installed()) is not None and (matrices := sorted(folder.glob("*_emb.npy"))):
-            return {**origin_of_file("package", matrices[0]), "location": str(self.package())}
+            return {**file_origin("package", matrices[0]), "location": str(self.package())}
         if self.repository is not None:
             return {"kind": "hub", "location": self.repository, "revision": str(self.revision)}
         raise self._nowhere("none of these is there")

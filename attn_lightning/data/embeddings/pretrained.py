@@ -24,10 +24,10 @@ from attn_lightning.data.embeddings.base import (
     check_dimension,
     complete,
     digest,
-    origin_of_file,
 )
 from attn_lightning.data.embeddings.fasttext_model import MAGIC, binary_dimension, read_binary
 from attn_lightning.errors import ConfigurationError, DataFormatError, one_line
+from attn_lightning.files import file_origin
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ class PretrainedEmbeddings(Embeddings):
 
     def origin(self) -> dict[str, str]:
         """The file with its SHA-256."""
-        return origin_of_file("file", self._file())
+        return file_origin("file", self._file())
 
     def build(self, vocabulary: Sequence[str], sentences: Sentences, cache: Path, seed: int) -> Tensor:
         """Read the rows of the vocabulary; `sentences` is not used. See `Embeddings.build`."""

@@ -1,6 +1,7 @@
 """The record of a run: tables of predictions, numbers that are JSON, versions."""
 
 import math
+from hashlib import sha256
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from attn_lightning.callbacks.run_record import RunRecord, numbers
 from attn_lightning.data import Planted, RandomEmbeddings
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.files import write_json
+from attn_lightning.methods import Method
 from attn_lightning.module import AttentionModule
 
 
@@ -128,6 +130,33 @@ def test_other_data_than_the_run_began_with_is_refused_and_the_record_left_alone
     write_json(tmp_path / "metrics.json", contents)
     with pytest.raises(ConfigurationError, match="files have changed"):
         fit(RunRecord(tmp_path), AttentionModule())
+    assert run_folder.read_metrics(tmp_path) == contents
+
+
+class Begun(Method):
+    """Begins from a file that it does not read."""
+
+    @property
+    def models(self):
+        return {"teacher_checkpoint": self.path}
+
+    def loss(self, step):
+        return None
+
+
+def test_another_model_than_the_run_began_with_is_refused_and_the_record_left_alone(tmp_path, fit):
+    method = Begun()
+    method.path = tmp_path / "teacher.ckpt"
+    method.path.write_text("weights")
+    fit(RunRecord(tmp_path), AttentionModule(), method)
+    contents = run_folder.read_metrics(tmp_path)
+    digest = sha256(b"weights").hexdigest()
+    assert contents["models"] == {
+        "teacher_checkpoint": {"kind": "file", "location": str(method.path), "revision": digest}
+    }
+    method.path.write_text("other weights")
+    with pytest.raises(ConfigurationError, match=r"`teacher_checkpoint` .* has changed since"):
+        fit(RunRecord(tmp_path), AttentionModule(), method)
     assert run_folder.read_metrics(tmp_path) == contents
 
 

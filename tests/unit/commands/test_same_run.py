@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from attn_lightning.commands.same_run import DATA_FILES, SameRun, differing
-from attn_lightning.data.revision import Version
+from attn_lightning.data.revision import Version, model_place
 
 CONFIG = {
     "seed_everything": 0,
@@ -59,6 +59,14 @@ def test_what_decides_about_the_result_is_named(folder, change, names):
 
 def test_files_that_have_changed_are_a_difference(folder):
     assert same(revision="b").differences(folder) == [DATA_FILES]
+
+
+@pytest.mark.parametrize("now", ["1", "2"])
+def test_a_model_that_has_changed_is_named_by_its_option(folder, now):
+    models = {"teacher_checkpoint": {"revision": "1"}}
+    (folder / "metrics.json").write_text(json.dumps({"data": {"source": {"revision": "a"}}, "models": models}))
+    run = SameRun(lambda: CONFIG, refuse, lambda: {"": Version("a"), model_place("teacher_checkpoint"): Version(now)})
+    assert run.differences(folder) == ([] if now == "1" else ["the file of method.teacher_checkpoint"])
 
 
 def test_an_older_configuration_gets_the_defaults_of_today(folder):

@@ -1,10 +1,12 @@
 """What `fit` would run, without running it."""
 
+from hashlib import sha256
+
 import pytest
 
 from attn_lightning.commands.validation import Validator
 from attn_lightning.data import Planted
-from attn_lightning.data.revision import revisions
+from attn_lightning.data.revision import Version, model_place, revisions
 from attn_lightning.errors import ConfigurationError
 
 
@@ -61,3 +63,13 @@ def test_the_revision_of_data_is_that_of_its_own_module(validator, tmp_path):
     assert validator.revisions(config) == revisions(Planted())
     absent = validator.parse(["fit", "--data=TextFiles", f"--data.train={tmp_path / 'none.csv'}"])
     assert validator.revisions(absent) == {}
+
+
+@pytest.mark.parametrize("slot", ["--method=", "--trainer.callbacks+="])
+def test_a_model_that_a_method_begins_from_is_known_by_its_content(validator, tmp_path, slot):
+    path = tmp_path / f"{len(slot)}.ckpt"
+    data = ["fit", "--data=Planted", "--data.embeddings=RandomEmbeddings"]
+    config = validator.parse([*data, f"{slot}L2X", f"{slot.strip('+=')}.teacher_checkpoint={path}"])
+    path.write_text("weights")
+    place = model_place("teacher_checkpoint")
+    assert validator.revisions(config) == {**revisions(Planted()), place: Version(sha256(b"weights").hexdigest())}

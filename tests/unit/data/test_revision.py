@@ -5,7 +5,18 @@ import json
 import pytest
 
 from attn_lightning.data import SST, Blobs, Planted, PretrainedEmbeddings, RandomEmbeddings, TextFiles, sources
-from attn_lightning.data.revision import Version, agree, located_revisions, recorded_revisions, revisions, same_files
+from attn_lightning.data.revision import (
+    Version,
+    agree,
+    changed_models,
+    located_revisions,
+    model_option,
+    model_place,
+    recorded_revisions,
+    revisions,
+    same_files,
+    without_models,
+)
 
 EMBEDDINGS = RandomEmbeddings(4)
 
@@ -33,7 +44,7 @@ def test_the_manifest_of_a_run_says_the_same(files, tmp_path):
     data = files(cache=tmp_path / "cache")
     data.prepare_data()
     data.setup("fit")
-    assert recorded_revisions(data.manifest) == revisions(data)
+    assert recorded_revisions({"data": data.manifest}) == revisions(data)
 
 
 def test_data_that_is_made_has_a_revision_too():
@@ -43,13 +54,13 @@ def test_data_that_is_made_has_a_revision_too():
 
 
 def test_only_what_both_know_is_compared():
-    then = {"source": {"revision": "a"}, "unlabeled": {"source": {"revision": "b"}}}
+    then = {"data": {"source": {"revision": "a"}, "unlabeled": {"source": {"revision": "b"}}}}
     a, b, c = map(Version, "abc")
     assert same_files(then, {"": a, "unlabeled": b})
     assert not same_files(then, {"": a, "unlabeled": c})
     assert not same_files(then, {"": c})
     assert same_files(then, {})
-    assert same_files(None, {"": a})
+    assert same_files({}, {"": a})
 
 
 TEXTS = ["good film", "bad film"] * 20
@@ -81,15 +92,17 @@ def test_copies_of_two_kinds_are_compared_by_the_texts_that_they_hold(sst, here,
     data = sst(here, "here")
     data.prepare_data()
     same = sst(there, "there")
-    assert same_files(data.manifest, revisions(same)), "nothing is known of its texts before they are prepared"
+    assert same_files({"data": data.manifest}, revisions(same)), (
+        "nothing is known of its texts before they are prepared"
+    )
     same.prepare_data()
     assert revisions(same)[""].splits
-    assert same_files(data.manifest, revisions(same))
-    assert agree(located_revisions(data.manifest), located_revisions(same.manifest))
+    assert same_files({"data": data.manifest}, revisions(same))
+    assert agree(located_revisions({"data": data.manifest}), located_revisions({"data": same.manifest}))
     other = sst(there, "elsewhere", [*TEXTS, "fine film"])
     other.prepare_data()
-    assert not same_files(data.manifest, revisions(other))
-    assert not agree(located_revisions(data.manifest), located_revisions(other.manifest))
+    assert not same_files({"data": data.manifest}, revisions(other))
+    assert not agree(located_revisions({"data": data.manifest}), located_revisions({"data": other.manifest}))
 
 
 def test_another_folder_is_other_data_whatever_its_texts(sst, tmp_path):
@@ -101,7 +114,7 @@ def test_another_folder_is_other_data_whatever_its_texts(sst, tmp_path):
     changed = SST(root=tmp_path / "data", cache=tmp_path / "there", embeddings=EMBEDDINGS)
     changed.prepare_data()
     assert changed.manifest["splits"] == data.manifest["splits"]
-    assert not same_files(data.manifest, revisions(changed))
+    assert not same_files({"data": data.manifest}, revisions(changed))
 
 
 def test_data_of_another_package_has_none():
@@ -132,7 +145,7 @@ def test_a_file_of_word_vectors_is_a_part_of_the_data(files, vectors, tmp_path):
     data.prepare_data()
     data.setup("fit")
     assert data.spec.embedding_weights is not None
-    assert recorded_revisions(data.manifest) == revisions(data) == revisions(module(6))
+    assert recorded_revisions({"data": data.manifest}) == revisions(data) == revisions(module(6))
     assert data.manifest["embeddings"]["source"]["location"] == str(tmp_path / "mine.vec")
 
 
@@ -144,9 +157,29 @@ def test_texts_are_compared_where_the_vectors_are_not_there(files, tmp_path):
 def test_runs_with_other_vectors_are_compared_by_what_they_share():
     def manifest(location, revision, texts="a"):
         source = {"location": location, "revision": revision}
-        return {"source": {"location": "x", "revision": texts}, "embeddings": {"source": source}}
+        return {"data": {"source": {"location": "x", "revision": texts}, "embeddings": {"source": source}}}
 
     one = located_revisions(manifest("glove.txt", "1"))
     assert agree(one, located_revisions(manifest("mine.vec", "2")))
     assert not agree(one, located_revisions(manifest("glove.txt", "2")))
     assert not agree(one, located_revisions(manifest("mine.vec", "2", texts="b")))
+
+
+def test_a_model_that_a_method_begins_from_has_a_place_of_its_own():
+    def record(revision, **location):
+        texts = {"location": "x", "revision": "a"}
+        return {"data": {"source": texts}, "models": {"teacher_checkpoint": {"revision": revision, **location}}}
+
+    place, a, one, two = model_place("teacher_checkpoint"), *map(Version, "a12")
+    assert recorded_revisions(record("1")) == {"": a, place: one}
+    assert same_files(record("1"), {"": a, place: one})
+    assert not same_files(record("1"), {"": a, place: two})
+    assert (model_option(place), model_option("")) == ("teacher_checkpoint", None)
+    assert without_models({"": a, place: one}) == {"": a}
+    assert changed_models(record("1"), record("2")) == ["teacher_checkpoint"]
+    assert changed_models(record("1"), record("1")) == changed_models({}, record("1")) == []
+    # Two seeds may begin from two models; without a location nobody knows whether it is one.
+    first = located_revisions(record("1", location="a.ckpt"))
+    assert agree(first, located_revisions(record("2", location="b.ckpt")))
+    assert not agree(first, located_revisions(record("2", location="a.ckpt")))
+    assert agree(located_revisions(record("1")), located_revisions(record("2")))

@@ -1,6 +1,7 @@
 """Models that were trained before: found by file or run folder, built as they were, refused where they do not fit."""
 
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import torch
 from attn_lightning.backbone.classifier import AttentionClassifier
 from attn_lightning.backbone.word_selector import WordSelector
 from attn_lightning.errors import ConfigurationError
-from attn_lightning.methods.trained import black_box, existing_checkpoint, twin
+from attn_lightning.methods import L2X, VIBI, Combined, Diversity, ModelConsistentAdversary
+from attn_lightning.methods.trained import black_box, existing_checkpoint, model_origins, twin
 from attn_lightning.module import AttentionModule
 from attn_lightning.types import DataSpec
 
@@ -47,6 +49,21 @@ def test_what_is_not_there_is_named(name: str | None, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigurationError, match=r"`teacher_checkpoint` of L2X .* RUN/checkpoints/best\.ckpt"):
         existing_checkpoint(None if name is None else tmp_path / name, "L2X", "teacher_checkpoint")
+
+
+def test_what_a_method_begins_from_is_recorded_by_its_content(tmp_path: Path) -> None:
+    base, teacher = tmp_path / "base.ckpt", tmp_path / "run" / "checkpoints" / "best.ckpt"
+    teacher.parent.mkdir(parents=True)
+    base.write_bytes(b"base")
+    teacher.write_bytes(b"teacher")
+    inside = Combined([Diversity(), ModelConsistentAdversary(base_checkpoint=base)])
+    expected = {"base_checkpoint": (str(base), sha256(b"base").hexdigest())}
+    assert {option: (o["location"], o["revision"]) for option, o in model_origins([inside]).items()} == expected
+    found = model_origins([VIBI(teacher_checkpoint=tmp_path / "run")])["teacher_checkpoint"]
+    assert (found["location"], found["revision"]) == (str(teacher), sha256(b"teacher").hexdigest())
+    # Switched off, not given, and not there: nothing that a result could rest on.
+    off = [L2X(0.0, base), L2X(), L2X(teacher_checkpoint=tmp_path / "gone"), Diversity()]
+    assert [model_origins([method]) for method in off] == [{}] * 4
 
 
 def test_a_black_box_is_of_any_architecture_and_draws_nothing(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ RECORD = {
         "source": {"kind": "folder", "location": "/home/ada/data/sst2", "revision": "0f"},
         "unlabeled": {"source": {"kind": "folder", "location": "/home/ada/data/imdb", "revision": "1e"}},
     },
+    "models": {"teacher_checkpoint": {"kind": "file", "location": "/home/ada/runs/best.ckpt", "revision": "2d"}},
 }
 
 
@@ -57,6 +58,7 @@ def test_numbers_and_configuration_come_back_as_they_were(study, tmp_path):
     record = run_folder.read_metrics(cells[0].folder(there))
     assert record["test"] == RECORD["test"]
     assert record["data"]["source"] == {"kind": "folder", "location": "sst2", "revision": "0f"}
+    assert record["models"] == {"teacher_checkpoint": {"revision": "2d"}}
     assert "ada" not in json.dumps(record)
     assert "history" not in record
     config = run_folder.read_config(cells[0].folder(there) / run_folder.CONFIG)

@@ -116,8 +116,9 @@ def test_a_method_begins_from_the_run_of_another_with_the_same_data_and_seed(stu
     base = cells["iat,epsilon=2_small/seed_1"]
     assert f"--method.base={base.folder(root)}/checkpoints/best.ckpt" in cell.arguments(root)
     assert cell.base_folders(root) == [base.folder(root)]
-    assert cell.base_files(root) == [base.folder(root) / "checkpoints" / "best.ckpt"]
-    assert base.base_folders(root) == base.base_files(root) == []
+    assert cell.base_files(root) == {"method.base": base.folder(root) / "checkpoints" / "best.ckpt"}
+    assert base.base_folders(root) == []
+    assert base.base_files(root) == {}
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import os
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -47,9 +48,25 @@ def test_a_base_that_was_made_again_makes_the_run_another(folder, tmp_path):
     base.write_text("")
     written = (folder / "config.yaml").stat().st_mtime
     os.utime(base, (written - 1, written - 1))
-    assert cell_state(folder, WANTED, parse, [base, tmp_path / "gone.ckpt"]).state == "unfinished"
+    files = {"method.base": base, "method.other": tmp_path / "gone.ckpt"}
+    assert cell_state(folder, WANTED, parse, files).state == "unfinished"
     os.utime(base, (written + 1, written + 1))
-    assert cell_state(folder, WANTED, parse, [base]).state == "different"
+    assert cell_state(folder, WANTED, parse, files).state == "different"
+
+
+@pytest.mark.parametrize("name", ["base", "base/checkpoints/best.ckpt"])
+def test_a_recorded_base_is_known_by_its_content_whatever_a_copy_did_to_its_times(folder, tmp_path, name):
+    base = tmp_path / "base" / "checkpoints" / "best.ckpt"
+    base.parent.mkdir(parents=True)
+    base.write_text("weights")
+    models = {"teacher_checkpoint": {"location": str(base), "revision": sha256(b"weights").hexdigest()}}
+    (folder / "metrics.json").write_text(json.dumps({"status": "running", "models": models}))
+    written, files = (folder / "config.yaml").stat().st_mtime, {"method.teacher_checkpoint": tmp_path / name}
+    os.utime(base, (written + 9, written + 9))
+    assert cell_state(folder, WANTED, parse, files).state == "unfinished"
+    base.write_text("other weights")
+    os.utime(base, (written - 9, written - 9))
+    assert cell_state(folder, WANTED, parse, files).state == "different"
 
 
 def test_runs_that_saw_other_files_than_the_newest_are_left_out():
