@@ -132,10 +132,25 @@ def runs(parent: Path) -> list[Path]:
     return sorted(found, key=lambda path: (path / CONFIG).stat().st_mtime, reverse=True)
 
 
+def has_begun(folder: Path) -> bool:
+    """Whether a run got as far as to write anything but a lock and half of its configuration."""
+    return any(not path.name.startswith(".") for path in folder.iterdir())
+
+
 def never_begun(parent: Path) -> list[Path]:
-    """Numbered folders of runs that ended before they wrote a configuration: nothing lies there but perhaps a lock."""
+    """Numbered folders of runs that ended before they wrote a configuration."""
     numbered = [path for path in sorted(parent.glob(f"{_NUMBERED}*")) if path.name[len(_NUMBERED) :].isdecimal()]
-    return [path for path in numbered if path.is_dir() and all(inside.name == LOCK for inside in path.iterdir())]
+    return [path for path in numbered if path.is_dir() and not has_begun(path)]
+
+
+def clear(folder: Path) -> None:
+    """Remove the halves of files that a killed training was writing; see `files.replacing`.
+
+    Those of an evaluation stay: other commands measure a run without its lock.
+    """
+    for path in (*folder.glob(".*.*"), *(folder / CHECKPOINTS).glob(".*.*")):
+        if path.is_file() and path.suffix[1:].isdecimal():
+            path.unlink(missing_ok=True)
 
 
 def resumed_config(folder: Path, number: int) -> Path:

@@ -145,7 +145,7 @@ def _auto(options: Namespace, same: SameRun) -> RunChoice:
         if not folder.exists():
             continue
         differences = same.differences(folder)
-        if differences and version is not None and any(folder.iterdir()):
+        if differences and version is not None and run_folder.has_begun(folder):
             raise _of_another_run(folder, differences)
         if not differences or version is not None:
             return _continued(folder, options)
@@ -159,6 +159,7 @@ def _taken(parent: Path) -> RunChoice | None:
             continue
         # Only now is it certain that nobody else changes the folder.
         if folder in run_folder.never_begun(parent):
+            run_folder.clear(folder)
             return RunChoice(folder, created=True, claim=claim)
         claim.release(remove=True)
     return None
@@ -173,6 +174,7 @@ def _continued(folder: Path, options: Namespace) -> RunChoice:
     if run_folder.is_finished(run_folder.read_metrics(folder), parts):
         claim.release(remove=True)
         return RunChoice(folder, complete=True)
+    run_folder.clear(folder)
     last = folder / run_folder.CHECKPOINTS / "last.ckpt"
     if last.is_file():
         _check_resumable(last, folder)

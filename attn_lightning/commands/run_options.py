@@ -13,6 +13,7 @@ from lightning.pytorch.loggers import WandbLogger
 from attn_lightning import run_folder
 from attn_lightning.commands.wandb_run import upload_configuration
 from attn_lightning.evaluation.catalog import FAST_EXPLAINERS
+from attn_lightning.files import write_text
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,8 @@ class RunConfig(SaveConfigCallback):
         config = self.config.clone()
         config.pop("ckpt_path", None)
         config.run.resume = "never"  # the file is there to repeat the run
-        self.parser.save(config, self._free_path(), skip_unset=False, multifile=False)
+        # In one step: half a configuration would be one of another run, which nobody goes on with.
+        write_text(self._free_path(), self.parser.dump(config, skip_unset=False))
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 contents = yaml.safe_load(self.parser.dump(config, skip_unset=False))

@@ -76,7 +76,7 @@ def test_auto_keeps_what_ended_before_its_first_checkpoint(tmp_path, complete, c
     chosen.release()
 
 
-@pytest.mark.parametrize("left", [[], [".lock"]])
+@pytest.mark.parametrize("left", [[], [".lock"], [".lock", ".config.yaml.77"]])
 def test_auto_takes_the_folder_of_a_process_that_was_killed_before_it_wrote_anything(tmp_path, complete, left):
     for name in ("version_1", "version_2", "kept"):
         (tmp_path / "mine" / name).mkdir()
@@ -85,12 +85,38 @@ def test_auto_takes_the_folder_of_a_process_that_was_killed_before_it_wrote_anyt
         (tmp_path / "mine" / "version_2" / name).write_text("")
     chosen = choose("fit", options(tmp_path, resume="auto"), Same("seed_everything"))
     assert chosen.folder == tmp_path / "mine" / "version_2"
+    assert [path.name for path in chosen.folder.iterdir()] == [".lock"]
     # Another that starts now finds it taken.
     other = choose("fit", options(tmp_path, resume="auto"), Same("seed_everything"))
     assert other.folder == tmp_path / "mine" / "version_3"
     chosen.release()
     other.release()
     assert sorted(path.name for path in (tmp_path / "mine").iterdir()) == ["kept", "version_0", "version_1"]
+
+
+def test_a_run_with_a_name_begins_again_where_a_process_was_killed_before_it_wrote_anything(tmp_path):
+    folder = tmp_path / "mine" / "v"
+    folder.mkdir(parents=True)
+    for name in (".lock", ".config.yaml.77"):
+        (folder / name).write_text("")
+    chosen = choose("fit", options(tmp_path, resume="auto", version="v"), Same("its configuration, which is missing"))
+    assert (chosen.folder, chosen.created) == (folder, True)
+    assert [path.name for path in folder.parent.iterdir()] == ["v"]
+    chosen.release()
+    folder.mkdir(parents=True)
+    (folder / "notes.txt").write_text("of somebody")
+    with pytest.raises(ConfigurationError, match="its configuration, which is missing"):
+        choose("fit", options(tmp_path, resume="auto", version="v"), Same("its configuration, which is missing"))
+
+
+def test_what_a_killed_training_was_writing_is_cleared_away(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "evaluation").mkdir()
+    kept = (".reserve", ".lock", "config.yaml", "checkpoints/last.ckpt", "evaluation/.clean.npz.12", ".lock.held")
+    for name in (*kept, ".config.yaml.12", "checkpoints/.last.ckpt.3"):
+        (tmp_path / name).write_text("")
+    run_folder.clear(tmp_path)
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()} == set(kept)
 
 
 def test_a_new_run_whose_empty_folder_was_taken_makes_another(tmp_path, monkeypatch):

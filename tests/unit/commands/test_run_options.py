@@ -3,6 +3,7 @@
 from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
 from jsonargparse import ArgumentParser
 
 from attn_lightning.commands.run_options import RunConfig, RunOptions
@@ -28,6 +29,14 @@ def test_the_file_starts_the_run_again_whatever_it_was_resumed_from(tmp_path):
     assert "ckpt_path" not in text
     # A default that changes in a later version must not change what the file repeats.
     assert "suite: fast" in text
+
+
+def test_the_file_is_whole_or_not_there(tmp_path, monkeypatch):
+    """Half a configuration, as a killed process could leave it, would be that of another run."""
+    monkeypatch.setattr("os.fsync", lambda descriptor: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        saved(tmp_path, "--run.name=a")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_resumed_run_adds_files_and_keeps_the_first(tmp_path):
