@@ -60,7 +60,11 @@ def claims_command(arguments: Sequence[str]) -> int:
         )
     if options.publish is not None:
         read(options.publish, _SECTION)
-    found = findings(read_claims(options.claims), options.archives or options.claims.parent)
+    claims = read_claims(options.claims)
+    # This loads torch, which a mistake in the file of claims should not have to wait for.
+    from attn_lightning.commands.validation import shared_validator
+
+    found = findings(claims, options.archives or options.claims.parent, shared_validator().parse)
     stdout_console().print(_terminal(found))
     if options.publish is not None:
         publish(options.publish, _SECTION, markdown(found))

@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from attn_lightning import run_folder
 from attn_lightning.errors import ConfigurationError, one_line
 from attn_lightning.files import replacing, to_json, write_json, write_text
 from attn_lightning.study.expansion import Cell
-from attn_lightning.study.state import CellState, comparable
+from attn_lightning.study.state import CellState, Parse, Wanted, cell_state, comparable, without_other_data
 
 SUFFIX = ".jsonl.gz"
 _KEYS = {"cell", "config", "record"}
@@ -123,9 +123,7 @@ def restore(
         # Beside its place and then moved: a study that is killed meanwhile leaves no half of a run.
         made = Path(tempfile.mkdtemp(prefix=".restored-", dir=root))
         try:
-            # Not as JSON: YAML would read its 1e-06 as a word.
-            write_text(made / run_folder.CONFIG, yaml.safe_dump(entry["config"], sort_keys=False))
-            write_json(made / run_folder.METRICS, entry["record"])
+            _lay_out(entry, made)
             if state(cell, made).state == "complete":
                 folder.parent.mkdir(parents=True, exist_ok=True)
                 made.rename(folder)
@@ -135,6 +133,34 @@ def restore(
         finally:
             shutil.rmtree(made, ignore_errors=True)
     return Restored(taken, tuple(refused))
+
+
+def states(entries: Mapping[str, dict[str, Any]], wanted: Mapping[Cell, Wanted], parse: Parse) -> dict[Cell, CellState]:
+    """What a study says of the cells of an archive, without run folders.
+
+    Args:
+        entries: of the archive.
+        wanted: what the study asks of its cells; those that have no entry are left out.
+        parse: reads older configurations with today's defaults.
+    """
+    found: dict[Cell, CellState] = {}
+    for cell, asked in wanted.items():
+        if (entry := entries.get(str(cell))) is None:
+            continue
+        # The usual case, which needs no folder; what differs may be of an older version, whose defaults are looked up.
+        if entry["config"] == asked.config and run_folder.is_finished(entry["record"], asked.parts):
+            found[cell] = CellState("complete", entry["record"])
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            _lay_out(entry, Path(folder))
+            found[cell] = replace(cell_state(Path(folder), asked, parse), written=0.0)
+    return without_other_data(found)
+
+
+def _lay_out(entry: Mapping[str, Any], folder: Path) -> None:
+    # Not as JSON: YAML would read its 1e-06 as a word.
+    write_text(folder / run_folder.CONFIG, yaml.safe_dump(entry["config"], sort_keys=False))
+    write_json(folder / run_folder.METRICS, entry["record"])
 
 
 def _is_needed(cell: Cell, cells: Sequence[Cell], root: Path) -> bool:

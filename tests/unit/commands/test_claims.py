@@ -1,29 +1,19 @@
 """The command `claims`."""
 
-import gzip
-import json
-
 import pytest
 import yaml
 
 from attn_lightning.commands.claims import claims_command
+from attn_lightning.commands.validation import shared_validator
 from attn_lightning.errors import ConfigurationError
+from support.archived import entries_of, rewrite, write
 from support.studies import tiny_study
 
 
 @pytest.fixture
 def claims(tmp_path):
     study = tiny_study(tmp_path / "tiny.yaml", ["vanilla", "ivat"], ["test/accuracy"])
-    lines = [
-        {
-            "cell": f"{method}_planted/seed_{seed}",
-            "config": {},
-            "record": {"test": {"test/accuracy": 0.5 + 0.1 * (method == "ivat") + 0.01 * seed * (method == "ivat")}},
-        }
-        for method in ("vanilla", "ivat")
-        for seed in range(2)
-    ]
-    (tmp_path / "tiny.jsonl.gz").write_bytes(gzip.compress("".join(json.dumps(x) + "\n" for x in lines).encode()))
+    write(study, {"vanilla": [0.5, 0.5], "ivat": [0.6, 0.61]}, shared_validator().parse)
     claim = {"claim": "[bold]It | helps", "source": "x", "study": str(study), "data": "planted", "method": "ivat"}
     rest = {"against": "vanilla", "metric": "test/accuracy", "direction": "higher"}
     path = tmp_path / "claims.yaml"
@@ -48,8 +38,7 @@ def test_table_and_figure(claims, tmp_path, capsys):
 
 def test_one_seed_has_a_difference_and_no_interval(claims, tmp_path, capsys):
     path = tmp_path / "tiny.jsonl.gz"
-    lines = gzip.decompress(path.read_bytes()).decode().splitlines(keepends=True)
-    path.write_bytes(gzip.compress("".join(line for line in lines if "seed_0" in line).encode()))
+    rewrite(path, [entry for entry in entries_of(path) if "seed_0" in entry["cell"]])
     assert claims_command([str(claims)]) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert "1/2" in printed

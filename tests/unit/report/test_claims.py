@@ -1,7 +1,6 @@
 """Claims of papers, their verdicts, and what is said of a file that is none."""
 
-import gzip
-import json
+import logging
 import math
 
 import numpy as np
@@ -9,12 +8,16 @@ import pytest
 import scipy
 import yaml
 
+from attn_lightning.commands.validation import shared_validator
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.experiments import FOLDER
 from attn_lightning.metrics.statistics import Comparison, compare
 from attn_lightning.report.claims import Claim, Finding, findings, markdown, read_claims
+from support.archived import entries_of, rewrite
+from support.archived import write as write_archive
 from support.studies import tiny_study
 
+PARSE = shared_validator().parse
 CLAIM = {
     "claim": "It predicts better",
     "source": "Somebody 2020",
@@ -69,18 +72,7 @@ def study(tmp_path):
     """A study of two methods and three seeds with an archive beside it."""
     path = tiny_study(tmp_path / "tiny.yaml", ["vanilla", "ivat"], ["test/accuracy"])
     path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), "seeds": 3}))
-    numbers = {"vanilla": [0.80, 0.81, 0.79], "ivat": [0.84, 0.86, 0.82]}
-    entries = [
-        {
-            "cell": f"{method}_planted/seed_{seed}",
-            "config": {},
-            "record": {"status": "complete", "test": {"test/accuracy": accuracy}},
-        }
-        for method, accuracies in numbers.items()
-        for seed, accuracy in enumerate(accuracies)
-    ]
-    lines = "".join(json.dumps(entry) + "\n" for entry in entries)
-    (tmp_path / "tiny.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
+    write_archive(path, {"vanilla": [0.80, 0.81, 0.79], "ivat": [0.84, 0.86, 0.82]}, PARSE)
     return path
 
 
@@ -91,7 +83,7 @@ def write(path, *claims):
 
 def test_numbers_come_from_the_archive_of_the_study(study, tmp_path):
     claim = {**CLAIM, "study": str(study), "published": 0.05}
-    (each,) = findings(read_claims(write(tmp_path / "claims.yaml", claim)), tmp_path)
+    (each,) = findings(read_claims(write(tmp_path / "claims.yaml", claim)), tmp_path, PARSE)
     assert (each.measured.n, each.asked) == (3, 3)
     assert each.measured.difference == pytest.approx(0.04)
     # By hand: all eight signs of .04, .05, .03; only all plus and all minus are as far from 0.
@@ -100,10 +92,46 @@ def test_numbers_come_from_the_archive_of_the_study(study, tmp_path):
     assert "3/3" in markdown([each])
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda entry: entry["config"]["trainer"].update(max_epochs=7),
+        lambda entry: entry["record"].update(status="failed"),
+        lambda entry: entry["record"]["finished"].pop("test"),
+    ],
+    ids=["another configuration", "failed", "not tested"],
+)
+def test_a_run_that_the_study_does_not_ask_for_now_is_not_counted_and_this_is_said(study, tmp_path, caplog, change):
+    archive = study.with_name("tiny.jsonl.gz")
+    entries = entries_of(archive)
+    change(next(entry for entry in entries if entry["cell"] == "ivat_planted/seed_1"))
+    rewrite(archive, entries)
+    with caplog.at_level(logging.WARNING):
+        (each,) = findings(
+            read_claims(write(tmp_path / "claims.yaml", {**CLAIM, "study": str(study)})), tmp_path, PARSE
+        )
+    assert (each.measured.n, each.asked) == (2, 3)
+    assert each.measured.difference == pytest.approx(0.035)
+    assert "1 of the runs" in caplog.text
+    assert "ivat_planted/seed_1" in caplog.text
+
+
+def test_a_run_on_other_data_is_not_mixed_in(study, tmp_path):
+    archive = study.with_name("tiny.jsonl.gz")
+    entries = entries_of(archive)
+    for entry in entries:
+        content = "b" if entry["cell"] == "ivat_planted/seed_1" else "a"
+        source = {"kind": "folder", "location": "here", "revision": content}
+        entry["record"]["data"] = {"name": "planted", "source": source, "splits": {"test": {"sha256": content}}}
+    rewrite(archive, entries)
+    (each,) = findings(read_claims(write(tmp_path / "claims.yaml", {**CLAIM, "study": str(study)})), tmp_path, PARSE)
+    assert each.measured.n == 2
+
+
 def test_a_study_that_was_not_run_is_said_to_be_open(study, tmp_path):
     (tmp_path / "empty").mkdir()
     claims = read_claims(write(tmp_path / "claims.yaml", {**CLAIM, "study": str(study)}))
-    (each,) = findings(claims, tmp_path / "empty")
+    (each,) = findings(claims, tmp_path / "empty", PARSE)
     assert (each.measured.n, each.verdict, each.why) == (0, "cannot be told", "not run")
     assert markdown([each]).splitlines()[2:] == ["", f"Not run: It predicts better ({study}, planted)."]
 
@@ -111,7 +139,7 @@ def test_a_study_that_was_not_run_is_said_to_be_open(study, tmp_path):
 def test_p_values_are_adjusted_over_all_claims(study, tmp_path):
     claim = {**CLAIM, "study": str(study)}
     other = {**claim, "metric": "test/log_loss", "direction": "lower"}
-    first, second, third = findings(read_claims(write(tmp_path / "claims.yaml", claim, claim, other)), tmp_path)
+    first, second, third = findings(read_claims(write(tmp_path / "claims.yaml", claim, claim, other)), tmp_path, PARSE)
     expected = scipy.stats.false_discovery_control([0.25, 0.25]) * 2  # equal p-values: Holm doubles both
     assert [first.p_holm, second.p_holm] == pytest.approx(list(expected))
     assert math.isnan(third.p_holm)
@@ -131,7 +159,7 @@ def test_p_values_are_adjusted_over_all_claims(study, tmp_path):
 def test_a_mistake_in_a_claim_is_one_line(study, tmp_path, changes, said):
     path = write(tmp_path / "claims.yaml", {**CLAIM, "study": str(study), **changes})
     with pytest.raises(ConfigurationError, match=said) as error:
-        findings(read_claims(path), tmp_path)
+        findings(read_claims(path), tmp_path, PARSE)
     assert "\n" not in str(error.value)
 
 
@@ -152,6 +180,6 @@ def test_a_file_that_is_not_there_is_said_to_be_missing(tmp_path, name):
         read_claims(tmp_path / name)
 
 
-def test_our_own_claims_name_cells_that_exist():
-    results = FOLDER / "results"
-    assert findings(read_claims(results / "claims.yaml"), results)
+def test_our_own_claims_name_cells_that_exist(tmp_path):
+    # Without their archives: to parse every command that they hold takes longer than all other tests here.
+    assert findings(read_claims(FOLDER / "results" / "claims.yaml"), tmp_path, PARSE)
