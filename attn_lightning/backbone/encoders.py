@@ -173,7 +173,7 @@ class BiLSTM(Encoder):
         kept = next(self.lstm.parameters()).dtype
         used = kept if self.double_backward else cpu_recurrence_type(kept)
         with full_precision(embeddings.device.type):
-            return padded_lstm(self.lstm, embeddings.to(used), mask)
+            return padded_lstm(self.lstm, embeddings.to(used), mask, twice=self.double_backward)
 
     def stays_in_float32(self, device_type: str) -> str | None:
         """See `Encoder.stays_in_float32`."""

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from attn_lightning.backbone.input_gradient import FEWEST_TEXTS, InputGradientLSTM
+
 # `nn.LSTM.parameters()` lists `weight_ih`, `weight_hh`, `bias_ih`, `bias_hh` of a direction, forward before backward.
 PER_DIRECTION = 4
 
@@ -32,8 +34,8 @@ def packed_lstm(lstm: nn.LSTM, inputs: Tensor, mask: Tensor) -> Tensor:
     return states
 
 
-def padded_lstm(lstm: nn.LSTM, inputs: Tensor, mask: Tensor) -> Tensor:
-    """The same function as `packed_lstm`, over all B * T places. Can be differentiated twice.
+def padded_lstm(lstm: nn.LSTM, inputs: Tensor, mask: Tensor, twice: bool = True) -> Tensor:
+    """The same function as `packed_lstm`, over all B * T places.
 
     The backward direction reads every row reversed within its own length, so that it meets padding last, as the
     forward direction does. A state of a real token has then seen real tokens only.
@@ -43,6 +45,7 @@ def padded_lstm(lstm: nn.LSTM, inputs: Tensor, mask: Tensor) -> Tensor:
         inputs: (B, T, E), in the type in which all is computed: weights are cast to it, and their gradients come back
             in their own. Values at padding are ignored.
         mask: (B, T) bool, real tokens first and at least one of them.
+        twice: can be differentiated twice; without it a CPU saves the gradients of constant weights.
 
     Returns:
         (B, T, 2 * H) in the type of the inputs, 0 at padding.
@@ -54,13 +57,21 @@ def padded_lstm(lstm: nn.LSTM, inputs: Tensor, mask: Tensor) -> Tensor:
     mirrored = torch.where(mask, mask.sum(1, keepdim=True) - 1 - positions, positions)
     mirrored = (mirrored + width * torch.arange(rows, device=mask.device).unsqueeze(1)).flatten()
     weights, states = [weight.to(inputs.dtype) for weight in lstm.parameters()], inputs
+    run = _one_way if twice or not _differentiates_inputs_alone(inputs, weights) else InputGradientLSTM.apply
     for first in range(0, len(weights), 2 * PER_DIRECTION):
         states = _zero_at_padding(states, mask)
-        ahead = _one_way(states, weights[first : first + PER_DIRECTION])
-        back = _one_way(_reorder(states, mirrored), weights[first + PER_DIRECTION : first + 2 * PER_DIRECTION])
+        ahead = run(states, weights[first : first + PER_DIRECTION])
+        back = run(_reorder(states, mirrored), weights[first + PER_DIRECTION : first + 2 * PER_DIRECTION])
         # In place, as a copy of the states of a long batch is a noticeable part of a step's memory.
         states = torch.cat([ahead, _reorder(back, mirrored)], dim=-1).masked_fill_(padding, 0.0)
     return states
+
+
+def _differentiates_inputs_alone(inputs: Tensor, weights: Sequence[Tensor]) -> bool:
+    if inputs.device.type != "cpu" or inputs.dtype not in (torch.float32, torch.float64):
+        return False
+    learns = any(weight.requires_grad for weight in weights)
+    return torch.is_grad_enabled() and inputs.requires_grad and not learns and len(inputs) >= FEWEST_TEXTS
 
 
 def _zero_at_padding(inputs: Tensor, mask: Tensor) -> Tensor:

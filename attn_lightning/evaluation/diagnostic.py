@@ -6,20 +6,18 @@ ones do.
 """
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.backbone.random_attention import random_soft_attention
 from attn_lightning.backbone.scorers import AdditiveScorer
 from attn_lightning.data.batching import LengthBatches, Rows
-from attn_lightning.evaluation.subject import Examples, ProgressCallback, Ragged, Subject, on_device
-from attn_lightning.metrics.per_example import to_array
+from attn_lightning.evaluation.subject import Examples, ProgressCallback, Ragged, Split, Subject, on_device
 from attn_lightning.metrics.prediction import prediction_metrics
 from attn_lightning.numerics import masked_softmax
 from attn_lightning.types import UNLABELED, Batch
@@ -44,48 +42,6 @@ class Recipe:
     learning_rate: float = 0.005
     embedding_size: int = 64
     hidden_size: int = 128
-
-
-@dataclass(frozen=True)
-class Split:
-    """What guided models see of a split beside its tokens.
-
-    Attributes:
-        examples: the texts.
-        labels: (N,) int64.
-        weights: one distribution over the tokens of every text by the name of the guide.
-        largest_id: the highest word id, -1 for data that is not words.
-    """
-
-    examples: Examples
-    labels: Rows
-    weights: Mapping[str, Ragged]
-    largest_id: int
-
-
-def attention_of(
-    subject: Subject, examples: Examples, models: Mapping[str, Backbone], advance: ProgressCallback
-) -> Split:
-    """The attention of some models on a split, by one pass of each; 4 bytes per token and model are kept.
-
-    Args:
-        subject: batch size, token budget and device.
-        examples: the split.
-        models: in eval mode.
-        advance: told of every finished example.
-    """
-    weights = {name: Ragged.empty(examples.lengths) for name in models}
-    labels = np.full(len(examples), UNLABELED, np.int64)
-    largest_id = -1
-    for batch in replace(subject, examples=examples).batches():
-        rows, mask = to_array(batch.rows), to_array(batch.mask)
-        labels[rows] = to_array(batch.labels)
-        if not batch.tokens.is_floating_point():
-            largest_id = max(largest_id, int(batch.tokens.max()))
-        for name, model in models.items():
-            weights[name].put(rows, to_array(model(batch.tokens, batch.mask).attention), mask)
-        advance(len(rows))
-    return Split(examples, labels, weights, largest_id)
 
 
 def random_weights(lengths: Rows, generator: torch.Generator) -> Ragged:
@@ -134,16 +90,24 @@ class GuidedModel(nn.Module):
             weights: (B, T), 0 at padding; None for those of its own scorer.
         """
         if self.embedding is None:
-            inputs = tokens.flatten(2)
+            hidden = torch.tanh(self.hidden(tokens.flatten(2)))
+            weights = masked_softmax(self._scores(hidden), mask) if weights is None else weights
+            sums = torch.bmm(weights.unsqueeze(1), hidden).squeeze(1)
         else:
-            # Words of the test split may have higher ids than any in training.
-            inputs = self.embedding(tokens.where(tokens < self.embedding.num_embeddings, 0))
-        hidden = torch.tanh(self.hidden(inputs))
-        if weights is None:
-            assert self.scorer is not None
-            weights = masked_softmax(self.scorer(hidden, mask), mask)
-        logits: Tensor = self.classifier(torch.bmm(weights.unsqueeze(1), hidden).squeeze(1))
+            # A word is read alone, so that one reading serves every place of the batch where it stands. Words of the
+            # test split may have higher ids than any in training.
+            words, places = tokens.where(tokens < self.embedding.num_embeddings, 0).unique(return_inverse=True)
+            hidden = torch.tanh(self.hidden(self.embedding(words)))
+            weights = masked_softmax(self._scores(hidden[None])[0][places], mask) if weights is None else weights
+            sums = weights.new_zeros(len(mask), len(words)).scatter_add(1, places, weights) @ hidden
+        logits: Tensor = self.classifier(sums)
         return logits
+
+    def _scores(self, hidden: Tensor) -> Tensor:
+        """(B, T) of its own scorer, for (B, T, H)."""
+        assert self.scorer is not None
+        scores: Tensor = self.scorer(hidden, torch.ones_like(hidden[..., 0], dtype=torch.bool))
+        return scores
 
 
 def steps_of(examples: Examples, recipe: Recipe) -> int:

@@ -1,7 +1,7 @@
 """What every explainer and measurement is given: a trained model, examples, and what the model said of them."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.data.batching import LengthBatches, Rows, second_lengths
 from attn_lightning.files import replacing
-from attn_lightning.types import Batch
+from attn_lightning.metrics.per_example import to_array
+from attn_lightning.types import UNLABELED, Batch
 
 FloatArray = NDArray[np.floating[Any]]
 
@@ -78,6 +79,16 @@ class Subject:
         )
         for rows in plan:
             yield on_device(self.examples[rows], self.device)
+
+    @cached_property
+    def learned_from(self) -> "Split":
+        """The training split with the attention `"model"` of the model, in eval mode.
+
+        Kept: several families look at it, and the training split can be much longer than the evaluated one.
+        """
+        assert self.training is not None
+        with torch.no_grad():
+            return attention_of(self, self.training, {"model": self.model}, no_progress)
 
     def generator(self, *keys: int) -> torch.Generator:
         """A random generator on the CPU that depends on the seed and the keys alone, not on what ran before.
@@ -152,6 +163,48 @@ class Ragged:
         for line, row in zip(padded, rows.tolist(), strict=True):
             line[: self.lengths[row]] = self[row]
         return padded
+
+
+@dataclass(frozen=True)
+class Split:
+    """The attention of models on a split.
+
+    Attributes:
+        examples: the texts.
+        labels: (N,) int64.
+        weights: one distribution over the tokens of every text by the name of the guide.
+        largest_id: the highest word id, -1 for data that is not words.
+    """
+
+    examples: Examples
+    labels: Rows
+    weights: Mapping[str, Ragged]
+    largest_id: int
+
+
+def attention_of(
+    subject: Subject, examples: Examples, models: Mapping[str, Backbone], advance: ProgressCallback
+) -> Split:
+    """The attention of some models on a split, by one pass of each; 4 bytes per token and model are kept.
+
+    Args:
+        subject: batch size, token budget and device.
+        examples: the split.
+        models: in eval mode.
+        advance: told of every finished example.
+    """
+    weights = {name: Ragged.empty(examples.lengths) for name in models}
+    labels = np.full(len(examples), UNLABELED, np.int64)
+    largest_id = -1
+    for batch in replace(subject, examples=examples).batches():
+        rows, mask = to_array(batch.rows), to_array(batch.mask)
+        labels[rows] = to_array(batch.labels)
+        if not batch.tokens.is_floating_point():
+            largest_id = max(largest_id, int(batch.tokens.max()))
+        for name, model in models.items():
+            weights[name].put(rows, to_array(model(batch.tokens, batch.mask).attention), mask)
+        advance(len(rows))
+    return Split(examples, labels, weights, largest_id)
 
 
 @dataclass(frozen=True)

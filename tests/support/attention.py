@@ -11,11 +11,8 @@ from attn_lightning.backbone.classifier import AttentionClassifier
 from attn_lightning.backbone.encoders import BiLSTM
 from attn_lightning.backbone.normalizers import Sparsemax
 from attn_lightning.backbone.protocol import Backbone
-from attn_lightning.evaluation.diagnostic import (
-    Split,
-    uniform_weights,
-)
-from attn_lightning.evaluation.subject import Ragged, Subject
+from attn_lightning.evaluation.diagnostic import uniform_weights
+from attn_lightning.evaluation.subject import Ragged, Split, Subject
 from attn_lightning.types import AttentionOutput, Batch, DataSpec
 
 VOCABULARY = 30

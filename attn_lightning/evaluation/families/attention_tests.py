@@ -3,6 +3,8 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
+from itertools import chain
 from typing import Any, ClassVar
 
 import numpy as np
@@ -32,15 +34,13 @@ from attn_lightning.evaluation.attention_tests import (
 )
 from attn_lightning.evaluation.diagnostic import (
     Recipe,
-    Split,
-    attention_of,
     guided_metrics,
     random_weights,
     steps_of,
     uniform_weights,
 )
 from attn_lightning.evaluation.family import MODEL, Family, Row
-from attn_lightning.evaluation.subject import Explained, ProgressCallback, Subject
+from attn_lightning.evaluation.subject import Explained, ProgressCallback, Ragged, Split, Subject, attention_of
 from attn_lightning.metrics.measure import Measure, by_name
 from attn_lightning.metrics.per_example import to_array
 from attn_lightning.metrics.prediction import ACCURACY, F1, MACRO_F1
@@ -142,24 +142,33 @@ class AttentionTests(Family):
             for model in [subject.model, *(m for models in self._others.values() for m in models)]:
                 stack.enter_context(differentiable(model))
             stack.enter_context(torch.no_grad())
-            values = self._measure(subject, explained, progress)
+            values, attention = self._measure(subject, explained, progress)
             rows = self._rows(values)
             if self.diagnostic:
-                rows += self._diagnose(subject, progress)
+                rows += self._diagnose(subject, Split(subject.examples, explained.labels, attention, -1), progress)
         progress.finish()
         return rows
 
-    def _measure(self, subject: Subject, explained: Explained, advance: ProgressCallback) -> Values:
-        """(N,) numbers by metric, or by metric and name of other models."""
+    def _measure(
+        self, subject: Subject, explained: Explained, advance: ProgressCallback
+    ) -> tuple[Values, dict[str, Ragged]]:
+        """(N,) numbers by metric, or by metric and name of other models; and the attention of every guide."""
         values: Values = {}
+        attention = {guide: Ragged.empty(subject.examples.lengths) for guide in self._guides(subject)}
         for batch in subject.batches():
-            output = subject.model(batch.tokens, batch.mask)
-            labels = explained.labels[to_array(batch.rows)]
-            found = self._head_tests(subject, batch, output, labels) | self._compare(batch, output, labels)
+            rows, mask = to_array(batch.rows), to_array(batch.mask)
+            output, labels = subject.model(batch.tokens, batch.mask), explained.labels[rows]
+            others = {
+                name: [self._pass(name, model, batch, output) for model in models]
+                for name, models in self._others.items()
+            }
+            found = self._head_tests(subject, batch, output, labels) | self._compare(others, output, labels)
             for name, numbers in found.items():
-                values.setdefault(name, np.full(len(subject.examples), np.nan))[to_array(batch.rows)] = numbers
-            advance(len(batch.rows))
-        return values
+                values.setdefault(name, np.full(len(subject.examples), np.nan))[rows] = numbers
+            for kept, one in zip(attention.values(), [output, *chain(*others.values())], strict=True):
+                kept.put(rows, to_array(one.attention), mask)
+            advance(len(rows))
+        return values, attention
 
     def _head_tests(
         self, subject: Subject, batch: Batch, output: AttentionOutput, labels: NDArray[np.int64]
@@ -187,10 +196,11 @@ class AttentionTests(Family):
         own = {"accuracy/model": _correct(output, labels)}
         return choosing | own | {"accuracy/uniform": _right(to_array(uniform), labels)}
 
-    def _compare(self, batch: Batch, output: AttentionOutput, labels: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+    def _compare(
+        self, others: Mapping[str, list[AttentionOutput]], output: AttentionOutput, labels: NDArray[np.int64]
+    ) -> dict[str, NDArray[Any]]:
         found: dict[str, NDArray[Any]] = {}
-        for name, models in self._others.items():
-            passes = [self._pass(name, model, batch, output) for model in models]
+        for name, passes in others.items():
             per_metric = {
                 metric.name: [measure(output, other) for other in passes] for metric, measure in COMPARED.items()
             }
@@ -222,14 +232,15 @@ class AttentionTests(Family):
             rows.append(Row.of("accuracy", MODEL, values[f"other_accuracy/{name}"], other=name))
         return rows
 
-    def _diagnose(self, subject: Subject, advance: ProgressCallback) -> list[Row]:
+    def _diagnose(self, subject: Subject, test: Split, advance: ProgressCallback) -> list[Row]:
         count = len(subject.examples)
         if subject.training is None:
             reason = {"weights": "model", "missing": "no training split"}
             return [Row("diagnostic_accuracy", MODEL, None, None, 0, count, reason)]
-        recipe, models = Recipe(), self._guides(subject)
-        test = attention_of(subject, subject.examples, models, advance)
-        train = attention_of(subject, subject.training, models, advance)
+        recipe, own = Recipe(), subject.learned_from
+        others = {name: model for name, model in self._guides(subject).items() if name != "model"}
+        train = attention_of(subject, subject.training, others, advance) if others else own
+        train = replace(own, weights={**own.weights, **train.weights})
         test, train = _with_controls(subject, test, _GUIDES), _with_controls(subject, train, _TRAINING_GUIDES)
         labelled = int((test.labels != UNLABELED).sum())
         rows = []
@@ -255,7 +266,7 @@ class AttentionTests(Family):
         assert subject.training is not None
         count, learned = len(subject.examples), steps_of(subject.training, Recipe()) * Recipe().batch_size
         guides = len(self._guides(subject)) + 3
-        return 2 * count + len(subject.training) + guides * (learned + count)
+        return count + len(subject.training) + guides * (learned + count)
 
 
 class _Progress:

@@ -2,12 +2,15 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import ClassVar, Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from attn_lightning.backbone.importance import differentiable
+from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.checks import check_choice, check_numbers
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.evaluation.attack_curves import CleanBatch, Curve, Curves, Finding, Job, Target
@@ -30,6 +33,10 @@ from attn_lightning.types import Batch
 logger = logging.getLogger(__name__)
 
 Attack = Literal["random", "one_step", "pgd"]
+
+_CACHED_TOKENS, _FEWEST_TEXTS, _MOST_TEXTS = 2**12, 32, 64
+"""Tokens of a batch beyond which a CPU gets slower per token, for its caches are full; texts below which the steps
+along them are too small to be fast; and texts beyond which a batch gains nothing but padding (measured on a BiLSTM)."""
 
 SITES = {place.name: place.site for place in (SCORES, EMBEDDINGS)}
 """Where noise can be added, with what makes a `Site` of it."""
@@ -117,10 +124,11 @@ class Robustness(Family):
         curves = self._curves(len(subject.examples))
         with differentiable(subject.model):
             vocabulary = self._vocabulary(subject) if self.substitutions else None
-            for batch in subject.batches():
+            small = _cached(subject)
+            for batch in small.batches():
                 clean = CleanBatch(batch, clean_pass(subject.model, batch.tokens, batch.mask))
                 clean.record_clean(curves)
-                for finding in self._findings(subject, clean, vocabulary):
+                for finding in self._findings(subject, clean, vocabulary, small.token_budget):
                     clean.record(curves, finding)
                 advance(len(batch.rows))
         found = list(curves.values())
@@ -159,7 +167,9 @@ class Robustness(Family):
         logger.warning("robustness: the rows of word substitution stay undefined: %s", reason)
         return None
 
-    def _findings(self, subject: Subject, clean: CleanBatch, vocabulary: Vocabulary | None) -> Iterator[Finding]:
+    def _findings(
+        self, subject: Subject, clean: CleanBatch, vocabulary: Vocabulary | None, trial_budget: int
+    ) -> Iterator[Finding]:
         jobs = clean.jobs(self.targets, subject.token_budget)
         for where, epsilons in self._epsilons().items():
             # One site for all attacks of a place: what they share of the clean pass is made once.
@@ -175,7 +185,7 @@ class Robustness(Family):
                 yield from self._climb(where, epsilons, job, part, draws[job.rows])
         if vocabulary is not None:
             for job in jobs:
-                yield from self._replace(subject, clean, vocabulary, job)
+                yield from self._replace(subject.model, clean, vocabulary, job, trial_budget)
 
     def _climb(self, where: str, epsilons: Sequence[float], job: Job, site: Site, draws: Tensor) -> Iterator[Finding]:
         """The attacks that look at the model; the gradient without noise serves all of them."""
@@ -198,19 +208,30 @@ class Robustness(Family):
                 )
                 yield Finding(where, "pgd", level, job, found.logits, found.attention)
 
-    def _replace(self, subject: Subject, clean: CleanBatch, vocabulary: Vocabulary, job: Job) -> Iterator[Finding]:
+    def _replace(
+        self, model: Backbone, clean: CleanBatch, vocabulary: Vocabulary, job: Job, trial_budget: int
+    ) -> Iterator[Finding]:
         outcomes = substitute_words(
-            subject.model,
+            model,
             select_rows(clean.output, job.rows),
             clean.batch.tokens[job.rows],
             job.classes,
             word_budgets(clean.batch.mask[job.rows].sum(1), self.substitutions),
             vocabulary,
-            subject.token_budget,
+            trial_budget,
             self.num_trials,
         )
         for level, found in enumerate(outcomes, 1):
             yield Finding("words", "substitution", level, job, found.logits, found.attention)
+
+
+def _cached(subject: Subject) -> Subject:
+    """On a CPU with smaller batches: every attack takes many passes, and they are fast while its caches hold them."""
+    if subject.device.type != "cpu":
+        return subject
+    longest = int(np.max(subject.examples.lengths, initial=1))
+    budget = min(subject.token_budget, max(_CACHED_TOKENS, _FEWEST_TEXTS * longest))
+    return replace(subject, batch_size=min(subject.batch_size, _MOST_TEXTS), token_budget=budget)
 
 
 def word_budgets(lengths: Tensor, substitutions: Sequence[float]) -> Tensor:

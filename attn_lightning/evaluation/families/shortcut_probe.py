@@ -4,15 +4,14 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from attn_lightning.backbone.importance import differentiable
 from attn_lightning.checks import check_choice, check_numbers
-from attn_lightning.evaluation.diagnostic import attention_of, random_weights
+from attn_lightning.evaluation.diagnostic import random_weights
 from attn_lightning.evaluation.family import MODEL, Family, Row
 from attn_lightning.evaluation.shortcut_probe import MEASURES, PROBES, Probe, features_of, probe_predictions
-from attn_lightning.evaluation.subject import Explained, ProgressCallback, Ragged, Subject, no_progress
+from attn_lightning.evaluation.subject import Explained, ProgressCallback, Ragged, Subject
 from attn_lightning.metrics.measure import Measure, by_name
 from attn_lightning.types import UNLABELED
 
@@ -37,7 +36,8 @@ class ShortcutProbe(Family):
     Raises:
         ConfigurationError: an option is out of its range.
 
-    Cost: one pass of the model over both splits and four fits; about 300 bytes per training text are kept.
+    Cost: one pass of the model over the training split, shared with other families, and four fits; about 300 bytes per
+    training text are kept.
     """
 
     name: ClassVar[str] = "shortcut_probe"
@@ -59,15 +59,13 @@ class ShortcutProbe(Family):
     def run(self, subject: Subject, explained: Explained, advance: ProgressCallback) -> list[Row]:
         """See `Family.run`."""
         assert subject.training is not None
-        with differentiable(subject.model), torch.no_grad():
-            models = {"model": subject.model}
-            test = attention_of(subject, subject.examples, models, advance)
-            train = attention_of(subject, subject.training, models, no_progress)
+        with differentiable(subject.model):
+            train = subject.learned_from
         masks = {
-            MODEL: (train.weights["model"], test.weights["model"]),
+            MODEL: (train.weights["model"], explained.explanations["attention"]),
             "random": (
                 random_weights(train.examples.lengths, subject.generator(_TRAINING_MASKS)),
-                random_weights(test.examples.lengths, subject.generator(_TEST_MASKS)),
+                random_weights(subject.examples.lengths, subject.generator(_TEST_MASKS)),
             ),
         }
         labels = explained.labels
@@ -80,6 +78,7 @@ class ShortcutProbe(Family):
                 right = _right(self._predict(subject, train.labels, fitted, measured, k), labels)
                 rows.append(Row.of("shortcut_accuracy", explainer, right, masks=selection))
                 rows.append(Row.of("shortcut_gain", explainer, right - majority, masks=selection))
+        advance(len(subject.examples))
         return rows
 
     def _predict(

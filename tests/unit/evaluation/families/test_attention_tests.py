@@ -10,7 +10,8 @@ from scipy.spatial.distance import jensenshannon
 from attn_lightning.backbone.encoders import Average
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.evaluation.families.attention_tests import BINS, AttentionTests
-from attn_lightning.evaluation.subject import Explained, no_progress
+from attn_lightning.evaluation.families.shortcut_probe import ShortcutProbe
+from attn_lightning.evaluation.subject import Explained, attention_of, no_progress
 from attn_lightning.evaluation.suite import options_of
 from support.attention import (
     LENGTHS,
@@ -195,3 +196,19 @@ def test_the_encoder_runs_once_for_all_tests_on_the_head():
     model.encoder.register_forward_hook(lambda *_: calls.append(1))
     measured(subject_of(model, batch_size=100))
     assert len(calls) == 1
+
+
+def test_families_share_one_pass_over_the_training_split():
+    """The tests of attention and the shortcut probe look at the same attention of the same texts."""
+    training = Documents(seed=5)
+    subject, read = subject_of(small_model(), training=training), []
+    subject.model.register_forward_hook(lambda _, inputs, output: read.append(tuple(inputs[0].shape)))
+    attention = attention_of(subject, subject.examples, {"model": subject.model}, no_progress).weights["model"]
+    explained = Explained(np.zeros((len(attention), 2)), subject.examples.labels, {"attention": attention})
+    read.clear()
+    AttentionTests(num_permutations=1, num_steps=1).run(subject, explained, no_progress)
+    passes = sum(rows for rows, _ in read)
+    assert passes == len(subject.examples) + len(training), "the evaluated split once and the training split once"
+    read.clear()
+    ShortcutProbe(2, "logistic").run(subject, explained, no_progress)
+    assert not read

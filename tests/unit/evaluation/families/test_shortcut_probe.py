@@ -10,7 +10,7 @@ from torch import nn
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.evaluation.families.shortcut_probe import ShortcutProbe
-from attn_lightning.evaluation.subject import Explained, Subject, no_progress
+from attn_lightning.evaluation.subject import Explained, Subject, attention_of, no_progress
 from attn_lightning.types import AttentionOutput, Batch
 
 
@@ -67,10 +67,13 @@ def subject_of(tells=True, train=None, test=None, **options):
     return Subject(Selector(tells), test or texts(200, 1), 2, training=train or texts(400, 0), **options)
 
 
+def explained(subject):
+    attention = attention_of(subject, subject.examples, {"model": subject.model}, no_progress).weights["model"]
+    return Explained(np.zeros((len(attention), 2)), subject.examples.labels, {"attention": attention})
+
+
 def measured(subject, **options):
-    count = len(subject.examples)
-    explained = Explained(np.zeros((count, 2)), subject.examples.labels, {})
-    rows = ShortcutProbe(**{"probe": "logistic", **options}).run(subject, explained, no_progress)
+    rows = ShortcutProbe(**{"probe": "logistic", **options}).run(subject, explained(subject), no_progress)
     return {(row.metric, row.explainer, *row.setting.values()): row for row in rows}
 
 
@@ -142,7 +145,7 @@ def test_without_a_training_split_it_is_unavailable():
 
 def test_progress_tells_of_every_example_once():
     subject, told = subject_of(), []
-    ShortcutProbe(2, "logistic").run(subject, Explained(np.zeros((200, 2)), subject.examples.labels, {}), told.append)
+    ShortcutProbe(2, "logistic").run(subject, explained(subject), told.append)
     assert sum(told) == 200
 
 
