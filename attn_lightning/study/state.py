@@ -33,6 +33,7 @@ Revisions = Callable[[Mapping[str, Any]], Mapping[str, Version]]
 
 _RUN_OPTIONS = ("monitor", "monitor_mode")
 _SHOWN = ("enable_progress_bar", "enable_model_summary", "logger", "log_every_n_steps", "profiler")
+_ROOT = "{run.root}"
 _DATA_PLACES = ("root", "cache", "num_workers")
 
 
@@ -167,7 +168,18 @@ def comparable(config: dict[str, Any]) -> dict[str, Any]:
         run["monitor_mode"] = monitor_mode(run["monitor"], run["monitor_mode"])
     data = config.get("data") or {}
     arguments = {key: value for key, value in (data.get("init_args") or {}).items() if key not in _DATA_PLACES}
-    return {**kept, "run": run, "data": {**data, "init_args": arguments}}
+    found = {**kept, "run": run, "data": {**data, "init_args": arguments}}
+    # A run that begins from another one of its study names a file there, which lies elsewhere on every machine.
+    root = (config.get("run") or {}).get("root")
+    return _from_root(found, f"{str(root).rstrip('/')}/") if root else found
+
+
+def _from_root(value: Any, root: str) -> Any:
+    if isinstance(value, dict):
+        return {key: _from_root(each, root) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_from_root(each, root) for each in value]
+    return f"{_ROOT}/{value[len(root) :]}" if isinstance(value, str) and value.startswith(root) else value
 
 
 def resumable(folder: Path) -> Path | None:

@@ -135,3 +135,24 @@ def test_a_run_that_wrote_its_direction_down_is_the_one_that_a_study_leaves_to_t
     assert comparable({"run": {"monitor": monitor, "monitor_mode": written}}) == left
     other = "min" if written == "max" else "max"
     assert comparable({"run": {"monitor": monitor, "monitor_mode": other}}) != left
+
+
+@pytest.mark.parametrize("root", ["runs/tried", "/home/ada/runs/tried", "../tried/"])
+def test_a_run_of_the_same_study_is_named_by_its_place_there(root):
+    """Where the folder of a study lies decides nothing, but which of its runs another one begins from does."""
+
+    def begun_from(folder, of, **trainer):
+        method = {"class_path": "L2X", "init_args": {"teacher_checkpoint": f"{folder.rstrip('/')}/{of}/best.ckpt"}}
+        return comparable({"run": {"root": folder}, "method": method, "trainer": trainer})
+
+    found = begun_from(root, "vanilla", callbacks=[{"init_args": {"path": f"{root.rstrip('/')}/x"}}])
+    assert found == begun_from("elsewhere", "vanilla", callbacks=[{"init_args": {"path": "elsewhere/x"}}])
+    assert "ada" not in str(found)
+    assert found != begun_from("elsewhere", "at", callbacks=[{"init_args": {"path": "elsewhere/x"}}])
+    # As an archive has it: without `run.root`.
+    assert comparable(found) == found
+
+
+def test_a_file_outside_of_the_study_is_named_in_full():
+    method = {"init_args": {"teacher_checkpoint": "/models/best.ckpt"}}
+    assert comparable({"run": {"root": "/models2"}, "method": method})["method"] == method
