@@ -23,7 +23,9 @@ def text(source):
 def archive(source):
     words = np.array(["oak", "elm", "x"], dtype=source.choice(("U", "U", "U", "S", object)))
     shape, kind = source.choice(((3, 3), (3, 3), (2, 3), (3,), (3, 0))), source.choice(("f4", "f8", "i8", "U5", "c8"))
-    vectors = np.full(shape, source.choice((1, 2, float("nan"), 1e99) if kind in ("f4", "f8") else (1, 2))).astype(kind)
+    value = source.choice((1, 2, float("nan"), 1e99) if kind in ("f4", "f8") else (1, 2))
+    with np.errstate(over="ignore"):
+        vectors = np.full(shape, value).astype(kind)
     buffer = io.BytesIO()
     arrays = {"words": words, source.choice(("vectors", "vectors", "vectors", "vecs")): vectors}
     source.choice((np.savez, np.savez_compressed))(buffer, **arrays)

@@ -3,6 +3,7 @@
 import math
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -233,6 +234,33 @@ def test_task_loss_is_that_of_the_part_that_learns(monkeypatch: pytest.MonkeyPat
     equal(with_phase("compressor").task_loss(step), noisy)
     equal(with_phase("joint").task_loss(step), learner + noisy)
     assert with_phase("compressor", weight=0.0).task_loss(step) is None
+
+
+@pytest.mark.parametrize(
+    ("phase", "feedback", "still"),
+    [
+        ("joint", "direct", set()),
+        ("warmup", "direct", {"compressor"}),
+        ("compressor", "direct", {"embedding", "encoder", "scorer"}),
+        ("learner", "divergence", {"compressor"}),
+        ("learner", "direct", {"compressor", "scorer"}),
+    ],
+)
+def test_what_has_nothing_to_learn_in_a_phase_stands_still(phase: Phase, feedback: Any, still: set[str]) -> None:
+    model = small_model(SPEC)
+    names = {id(parameter): name.split(".")[0] for name, parameter in model.named_parameters()}
+    found = with_phase(phase, feedback=feedback).frozen(model)
+    assert {names[id(parameter)] for parameter in found} == still
+    assert len(found) == sum(name in still for name in names.values())
+
+
+@pytest.mark.parametrize(("weight", "phase"), [(0.0, "joint"), (0.5, "compressor")])
+def test_a_resumed_training_takes_up_its_phase_whatever_the_weight(weight: float, phase: Phase) -> None:
+    method = InformationBottleneck(weight=weight, warmup_epochs=1, num_rounds=1)
+    assert method.phase == "joint", "without a trainer everything learns at once"
+    trainer: Any = SimpleNamespace(current_epoch=1)
+    method.on_train_start(trainer, AttentionModule())
+    assert method.phase == phase
 
 
 def test_term_is_the_price_of_information_and_the_feedback() -> None:

@@ -3,6 +3,7 @@
 import pickle
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -253,6 +254,17 @@ class Endless(IterableDataset):
     def __iter__(self) -> Any:
         while True:
             yield make_batch()
+
+
+def test_the_start_of_a_training_is_handed_on_with_its_trainer_and_module() -> None:
+    class Started(Phased):
+        def on_train_start(self, *arguments: Any) -> None:
+            self.hooks = list(arguments)
+
+    trainer: Any = SimpleNamespace(estimated_stepping_batches=3)
+    method, module = Started(), AttentionModule()
+    Scheduled(method).on_train_start(trainer, module)
+    assert method.hooks == [trainer, module]
 
 
 def test_training_without_a_known_end_is_refused(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import itertools
 import math
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -183,5 +184,23 @@ def test_soft_attention_and_a_missing_teacher_are_refused(tmp_path: Path) -> Non
 
 
 def test_bad_options_are_refused() -> None:
-    with pytest.raises(ConfigurationError, match="beta"):
+    with pytest.raises(ConfigurationError, match="`beta` of VIBI"):
         VIBI(beta=-1.0)
+
+
+@pytest.mark.parametrize("cls", [L2X, VIBI])
+def test_the_teacher_that_is_given_is_the_one_that_is_used(cls: type[L2X], tmp_path: Path) -> None:
+    assert cls(teacher_checkpoint=tmp_path).models == {"teacher_checkpoint": tmp_path / "checkpoints" / "best.ckpt"}
+
+
+def test_what_was_measured_is_logged_as_that_of_all_processes() -> None:
+    """On several of them a value that only one process knows would stop the others, which wait for it."""
+    method, found = explainer(), []
+    assert method.teacher is not None
+    method.teacher.results = lambda split: {"teacher_agreement_mean": torch.tensor(0.5)}  # type: ignore[method-assign]
+    module: Any = SimpleNamespace(log_dict=lambda values, **options: found.append((set(values), options)))
+    trainer: Any = None
+    method.on_validation_epoch_end(trainer, module)
+    method.on_test_epoch_end(trainer, module)
+    options = {"sync_dist": True, "reduce_fx": "max"}
+    assert found == [({f"{split}/teacher_agreement_mean"}, options) for split in ("val", "test")]

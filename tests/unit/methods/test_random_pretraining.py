@@ -2,6 +2,7 @@
 
 import copy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from torch import Tensor
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.methods import InstanceWeighting, RandomAttentionPretraining
 from attn_lightning.methods.base import Method
+from attn_lightning.module import AttentionModule
 from support.defaults import defaults
 from support.steps import averaging_fit, constant_step
 
@@ -43,6 +45,23 @@ def test_random_attention_does_not_depend_on_texts_and_labels(masks: Any) -> Non
         torch.manual_seed(5)
         found.append(method.attention(step))
     torch.testing.assert_close(found[0], found[1], atol=0, rtol=0)
+
+
+def test_every_text_draws_for_itself_whether_it_trains_with_its_own_attention() -> None:
+    method = RandomAttentionPretraining(random_fraction=0.5, subset_size=1)
+    optimizer = SimpleNamespace(param_groups=[])
+    trainer: Any = SimpleNamespace(current_epoch=method.num_pretraining_epochs, optimizers=[optimizer])
+    method.on_train_batch_start(trainer, AttentionModule(), None, 0)
+    step = constant_step(torch.ones(12, 6, dtype=torch.bool), labels=(0, 1) * 6)
+    shares = []
+    for seed in range(5):
+        torch.manual_seed(seed)
+        found = method.attention(step)
+        assert found is not None
+        own = (found == step.output.attention).all(1)
+        assert (found[~own].amax(1) == 1).all(), "a drawn subset of one word, never a mixture"
+        shares.append(own.double().mean().item())
+    assert all(0 < share < 1 for share in shares)
 
 
 class Scores(Callback):

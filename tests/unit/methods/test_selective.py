@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from attn_lightning.backbone.bottleneck import BottleneckClassifier
 from attn_lightning.backbone.classifier import AttentionClassifier
+from attn_lightning.backbone.encoders import Average
 from attn_lightning.backbone.normalizers import Sparsemax
 from attn_lightning.backbone.segments import FullyConnectedClassifier, FullyConnectedFocus
 from attn_lightning.errors import ConfigurationError
@@ -77,6 +78,22 @@ def test_both_objectives_are_those_of_a_double_loop(layer, options):
     step = make_step(model, batch)
     torch.testing.assert_close(HardAttention().task_loss(step), torch.tensor(hard), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(MarginalLikelihood().task_loss(step), torch.tensor(marginal), rtol=1e-4, atol=1e-5)
+
+
+def test_every_token_of_a_pair_is_answered_with_its_own_question():
+    torch.manual_seed(3)
+    model = AttentionClassifier(DataSpec(3, 30, 5, ("a", "b", "c"), has_question=True), encoder=Average).eval()
+    tokens = torch.tensor([[2, 3, 4, 5, 6], [7, 8, 0, 9, 10]])
+    mask = torch.tensor([[True, True, True, False, False], [True, True, False, False, False]])
+    output = model(tokens, mask)
+    found = segment_logits(model, output)
+    head = model.classifier
+    for states, real, row in zip(output.hidden, mask, found, strict=True):
+        # W_o tanh(W_1 h_t + W_2 q + b), with the question q in the last column.
+        asked = head.query.weight @ states[-1]
+        for state, logits in zip(states[real], row[real], strict=True):
+            inner = torch.tanh(head.context.weight @ state + head.context.bias + asked)
+            torch.testing.assert_close(logits, head.output.weight @ inner + head.output.bias)
 
 
 def test_two_segments_by_hand():

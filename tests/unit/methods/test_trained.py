@@ -99,3 +99,5 @@ def test_other_data_is_refused(tmp_path: Path) -> None:
     words.tokenizer_state = "other words"
     with pytest.raises(ConfigurationError, match=r"`teacher_checkpoint` .* another vocabulary"):
         black_box(path, words, "teacher_checkpoint")
+    with pytest.raises(ConfigurationError, match=r"`base_checkpoint` .* another vocabulary"):
+        twin(path, words, "base_checkpoint")

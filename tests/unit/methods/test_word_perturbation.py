@@ -190,6 +190,11 @@ def test_bad_options_are_refused_by_name(cls: type[Method], options: dict[str, f
         cls(**options)
 
 
+@pytest.mark.parametrize("cls", [WordIAT, WordIVAT])
+def test_one_neighbor_is_enough(cls: type[WordIAT | WordIVAT]) -> None:
+    assert cls(num_neighbors=1).num_neighbors == 1
+
+
 @pytest.mark.parametrize(
     ("cls", "expected"),
     [
