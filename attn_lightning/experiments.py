@@ -316,7 +316,10 @@ def _check_size(path: Path, contents: Any) -> None:
 def _check_section(path: Path, section: str, value: Any) -> None:
     """Refuse a section that names a file which holds no options of it; the parser would speak of something else."""
     # These are no classes but groups of options, in whose place the parser takes a number or a list for nothing.
-    if section in ("model", "run", "trainer") and not isinstance(value, dict | str):
+    # A text is the file that holds them; any other, 1e400 among them, would be read as a value.
+    is_group = section in ("model", "run", "trainer")
+    is_file = isinstance(value, str) and (value.endswith((".yaml", ".yml")) or (path.parent / value).is_file())
+    if is_group and not (isinstance(value, dict) or is_file):
         raise ConfigurationError(
             f"Expected `{section}` in {path} to be a mapping, but got {value!r:.80}; write `option: value` below it."
         )

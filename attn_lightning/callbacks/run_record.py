@@ -127,17 +127,15 @@ class RunRecord(CostMeter):
         if due or time.monotonic() - self._saved_at > SECONDS_BETWEEN_WRITES:
             self._save()
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Record the best epoch."""
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Record the best epoch, the cost, and that the training is over; the run is complete if nothing follows."""
+        super().on_fit_end(trainer, pl_module)
+        # Not when the training ends: one that was killed after its last epoch does not end again when it is resumed.
         best = _checkpoint_callback(trainer)
         if best is not None and best.best_model_score is not None:
             score = float(best.best_model_score)
             epochs = [row for row in self.record["history"] if row.get(str(best.monitor)) == score]
             self.record["best"] = {"monitor": best.monitor, **(epochs[0] if epochs else {str(best.monitor): score})}
-
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Record the cost and that the training is over; the run is complete unless something is to follow."""
-        super().on_fit_end(trainer, pl_module)
         self._began = True  # a resumed run may have had nothing left to train
         if not (trainer.interrupted or self.asked):
             self._complete()

@@ -6,6 +6,7 @@ from hashlib import sha256
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from attn_lightning import run_folder
 from attn_lightning.callbacks import run_record
@@ -69,6 +70,25 @@ def test_the_history_is_on_disk_after_every_epoch(tmp_path, fit):
 
     fit(Reads(tmp_path), AttentionModule())
     assert lengths == [0, 1]
+
+
+def test_a_run_that_was_killed_after_its_last_epoch_still_names_its_best(tmp_path):
+    """Lightning ends a training that has no epochs left without a word to the callbacks of its end."""
+
+    def fit(ckpt_path=None):
+        data = Planted(train_documents=16, validation_documents=8, test_documents=8, embeddings=RandomEmbeddings(4))
+        best = ModelCheckpoint(tmp_path, filename="best", monitor="val/accuracy", mode="max", save_last=True)
+        trainer = Trainer(
+            callbacks=[RunRecord(tmp_path), best], logger=False, accelerator="cpu", max_epochs=2,
+            enable_progress_bar=False, enable_model_summary=False,
+        )  # fmt: skip
+        trainer.fit(AttentionModule(), data, ckpt_path=ckpt_path, weights_only=False)
+        return run_folder.read_metrics(tmp_path)
+
+    whole = fit()
+    assert whole["best"]["monitor"] == "val/accuracy"
+    write_json(tmp_path / "metrics.json", {key: value for key, value in whole.items() if key != "best"})
+    assert fit(tmp_path / "last.ckpt")["best"] == whole["best"]
 
 
 def test_a_run_that_never_began_leaves_no_record(tmp_path, fit):
