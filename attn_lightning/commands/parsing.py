@@ -1,5 +1,6 @@
 """The parser of `fit`, `validate` and `test`: its help and its errors, which jsonargparse has its own ideas of."""
 
+import importlib
 import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser
 
 from attn_lightning import data, methods  # noqa: F401  (their classes are found by short names, as ProbeSet is)
+from attn_lightning.backbone.bottleneck import Compressor
 from attn_lightning.backbone.encoders import Encoder
 from attn_lightning.backbone.normalizers import Normalizer
 from attn_lightning.backbone.protocol import Backbone
@@ -33,6 +35,9 @@ _PARTS: tuple[tuple[str, type], ...] = (
     ("--data.embeddings.help", Embeddings),
 )
 """The help options beside those of method and data, and the classes they are about."""
+
+_MADE = {option.split(".")[-2]: part for option, part in _PARTS} | {"compressor": Compressor}
+"""Options that are a way to make a part, by the last part of their name, and the class of what they make."""
 
 
 _GROUPS = {
@@ -89,7 +94,7 @@ class OneLineErrorParser(LightningArgumentParser):
         say(f"error: {shown}\nrun with --help for all options", error=True)
         raise SystemExit(2)
 
-    def validate(self, *arguments: Any, **options: Any) -> None:
+    def validate(self, namespace: Namespace, *arguments: Any, **options: Any) -> None:
         """As jsonargparse does, but an unknown option comes with the nearest known one.
 
         The arguments of a class are checked by a parser of their own, the only one that knows what they can be.
@@ -97,11 +102,12 @@ class OneLineErrorParser(LightningArgumentParser):
         Raises:
             KeyError: there is an unknown option.
         """
+        check_parts(namespace)
         try:
-            super().validate(*arguments, **options)
+            super().validate(namespace, *arguments, **options)
             # jsonargparse lets an empty value pass for everything, and `weight:` would end in the arithmetic of a step.
             if not options.get("skip_required"):  # then what has to be given is empty, and that is right
-                super().validate(*arguments, **{**options, "skip_unset": False})
+                super().validate(namespace, *arguments, **{**options, "skip_unset": False})
         except KeyError as error:
             unknown = re.search(r"option '([\w.]+)'", str(error), re.IGNORECASE)
             # The error passes through the parsers of all classes above it, each of which would add a hint.
@@ -109,6 +115,34 @@ class OneLineErrorParser(LightningArgumentParser):
                 error.args = (str(error.args[0]) + _nearest_option(unknown[1], self),)
                 error.has_hint = True  # type: ignore[attr-defined]
             raise
+
+
+def check_parts(config: Namespace) -> None:
+    """Refuse functions in the place of classes before anything calls them.
+
+    jsonargparse takes `class_path: os.system` for every option that is a way to make a part, and would run it.
+
+    Args:
+        config: what was parsed, or a part of it.
+
+    Raises:
+        TypeError: something else is named than a class of such parts.
+    """
+    for name, path in config.items():
+        slot, _, key = name.rpartition(".")
+        base = _MADE.get(slot.rpartition(".")[2])
+        if key == "class_path" and base is not None and isinstance(path, str) and not _is_class_of(path, base):
+            # The parser shows this kind of error as one line, as that of a value of a wrong type.
+            raise TypeError(
+                f"Expected `{slot}` to be a class of {base.__name__}, but got {path}, which is none; name a class with "
+                "its module, `my_module.MyClass`."
+            )
+
+
+def _is_class_of(path: str, base: type) -> bool:
+    module, _, attribute = path.rpartition(".")
+    named = getattr(importlib.import_module(module), attribute, None)
+    return isinstance(named, type) and issubclass(named, base)
 
 
 def _options_of(parser: ArgumentParser) -> set[str]:

@@ -321,6 +321,13 @@ class TextFiles(TextDataModule):
             )
         if pair is not None:
             text_column, question_column = _pair(pair, text_column, question_column)
+        _check_apart(
+            text_column=None if tokens_column else text_column,
+            tokens_column=tokens_column,
+            question_column=question_column,
+            label_column=label_column,
+            rationale_column=rationale_column,
+        )
         paths = {"train": train, "validation": validation, "test": test}
         self.paths = {split: Path(path) for split, path in paths.items() if path is not None}
         annotations = (("rationale", rationale_column),) if rationale_column else ()
@@ -350,10 +357,21 @@ class TextFiles(TextDataModule):
 
 
 def _pair(pair: list[str], text_column: str, question_column: str | None) -> tuple[str, str]:
-    """The two columns of `pair`; the same column twice is most likely a mistake."""
+    """The two columns of `pair`, which stands for two other options."""
     if len(pair) != 2 or text_column != "text" or question_column is not None:
         raise ConfigurationError(
             "Expected `pair` to be two columns, in the place of `text_column` and `question_column`, but got "
             f"{pair} with {text_column!r} and {question_column!r}; use for example `[premise, hypothesis]`."
         )
     return pair[0], pair[1]
+
+
+def _check_apart(**columns: str | None) -> None:
+    """Refuse one column for two things: a text beside itself is no pair, and one that is its label gives that away."""
+    options: dict[str, str] = {}
+    for option, column in columns.items():
+        if column is not None and (other := options.setdefault(column, option)) != option:
+            raise ConfigurationError(
+                f"Expected a column of its own for each option, but got {column!r} for both `{other}` and `{option}`; "
+                "correct one of them."
+            )

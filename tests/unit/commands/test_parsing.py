@@ -120,3 +120,29 @@ def test_an_empty_value_is_no_number(option, cli, tmp_path):
 def test_what_has_to_be_given_is_asked_for(cli):
     outcome = cli("fit", "--data=TextFiles")
     assert "arguments are required: train" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("place", "part"),
+    [
+        ("backbone", "Backbone"),
+        ("backbone.init_args.encoder", "Encoder"),
+        ("backbone.init_args.normalizer", "Normalizer"),
+    ],
+)
+@pytest.mark.parametrize("foreign", ["os.system", "os.makedirs"])
+def test_a_function_in_the_place_of_a_class_is_refused_and_not_called(cli, tmp_path, place, part, foreign):
+    """jsonargparse takes any function that it gets the arguments of."""
+    made = tmp_path / "made"
+    tree = {"class_path": "AttentionClassifier", "init_args": {}} if "." in place else {}
+    arguments = {"os.system": {"command": f"mkdir {made}"}, "os.makedirs": {"name": str(made)}}[foreign]
+    named = {"class_path": foreign, "init_args": arguments}
+    if "." in place:
+        tree["init_args"][place.rpartition(".")[2]] = named
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump({"data": "Planted", "model": {"backbone": tree or named}}))
+    outcome = cli("fit", "--config", path, f"--run.root={tmp_path / 'runs'}")
+    assert outcome.code == 2
+    assert f"to be a class of {part}, but got {foreign}" in outcome.err
+    assert len(outcome.err.strip().splitlines()) == 2, "the message, and where help is"
+    assert not made.exists()

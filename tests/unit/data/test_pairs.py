@@ -60,6 +60,8 @@ def test_wrong_columns_are_named(tmp_path: Path) -> None:
         ready(files(tmp_path, ROWS, text_column="premise", question_column="question"))
     with pytest.raises(ConfigurationError, match="`pair`"):
         files(tmp_path, ROWS, pair=["premise"])
+    with pytest.raises(ConfigurationError, match="'premise' for both `text_column` and `question_column`"):
+        files(tmp_path, ROWS, pair=["premise", "premise"])
     with pytest.raises(ConfigurationError, match="task"):
         BAbI(task=4)
 
