@@ -265,21 +265,29 @@ def cut(
 ) -> tuple[ArrowDataset, ArrowDataset]:
     """Two stratified parts, the second with `fraction` of the rows, as scikit-learn's `train_test_split` makes them.
 
+    The only example of a class is in the first part: a model can learn from it, and data with many classes has some.
+
     Raises:
-        DataFormatError: there are too few rows of some class.
+        DataFormatError: there are too few rows for so many classes.
     """
     labels = rows.select_columns(["label"]).with_format("numpy")[:]["label"]
+    alone = np.bincount(labels)[labels] == 1 if len(labels) else np.zeros(0, np.bool_)
+    several, size = np.flatnonzero(~alone), float(fraction)
+    if alone.any():
+        size = math.ceil(fraction * len(rows))  # as many as of all, rounded as scikit-learn rounds
+        logger.warning("%d classes have a single example, which is in no part that is cut off", alone.sum())
     try:
         from sklearn.model_selection import train_test_split  # only data without a validation split waits for it
 
         first, second = train_test_split(
-            np.arange(len(rows)), test_size=fraction, random_state=seed, stratify=labels, shuffle=True
+            several, test_size=size, random_state=seed, stratify=labels[several], shuffle=True
         )
     except ValueError as error:
         raise DataFormatError(
             f"Expected enough examples of every class to cut {fraction:.0%} off, but got {len(rows)} "
             f"({one_line(error)}); give splits of your own, or {advice}."
         ) from error
+    first = np.concatenate([first, np.flatnonzero(alone)])
     # Back in the order of the file: what is read later is read in one direction, and the splits are reproducible.
     return rows.select(np.sort(first)), rows.select(np.sort(second))
 

@@ -3,11 +3,12 @@
 import csv
 import json
 import logging
+import math
 
 import datasets
 import numpy as np
 import pytest
-from sklearn.model_selection import train_test_split
+from sklearn.model_selection import StratifiedShuffleSplit, train_test_split
 
 from attn_lightning.data.corpora import TextFiles
 from attn_lightning.data.text import TextTokenizer
@@ -30,6 +31,28 @@ def test_validation_is_cut_as_scikit_learn_cuts_it(files, rows, prepared):
     assert module.texts("validation") == [rows(80)[place]["text"] for place in sorted(wanted)]
     assert module.manifest["splits"]["validation"]["classes"] == {"0": 10, "1": 10}
     assert module.manifest["recipe"]["split_seed"] == 7
+
+
+def test_the_only_example_of_a_class_is_learned_from_and_the_others_are_stratified(
+    files, rows, write, prepared, caplog
+):
+    sizes = {f"class {place:02}": max(1, 200 // (place + 1) ** 2) for place in range(20)}
+    labels = [name for name, size in sizes.items() for _ in range(size)]
+    write(files["train"], [{"text": f"word {place}", "label": label} for place, label in enumerate(labels)])
+    write(files["test"], [{"text": "word", "label": f"class 0{place}"} for place in range(2)])
+    alone = [name for name, size in sizes.items() if size == 1]
+    assert len(alone) > 3
+    module = prepared(TextFiles(**files, validation_fraction=0.2, split_seed=7, max_examples=100))
+    splits = {name: module.manifest["splits"][name]["classes"] for name in ("train", "validation")}
+    assert all(splits["validation"][name] == 0 and splits["train"][name] == 1 for name in alone)
+    assert f"{len(alone)} classes have a single example" in caplog.text
+    assert sum(splits["validation"].values()) == math.ceil(0.2 * len(labels))
+    several = [place for place, label in enumerate(labels) if sizes[label] > 1]
+    stratified = StratifiedShuffleSplit(1, test_size=math.ceil(0.2 * len(labels)), random_state=7)
+    _, wanted = next(stratified.split(several, [labels[place] for place in several]))
+    assert module.texts("validation") == [f"word {several[place]}" for place in sorted(wanted)]
+    assert sum(splits["train"].values()) == 100
+    assert min(splits["train"].values()) == 1, "no class is lost by `max_examples`"
 
 
 def test_manifest(files, rows, write, prepared):
