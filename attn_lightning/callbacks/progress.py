@@ -54,7 +54,10 @@ class EpochLines(Callback):
             return
         every = trainer.check_val_every_n_epoch or 1
         validated = (trainer.current_epoch + 1) % every == 0
-        values = {name: float(trainer.callback_metrics.get(name, math.nan)) for name in SHOWN}
+        # What decides which epoch is kept is always among them.
+        monitored = [name for each in trainer.callbacks if (name := getattr(each, "monitor", None))]  # type: ignore[attr-defined]
+        shown = dict.fromkeys([*SHOWN, *monitored])
+        values = {name: float(trainer.callback_metrics.get(name, math.nan)) for name in shown}
         parts = [
             f"{name} {value:.3f}"
             for name, value in values.items()

@@ -1,6 +1,6 @@
 """Lines of progress: one per epoch, more within a long epoch where no bar is shown, none that is stale."""
 
-from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 
 from attn_lightning.callbacks import progress
 from attn_lightning.callbacks.progress import EpochLines
@@ -19,6 +19,12 @@ def test_a_line_per_epoch_with_what_was_measured_in_it(capsys):
     assert "val/" not in first
     assert second.startswith("epoch 2/2  train/loss ")
     assert "val/accuracy" in second
+
+
+def test_what_is_monitored_is_shown_whatever_it_is(capsys, tmp_path):
+    (line,) = lines(capsys, ModelCheckpoint(tmp_path, monitor="val/macro_f1"), enable_checkpointing=True)
+    assert "val/macro_f1 0." in line or "val/macro_f1 1." in line
+    assert "val/accuracy" in line
 
 
 def test_a_long_epoch_says_how_far_it_is(capsys, monkeypatch):
