@@ -38,6 +38,7 @@ def is_whole(folder: Path) -> bool:
 
 def _damage(folder: Path) -> list[str]:
     try:
+        # Sizes and no digests: this is asked at every start, and what befalls a file is to be cut off or to be gone.
         sizes = json.loads((folder / MANIFEST).read_text("utf-8"))["files"]
         return [name for name, size in sizes.items() if (folder / name).stat().st_size != size]
     except (OSError, ValueError, KeyError) as error:
@@ -52,6 +53,7 @@ def one_at_a_time(place: Path) -> Iterator[None]:
         place: a file or folder in a cache, perhaps not there yet.
     """
     place.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the place and not in it: a folder is renamed there, and that needs a place where nothing is.
     lock = place.with_name(f".{place.name}.lock")
     try:
         claim = Claim(lock)

@@ -27,6 +27,7 @@ def candidates_of(ids: Sequence[IntArray], tokenizer: TextTokenizer) -> NDArray[
         return None
     # By the ids that the model reads, so that training, prediction and other data agree on what a text names.
     named = np.stack([np.isin(words, row) for row in ids])
+    # All of them where it names none: a probability over no class would be 0 / 0.
     named |= ~named.any(1, keepdims=True)
     return np.where(named, words, 0)
 

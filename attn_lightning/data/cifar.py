@@ -211,6 +211,7 @@ class CifarMosaics(SegmentDataModule):
 
     @cached_property
     def _folder(self) -> Path:
+        # Without the options: mosaics of every protocol and size are made of the same decoded images.
         content = json.dumps([FORMAT, self.found.kind, self.found.revision])
         return self.cache / f"cifar10-images-{hashlib.sha256(content.encode()).hexdigest()[:20]}"
 
@@ -223,6 +224,7 @@ class CifarMosaics(SegmentDataModule):
             self.options.num_foreground_classes,
             self.options.first_unused_class,
         )
+        # Places in the whole pool and not among the chosen rows: the mosaics' classes are looked up there.
         background, foreground = rows[(classes >= first) & (classes < unused)], rows[classes < first]
         mosaics = uniform_mosaics(of_seeds, background, foreground, pool.classes, self.options.num_segments)
         return MosaicExamples(pool, mosaics)
@@ -266,6 +268,7 @@ def decode_images(source: Source, folder: Path) -> None:
                 classes.append(_label(row, split, number))
                 pixels = decode(take(row, "img", split, number), split, number).tobytes()
                 file.write(pixels)
+                # The class too: the same images under other labels are other data.
                 digest.update(bytes([classes[-1]]) + pixels)
         counts = np.bincount(np.array(classes, np.int64), minlength=len(CLASSES)).tolist()
         # The disjoint protocol needs an image of every class for training and another for validation.
@@ -276,6 +279,7 @@ def decode_images(source: Source, folder: Path) -> None:
             )
         np.save(folder / f"{name}.npy", np.array(classes, np.int64))
         contents[name] = {"rows": len(classes), "classes": counts, "sha256": digest.hexdigest()}
+    # Last, when every other file has its full size: `is_whole` compares with these.
     sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
     (folder / MANIFEST).write_text(json.dumps({"splits": contents, "files": sizes}, indent=1), "utf-8")
 
@@ -294,7 +298,9 @@ def decode(value: Any, split: Split, number: int) -> NDArray[np.uint8]:
     """
     try:
         image = value if isinstance(value, Image.Image) else Image.open(io.BytesIO(value["bytes"]))
+        # Copies that were saved with a palette or in grey decode to one channel.
         pixels = np.asarray(image.convert("RGB"))
+    # Pillow reports the broken header of a PNG as a SyntaxError.
     except (UnidentifiedImageError, OSError, SyntaxError, TypeError, KeyError) as error:
         raise DataFormatError(
             f"Expected column 'img' to hold an encoded image, but got {type(error).__name__}: {one_line(error)} in "

@@ -33,6 +33,7 @@ class ProtocolTexts(TextDataModule, ABC):
     """
 
     def __init__(self, protocol: Protocol = "official", **kwargs: Any) -> None:
+        # Before the base class is made, which asks for the recipe of this protocol.
         check_choice(choices=get_args(Protocol), protocol=protocol)
         self.protocol = protocol
         super().__init__(**kwargs)
@@ -59,6 +60,7 @@ class SST(ProtocolTexts):
 
     def columns(self) -> Columns:
         """The treebank's words are joined by spaces."""
+        # From the raw text: the treebank's words keep what the protocol drops, and no mark would fit the new ones.
         if self.protocol == "jain_wallace":
             return Columns()
         return Columns(split_at_spaces=True, annotations=(("token_sentiment", "token_sentiment"),))
@@ -88,6 +90,7 @@ class IMDB(ProtocolTexts):
 
     def protocol_recipe(self) -> Recipe:
         """See the class."""
+        # This seed and those of the other two corpora are the published preprocessing's.
         shared = Recipe(min_count=10, validation_fraction=0.2, split_seed=1378)
         if self.protocol == "jain_wallace":
             return shared.replace(min_length=7, length_limit=400, splitting="alphanumeric")

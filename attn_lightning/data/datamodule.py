@@ -212,12 +212,12 @@ class TextDataModule(_SplitLoaders):
         if self.makes_word_vectors:
             if pool is not None and not is_whole(folder := pool.folder(self._folder)):
                 build_aside(folder, partial(pool.prepare, self.tokenizer))
-            if self.recipe.unknown != "keep":
+            if self.recipe.unknown != "keep":  # an encoder that reads letters takes no vectors
                 self._word_vectors()
 
     def setup(self, stage: str | None = None) -> None:
         """Map the prepared data into memory."""
-        if self._prepared is None:
+        if self._prepared is None:  # Lightning calls this for every stage, and after `prepare_data`
             self._open()
         if self.makes_word_vectors and self.unlabeled is not None and "unlabeled" not in self.manifest:
             self._open_pool()
@@ -246,8 +246,8 @@ class TextDataModule(_SplitLoaders):
         """The pool of another data set; None where it is this one's own, or where there is none."""
         if (other := self.unlabeled) is None or isinstance(other, str):
             return None
-        other.root = other.root or self.root
-        known = self.vocabulary_of == "train_and_pool" or self.recipe.unknown == "keep"
+        other.root = other.root or self.root  # beside the task's data, unless it has a place of its own
+        known = self.vocabulary_of == "train_and_pool" or self.recipe.unknown == "keep"  # letters tell any word
         return ForeignPool(other.describe(), other.recipe.max_examples, known)
 
     @cached_property

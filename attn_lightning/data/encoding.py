@@ -57,6 +57,7 @@ def vocabulary_texts(
     """
     given = "tokens" in rows.column_names
     yield from chain.from_iterable(column_batches(rows, "tokens" if given else "text"))
+    # It only cuts. No word is known to it, so that `drop` would leave none.
     cutter = TextTokenizer([PADDING, UNKNOWN], replace(options, default_tokens=0, unknown="token"))
 
     def cut(texts: list[str]) -> Iterator[list[str]]:
@@ -128,6 +129,7 @@ def encode_rows(rows: ArrowDataset, tokenizer: TextTokenizer, path: Path) -> Non
         remove_columns=[name for name in rows.column_names if name not in schema],
         cache_file_name=str(path),
         load_from_cache_file=False,
+        # Named here, or `datasets` would pickle the tokenizer with the function to find a name.
         new_fingerprint=path.parent.name + path.stem,
         desc=f"encoding {path.stem}",
     )
@@ -142,5 +144,6 @@ def _lists(rows: Sequence[NDArray[Any]], kind: str = "int32") -> pa.ListArray:
 
 def _pick(marks: list[int] | None, positions: NDArray[np.int32]) -> NDArray[np.int8]:
     """The annotation of the tokens that were kept; 0 where there is none."""
+    # One 0 more at the end, where the position -1 of default tokens and stand-ins points.
     values = np.array([*(marks or [0] * (int(positions.max()) + 1)), 0], np.int8)
     return values[positions]

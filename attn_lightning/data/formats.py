@@ -308,6 +308,7 @@ def _csv_rows(path: Path, options: FileOptions) -> Rows:
                         f"`{options.prefix}delimiter`."
                     )
                 # A column without a name is the running number that some programs write.
+                # Named by the line where it starts, as a quoted field may hold line breaks.
                 yield start, {name: field for name, field in zip(header, fields, strict=True) if name}
             start = reader.line_num + 1
     except csv.Error as error:
@@ -336,6 +337,7 @@ def _parquet_rows(path: Path, _options: FileOptions) -> Rows:
     number, named = 0, class_names(path)
     try:
         with pq.ParquetFile(path) as file:
+            # Rows as dictionaries would keep one of two columns of a name, and nobody would know which.
             _check_unique(path, file.schema_arrow.names)
             for batch in file.iter_batches(batch_size=1000):
                 for row in batch.to_pylist():
@@ -343,6 +345,7 @@ def _parquet_rows(path: Path, _options: FileOptions) -> Rows:
                     for column in named.keys() & row.keys():
                         row[column] = _class_name(row[column], named[column], path, number)
                     yield number, row
+    # A damaged footer can ask for more memory than there is.
     except (pa.ArrowException, OSError, UnicodeDecodeError, ValueError, OverflowError, MemoryError) as error:
         raise DataFormatError(
             f"Expected a Parquet file, but got an error in {path} after row {number} ({one_line(error)}); write it "

@@ -64,6 +64,8 @@ class Labels:
         if not seen:
             raise empty(split)
         numbers = [name for name in seen if _NUMBER.fullmatch(name)]
+        # By value, since as text 10 comes before 9; as floats two long numbers could be equal. The order is found and
+        # not declared, so that no number in the data is a place in it.
         return cls([*sorted(numbers, key=Decimal), *sorted(seen.difference(numbers))], numbered=False)
 
     def index(self, value: Any, split: Split, number: int) -> int | None:
@@ -116,4 +118,5 @@ def canonical(text: str) -> str:
         return text.strip()
     sign, whole, fraction = number[1].replace("+", ""), number[2].lstrip("0") or "0", (number[3] or "").rstrip("0")
     shortest = f"{whole}.{fraction}" if fraction else whole
+    # -0 is 0.
     return shortest if shortest == "0" else sign + shortest

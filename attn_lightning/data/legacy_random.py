@@ -35,6 +35,7 @@ class LegacyIntegers:
         """
         # Masked rejection, as NumPy's legacy generator does it: any other way below a limit takes other bits.
         highest = np.broadcast_to(np.asarray(limits, np.int64), self._used.shape) - 1
+        # All bits below the highest one that is set: the mask under which the fewest draws are rejected.
         bits = highest.copy()
         for shift in (1, 2, 4, 8, 16):
             bits |= bits >> shift
@@ -50,6 +51,7 @@ class LegacyIntegers:
     def _next(self, streams: NDArray[np.int64]) -> NDArray[np.int64]:
         used = self._used[streams]
         if used.max() >= self._words.shape[1]:
+            # From the seeds again: the first words are the same, and no state of 41,000 generators has to be kept.
             self._words = self._generate(2 * self._words.shape[1])
         self._used[streams] += 1
         return self._words[streams, used].astype(np.int64)
@@ -57,6 +59,7 @@ class LegacyIntegers:
     def _generate(self, count: int) -> NDArray[np.uint32]:
         words = np.empty((len(self._seeds), count), np.uint32)
         bits = np.random.MT19937()
+        # Seeded through `RandomState`: `MT19937(seed)` would begin elsewhere in its stream.
         generator = np.random.RandomState(bits)
         for row, seed in enumerate(self._seeds):
             generator.seed(seed)

@@ -101,6 +101,7 @@ class BAbI(RationaleTexts):
 
     def __init__(self, task: int = 1, candidates: bool = True, **kwargs: Any) -> None:
         check_choice(choices=("1", "2", "3"), task=str(task))
+        # Before the base class is made, which asks for the recipe and with it for `candidates`.
         self.task, self.candidates = task, candidates
         self.corpus = f"babi_qa{task}"  # type: ignore[misc]
         super().__init__(**kwargs)

@@ -232,9 +232,11 @@ class _Writer:
 
     def shortcut(self, label: int, strength: float) -> _Phrase:
         shown = label if self.chance(strength) else self.below(self.options.num_classes)
+        # No consonant of the language is a q, so that no other word is taken for it.
         return _Phrase(["qu" + self.names[shown]], shortcut_class=shown)
 
     def noisy(self, label: int) -> int:
+        # Outside train nothing is drawn: with or without noise the other splits are the same documents.
         if self.split != "train" or not self.chance(self.options.label_noise):
             return label
         return (label + 1 + self.below(self.options.num_classes - 1)) % self.options.num_classes
@@ -249,6 +251,7 @@ class _Writer:
 
     def shortcut_gap(self, num_background: int) -> int:
         fixed = {"first": -1, "last": num_background + 1}
+        # Drawn in any case: documents with the shortcut in another place differ in nothing else.
         return fixed.get(self.options.shortcut_position, self.below(num_background + 1))
 
     def background_words(self, count: int) -> list[str]:

@@ -87,13 +87,16 @@ class PreparedTexts:
         # The folder's name stands for the options (a pool among them), the digest for the texts.
         name = f"{self._folder.name} {self.manifest['splits']['train']['sha256']}"
         sentences = _Sentences(partial(self._sentences, [self.splits["train"], *more]), name)
+        # Without the default tokens at the end, which are no words that a file of vectors could have.
         vectors = embeddings.build(vocabulary[: len(vocabulary) - before], sentences, cache, seed)
+        # In memory only: the folder is shared with runs that have other vectors.
         if (origin := embeddings.origin()) is not None:
             self.manifest["embeddings"] = {"source": origin}
         return with_random_rows(vectors, before, seed) if before else vectors
 
     def _sentences(self, parts: Sequence[MappedRows]) -> Iterator[list[str]]:
         """The words of every text as they were encoded, without the default tokens."""
+        # As an array, so that a chunk of ids becomes words in one step.
         words = np.array(self.tokenizer.vocabulary, object)
         for chunk in chain.from_iterable(part.data.column("ids").chunks for part in parts):
             values, bounds = words[to_numpy(chunk.values)], to_numpy(chunk.offsets)

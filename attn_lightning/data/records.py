@@ -59,6 +59,7 @@ def records(split: Split, columns: Columns, labels: Labels, seen: Collection[int
         DataFormatError: a row is not what was declared or of a class that training never saw, or there is no row; names
             file and line.
     """
+    # Of a split without rows, which the loop never enters.
     number = 0
     for number, row in split.rows():
         value = take(row, columns.label, split, number)
@@ -76,6 +77,7 @@ def records(split: Split, columns: Columns, labels: Labels, seen: Collection[int
         read = [text_of(row, columns.text, split, number)] if words is None else words
         # Arrow takes UTF-8 only; half a surrogate pair would end the preparation with an error about bytes.
         clean = [valid_unicode(piece) for piece in read]
+        # Words with one space between them, as their offsets count.
         record |= {"text": " ".join(clean), "replaced": clean != read}
         if words is not None:
             record["tokens"] = clean

@@ -75,6 +75,7 @@ def to_numpy(values: pa.Array | pa.ChunkedArray) -> NDArray[Any]:
 def _chunk_to_numpy(values: pa.Array) -> NDArray[Any]:
     found: NDArray[Any]
     start, count, kind = values.offset, len(values), values.type
+    # Of the two buffers the first says what is null and the second has the values.
     if count and not values.null_count and pa.types.is_boolean(kind):
         # Arrow keeps eight truth values in a byte, the first in its lowest bit.
         packed = np.frombuffer(values.buffers()[1], np.uint8)

@@ -73,10 +73,12 @@ POINTS_PER_ELLIPSE = 500
 def blob_points() -> tuple[FloatArray, Rows]:
     """The 5,000 points of the ten blobs, (5000, 2), and their classes, which are in random order."""
     classes: Rows = np.random.RandomState(POINTS_SEED).randint(0, NUM_CLASSES, 5000).astype(np.int64)
+    # Seeded a second time, as the authors did: classes and points come from the same start of the stream.
     random = np.random.RandomState(POINTS_SEED)
     points = np.empty((len(classes), 2))
     for of_class, mean in enumerate(BLOB_MEANS):
         members = classes == of_class
+        # All points of a class at once and in the order of the classes, as they were drawn.
         points[members] = random.multivariate_normal(mean, BLOB_VARIANCE * np.eye(2), int(members.sum()))
     return points, classes
 

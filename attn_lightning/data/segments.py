@@ -89,6 +89,7 @@ def assemble(background: Rows, foreground: Rows, position: Rows) -> Rows:
     places = np.empty((len(position), background.shape[1] + 1), np.int64)
     is_foreground = np.arange(places.shape[1]) == position[:, None]
     places[is_foreground] = foreground
+    # A mask is filled row by row, which keeps every mosaic's background in its own row.
     places[~is_foreground] = background.ravel()
     return places
 
@@ -286,6 +287,7 @@ class SegmentDataModule(_SplitLoaders):
         if not self._splits:
             splits = self.make()
             self._manifest = self._describe(splits)
+            # Last: where the description fails, the module is as before `setup`.
             self._splits = splits
 
     @property
@@ -366,6 +368,7 @@ class SegmentDataModule(_SplitLoaders):
 
 def _overlap(examples: MosaicExamples, train: MosaicExamples) -> int:
     """How many rows have a foreground segment that is the foreground of a training mosaic too."""
+    # The same place in another pool is another segment.
     if examples.pool is not train.pool:
         return 0
     return int(np.isin(examples.mosaics.foreground_places, train.mosaics.foreground_places).sum())

@@ -110,6 +110,7 @@ def from_folder(folder: Path, names: Sequence[str]) -> Source:
     found: dict[str, Path] = {}
     for split in SPLITS:
         paths = [path for extension in EXTENSIONS if (path := folder / f"{split}{extension}").is_file()]
+        # In the order of `EXTENSIONS`, so that of two copies it is always the same one that counts.
         if paths:
             found[split] = paths[0]
     missing = [name for name in names if name not in found]
@@ -140,6 +141,7 @@ def from_files(
     # Sorted, so that the digest does not depend on the order in which files were named.
     for split, path in sorted(paths.items()):
         with path.open("rb") as file:
+            # With the name, whose end decides how the content is read.
             digest.update(f"{split}:{path.name}:{hashlib.file_digest(file, 'sha256').hexdigest()}".encode())
     if (options.columns or options.delimiter) and not any(is_delimited(path, options) for path in paths.values()):
         raise ConfigurationError(
@@ -202,6 +204,7 @@ def download(hub: Hub, name: str) -> Any:
             # A question with a time limit first: `load_dataset` itself retries for half a minute and more where there
             # is no network.
             HfApi().dataset_info(hub.repository, revision=hub.revision, timeout=HUB_TIMEOUT)
+    # Whatever came in the way, an earlier download may still be there.
     except Exception as error:
         silence = error
         logger.warning("the hub does not answer (%s); looking for an earlier download", error)
@@ -214,6 +217,7 @@ def download(hub: Hub, name: str) -> Any:
             f"({type(silence or error).__name__}: {silence or error}). {_ways_out(name, hub)}"
         ) from error
     finally:
+        # It holds for the whole process, and another data set may be reachable.
         datasets.config.HF_HUB_OFFLINE = offline
 
 

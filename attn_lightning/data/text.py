@@ -199,6 +199,7 @@ class TextTokenizer:
         ):
             ids = np.array(encoded.ids, np.int32)
             offsets = np.fromiter(chain.from_iterable(encoded.offsets), np.int32, 2 * len(ids)).reshape(-1, 2)
+            # In this order: a number must be whole before pieces are joined, and only what stays unknown is learned.
             if self.options.digits == "merge":
                 _widen_numbers(text, offsets, _number(self.options))
             if self.options.words_given:
@@ -244,6 +245,7 @@ class TextTokenizer:
             state: dict[str, Any] = json.loads(content)
             if state["format"] != FORMAT:
                 raise ValueError(f"format {state['format']}")
+            # JSON has made a list of it, and options that were read back must equal those that were written.
             candidates = tuple(state["options"].pop("candidates", ()))
             return cls(state["vocabulary"], TextOptions(**state["options"], candidates=candidates))
         except (ValueError, KeyError, TypeError) as error:
@@ -343,6 +345,7 @@ def default_token_names(count: int) -> list[str]:
 
 def _pipeline(options: TextOptions, ids: dict[str, int]) -> Tokenizer:
     tokenizer = Tokenizer(WordLevel(ids, unk_token=UNKNOWN))
+    # Before letters are folded, since the brackets are written in capitals.
     # Line breaks and the treebank's written brackets become space.
     steps: list[Normalizer] = [Replace(Regex(r"<br\s*/?>"), " "), Replace(Regex(r"-[LR]RB-"), " ")]
     if options.lowercase:
@@ -367,7 +370,11 @@ def _normalize(word: str, options: TextOptions) -> str:
 def _train_raw(texts: Iterator[str], min_count: int, options: TextOptions) -> list[str]:
     tokenizer = _pipeline(options, {PADDING: PADDING_ID, UNKNOWN: UNKNOWN_ID})
     trainer = WordLevelTrainer(
-        vocab_size=2**31 - 1, min_frequency=min_count, special_tokens=[PADDING, UNKNOWN], show_progress=False
+        # The trainer's own limit of 30,000 words would cut a vocabulary off in silence.
+        vocab_size=2**31 - 1,
+        min_frequency=min_count,
+        special_tokens=[PADDING, UNKNOWN],
+        show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
     vocabulary: dict[str, int] = tokenizer.get_vocab()
@@ -379,6 +386,7 @@ def _train_words(texts: Iterable[Sequence[str]], min_count: int, options: TextOp
     counts: Counter[str] = Counter()
     for word, count in written.items():
         counts[_normalize(word, options)] += count
+    # A text may hold the names of the special tokens, whose ids are taken.
     kept = [word for word, count in counts.items() if count >= min_count and word not in (PADDING, UNKNOWN)]
     return sorted(kept, key=lambda word: (-counts[word], word))
 

@@ -94,6 +94,7 @@ class LabelOptions:
     def describe(self, rows: Rows, labels: NDArray[Any], names: Sequence[str]) -> dict[str, Any]:
         """What the manifest says of the choice."""
         counts = np.bincount(labels[rows], minlength=len(names)).tolist()
+        # Of one byte order and width, so that the same choice has the same name on every machine.
         digest = hashlib.sha256(rows.astype("<i8").tobytes()).hexdigest()
         classes = dict(zip(names, counts, strict=True))
         return {"rows": len(rows), "classes": classes, "seed": self.seed, "sha256": digest}
@@ -130,6 +131,7 @@ class LabeledTexts(EncodedTexts):
 
     def __getitem__(self, rows: Sequence[int]) -> Batch:
         """The rows as one padded batch."""
+        # A single row goes on as it is, to the message that says why there is one.
         return super().__getitem__(rows if isinstance(rows, int) else self.rows[rows].tolist())
 
 
@@ -186,6 +188,7 @@ class ForeignPool:
             task: name of the task with its options.
         """
         columns = asdict(self.data.columns)
+        # Nothing of a pool depends on them, and it should not be encoded again when they change.
         del columns["rationale_threshold"], columns["question"]
         read_as = self.data.source.read_as.given().items()
         content = [FORMAT, task, self.data.source.revision, columns, self.limit, *read_as]
@@ -211,6 +214,7 @@ class ForeignPool:
         """
         with tempfile.TemporaryDirectory(dir=folder.parent) as raw:
             rows = write_rows(self.texts(), Path(raw) / "pool.arrow")
+            # Before all of it is encoded, which takes minutes where the texts are many.
             share = check_language(rows, tokenizer, self.data.name)
             encode_rows(rows, tokenizer, folder / POOL_FILE)
         content = {"name": self.data.name, "source": self.data.origin(), "unknown_share": share}
@@ -220,6 +224,7 @@ class ForeignPool:
         """The texts that `prepare` encoded, and what a manifest says of them."""
         folder = self.folder(task)
         content: dict[str, Any] = json.loads((folder / MANIFEST).read_text("utf-8"))
+        # Their sizes tell whether the folder is whole, and say nothing about the data.
         del content["files"]
         return MappedRows(folder / POOL_FILE), content
 

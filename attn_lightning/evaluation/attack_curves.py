@@ -108,6 +108,7 @@ class CleanBatch:
         first = everyone if "prediction" in targets else everyone[:0]
         second = everyone[:0]
         if "label" in targets:
+            # Where the label is what is predicted anyway, the attack of the first half serves both.
             second = everyone[(labels != UNLABELED) & ((labels != predicted) | ("prediction" not in targets))]
         rows, classes = torch.cat([first, second]), torch.cat([predicted[first], labels[second]])
         serves = {

@@ -66,6 +66,7 @@ def chosen_families(
     for name, family in FAMILIES.items():
         if name in wanted:
             arguments = dict((options or {}).get(name, {}))
+            # Models are nothing that an option of the command line could hold.
             if family is AttentionTests and others:
                 arguments["others"] = others
             built.append(family(**arguments))

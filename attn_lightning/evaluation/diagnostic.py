@@ -140,6 +140,8 @@ def guided_metrics(
     metrics = prediction_metrics(subject.num_classes)
     if not len(rows) or not len(measured):
         return {str(name): math.nan for name in metrics}
+    # Forked, so that a run goes on with its own numbers; and called where autograd is off, with which nothing is
+    # learned.
     with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
         torch.manual_seed(subject.seed)
         segment_size = 0 if train.largest_id >= 0 else train.examples[[0]].tokens[0, 0].numel()
@@ -165,6 +167,7 @@ def _fit(
     advance: ProgressCallback,
 ) -> None:
     lengths = np.asarray(train.examples.lengths)
+    # Without the token budget, which cuts a step into pieces only: what is learned must not depend on the memory.
     plan = LengthBatches(lengths[rows], recipe.batch_size, shuffle=True, seed=subject.seed)
     optimizer = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate, fused=True)
     left = recipe.num_steps
@@ -189,6 +192,7 @@ def _guided_batch(subject: Subject, split: Split, rows: Rows, guide: str | None)
     batch = on_device(split.examples[rows.tolist()], subject.device)
     if guide is None:
         return batch, None
+    # As wide as the batch, which is wider than its longest text where second texts stand behind it.
     return batch, torch.from_numpy(split.weights[guide].pad(rows, batch.mask.shape[1])).to(subject.device)
 
 

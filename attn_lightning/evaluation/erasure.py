@@ -39,6 +39,7 @@ def inference(model: nn.Module) -> Iterator[None]:
     Args:
         model: what the block runs.
     """
+    # Of every module: a training may keep a frozen part in another mode than the rest.
     modes = [(module, module.training) for module in model.modules()]
     try:
         model.eval()
@@ -61,6 +62,7 @@ class Variants:
 
     def __init__(self, subject: Subject, batch: Batch, output: AttentionOutput | None = None) -> None:
         self._subject, self._model, self._batch = subject, subject.model, batch
+        # On the CPU, where it is decided which tokens are kept, for all variants at once.
         self._mask = batch.mask.cpu().numpy()
         self._tokens = batch.tokens.flatten(0, 1)
         if output is not None:
@@ -118,6 +120,7 @@ class Variants:
             sizes = kept.sum(1) if replacement == "delete" else self._mask.sum(1)[owners]
             # By length, since a batch costs what its longest text costs; the order has no effect on the numbers.
             budget = _tokens_at_once(self._subject, self._tokens.device, sizes)
+            # A text of which nothing is left is read as one token.
             for places in length_batches(np.maximum(sizes, 1), token_budget=budget):
                 probabilities[places] = _probabilities(run(owners[places], kept[places]))
         return probabilities[inverse]

@@ -49,6 +49,7 @@ def estimated_seconds(subject: Subject, plan: Plan, parts: Parts) -> float:
     few, many = (_times(subject, plan, size) for size in (small, large))
     total = 0.0
     for name in missing & set(many):
+        # At least 0: of two short times the larger slice can have the smaller one.
         slope = max(0.0, many[name] - few.get(name, 0.0)) / max(1, large - small)
         total += many[name] + slope * (count - large)
     return total
@@ -75,6 +76,7 @@ def _times(subject: Subject, plan: Plan, size: int) -> dict[str, float]:
 def _slice(examples: Examples, size: int) -> Examples:
     """Examples whose lengths are spread as those of all are."""
     order = np.argsort(np.asarray(examples.lengths), kind="stable")
+    # From the middle of equal shares: the shortest and the longest text of a split are rarely typical.
     places = (np.arange(size) + 0.5) * len(order) / size
     return Subset(examples, order[places.astype(np.int64)])
 

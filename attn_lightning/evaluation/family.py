@@ -39,6 +39,7 @@ class Row:
     @classmethod
     def of(cls, metric: str, explainer: str, values: NDArray[Any], **setting: Any) -> "Row":
         """The row of (N,) numbers, one per example, NaN where the metric is undefined."""
+        # In float64: summed in float32 the mean of a long split would depend on the order of its examples.
         valid = values[~np.isnan(values)].astype(np.float64)
         some = len(valid) > 0
         return cls(

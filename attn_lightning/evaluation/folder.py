@@ -94,6 +94,7 @@ class EvaluationFolder:
     """
 
     def __init__(self, parent: Path, name: str, identity: dict[str, Any], waits: bool = False) -> None:
+        # As it will be read back: a tuple, which JSON makes a list of, would never equal what is stored.
         identity = json.loads(json.dumps({"format": FORMAT, **identity}))
         number = 0
         while True:

@@ -39,6 +39,7 @@ class Subset:
 
     def __getitem__(self, rows: Sequence[int]) -> Batch:
         batch = self.origin[self.rows[np.asarray(rows, np.int64)].tolist()]
+        # Places in the subset: by these results are put in order, and not by those of the split.
         return batch._replace(rows=torch.as_tensor(rows, dtype=torch.int64))
 
 
@@ -148,6 +149,7 @@ class Reencoded:
         moved = np.zeros(mask.shape, np.bool_)
         for line, row, old in zip(moved, rows, marked.numpy(), strict=True):
             characters = np.zeros(len(self._data.text(self._split, row)) + 1, np.int64)
+            # Not strict: marks are padded to the longest text of their batch.
             for (start, end), mark in zip(self._data.offsets(self._split, row), old, strict=False):
                 characters[start:end] = mark
             # Marked characters before each place: two differences tell whether a word has any.
@@ -189,6 +191,7 @@ def examples_for(
         return data.examples(split), []
     classes, notes = _matched(theirs, list(label_names))
     assert tokenizer is not None
+    # The same vocabulary and classes: what was prepared is mapped, and what is read again lies in memory.
     if data.tokenizer.to_str() == tokenizer and (classes == np.arange(len(theirs))).all():
         return data.examples(split), notes
     notes.append("the texts are read with the vocabulary of the checkpoint")

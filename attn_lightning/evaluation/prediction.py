@@ -69,6 +69,7 @@ class Prediction:
     def _repr_html_(self) -> str:
         """What a notebook shows: the label with its probability, and the attention on the words."""
         label = (
+            # Escaped: labels are data, and a notebook would run what looks like a script.
             f"<p><b>{escape(self.label)}</b> {self.probability:.3f}{' (text truncated)' if self.truncated else ''}</p>"
         )
         if self.question is not None:
@@ -90,6 +91,8 @@ class Predictor:
     """
 
     def __init__(self, checkpoint: Path, device: str = "cpu", trusted: Collection[str] | None = None) -> None:
+        # To the CPU first: a checkpoint of a GPU is read where there is none, and what is wrong with a device is said
+        # alone.
         module = AttentionModule.load_from_checkpoint(checkpoint, trusted=trusted, map_location="cpu").eval()
         if module.tokenizer_state is None:
             raise ConfigurationError(f"Expected a checkpoint of a text model, but {checkpoint} has no tokenizer.")
@@ -98,6 +101,7 @@ class Predictor:
         self.tokenizer = TextTokenizer.from_str(module.tokenizer_state)
         try:
             self.module = module.to(device)
+        # A torch that was built without CUDA says so with an assertion.
         except (RuntimeError, AssertionError) as error:
             raise ConfigurationError(
                 f"Expected to be able to use device {device!r}, but got: {one_line(error)}; use `--device cpu`."
@@ -132,8 +136,10 @@ class Predictor:
         encoding = self.tokenizer.encode_tokens(words) if words else self.tokenizer.encode_batch(texts)  # type: ignore[arg-type]
         second = None if questions is None else self.tokenizer.encode_batch(questions, whole=True).ids
         assert self.module.backbone is not None
+        # New words of these texts have ids by now, and the encoder must see how they are written.
         if self.tokenizer.growing:
             self.module.backbone.know(self.tokenizer.vocabulary)
+        # With a space between words, which is what their offsets count on.
         texts = [text if isinstance(text, str) else " ".join(text) for text in texts]
         # By row, as batches come in the order of their length.
         answers: dict[int, Prediction] = {}
@@ -148,6 +154,7 @@ class Predictor:
                     encoding.offsets[row],
                     encoding.ids[row],
                     output["probabilities"][position],
+                    # Neither padding nor a second text, both of which stand behind it.
                     output["attention"][position, :length],
                     truncated=encoding.truncated[row],
                     question=None if questions is None else questions[row],
@@ -287,6 +294,7 @@ def prediction_table(answer: Prediction) -> Table:
     Of a text of more than 200 words those with the most attention are shown, in their order.
     """
     title = f"{answer.label}  p = {answer.probability:.4f}" + ("  (text truncated)" if answer.truncated else "")
+    # Sorted again, back into the order of the text.
     shown = sorted(np.argsort(answer.attention, kind="stable")[-_SHOWN:].tolist())
     if len(shown) < len(answer.words):
         title += f"  ({len(shown)} of {len(answer.words):,} words shown; `--output` writes all)"

@@ -60,6 +60,7 @@ class Progress:
             yield no_progress
             return
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        # Gone when the part is done: a line with its time takes its place.
         with Bar(*columns, console=self._console, transient=True) as bar:
             task = bar.add_task(escape(self._prefix + name), total=total)
             yield lambda finished: bar.advance(task, finished)

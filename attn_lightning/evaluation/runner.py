@@ -120,6 +120,7 @@ def evaluate(
         name += f"-{len(subject.examples)}"
     # By content and not by path: a file that was changed in place is another data set.
     content = evaluated.data.manifest["splits"][options.split]["sha256"]
+    # Without batch size and token budget, which change no number: what ran out of memory goes on with smaller ones.
     identity = {
         "checkpoint": evaluated.checkpoint,
         "corpus": corpus,
@@ -170,10 +171,12 @@ def subject_of(evaluated: EvaluatedModel, options: EvaluationOptions) -> tuple[S
         raise ConfigurationError(f"Expected {wanted} for this checkpoint, but got others; use another `--data`.")
     if isinstance(every, Reencoded):
         module.backbone.know(every.tokenizer.vocabulary)  # words that training never saw
+    # The choice first, so that the texts of a seed are the same for every `max_tokens`.
     examples, left_out = not_longer(subset(every, options.max_examples, options.seed), options.max_tokens)
     notes = [*notes, *left_out]
     check_rationales(examples)
     training: Examples | None = None
+    # The training split of other data is nothing that the model has learned from.
     if evaluated.own and "train" in splits:
         training = examples_for(data, "train", module.tokenizer_state, names)[0]
     return Subject(
@@ -226,6 +229,7 @@ def _linear(
     chosen = range(len(texts)) if rows is None else rows.tolist()
     measured = [texts[row] for row in chosen], [labels[row] for row in chosen]
     found = tfidf_logistic_regression(data.training_examples(), measured, subject.num_classes)
+    # JSON has no NaN.
     metrics = {name: value if np.isfinite(value) else None for name, value in found.items()}
     write_json(path, metrics)
     return metrics

@@ -38,6 +38,7 @@ def hard_masks(scores: FloatArray, mask: BoolArray, k: int) -> FloatArray:
     Returns:
         (B, T) `1 / min(k, n)` at the selected tokens, of equal scores the first ones; 0 elsewhere.
     """
+    # Padding last; a text of fewer than k tokens still selects some of it, which is taken back below.
     order = np.argsort(np.where(mask, -scores, np.inf), axis=1, kind="stable")[:, :k]
     chosen = np.zeros(mask.shape, np.float32)
     np.put_along_axis(chosen, order, 1.0, axis=1)

@@ -120,6 +120,7 @@ class Ragged:
     @classmethod
     def empty(cls, lengths: Rows) -> "Ragged":
         """Float32 NaN everywhere, to be filled by `put`."""
+        # NaN, so that a row that nobody fills is no value.
         return cls(np.full(int(np.sum(lengths)), np.nan, np.float32), lengths)
 
     @classmethod

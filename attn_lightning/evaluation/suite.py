@@ -79,6 +79,7 @@ def measure(subject: Subject, plan: Plan, parts: Parts, progress: Progress) -> F
             with progress.part(family.name, len(subject.examples)) as advance, _repeatable(subject):
                 rows = family.run(subject, explained, advance)
             parts.keep_family(family.name, settings, [row_to_json(row) for row in rows])
+            # As it was written, so that a first evaluation and one that reads it say the same.
             stored = {"rows": [row_to_json(row) for row in rows]}
         else:
             progress.kept(family.name)
@@ -125,6 +126,7 @@ def _explain(subject: Subject, explainers: Mapping[str, Explainer], parts: Parts
     if parts.clean() is None or native:
         with progress.part(f"{_CLEAN}, " + ", ".join(native or ["attention"]), len(lengths)) as advance:
             probabilities, labels, found = native_explanations(subject, native, advance)
+        # Before anything is kept: a second start would take the NaN for finished.
         check_finite(probabilities)
         for name, scores in found.items():
             parts.keep_explanation(_key(explainers[name]), scores)
@@ -173,6 +175,7 @@ def options_of(thing: object) -> dict[str, Any]:
     found = {}
     # Sorted, as the digest in a file's name must not depend on the order of assignments.
     for name, value in sorted(vars(thing).items()):
+        # Private is what is made of the options, such as models, which no JSON could hold.
         if name.startswith("_"):
             continue
         if isinstance(value, Mapping):

@@ -50,6 +50,7 @@ class Summary:
         """What the controls have in the place of a row, by their names; None where they have nothing."""
         found = {name: _find(self.trained, family, row, name) for name in self.controls}
         found[UNTRAINED] = _find(self.untrained, family, row, row.explainer)
+        # The linear control predicts only: rows of explainers have nothing to compare it with.
         if row.explainer == MODEL:
             found[LINEAR] = self.linear.get(row.metric)
         return found
@@ -99,6 +100,7 @@ def _find(findings: Findings, family: Family, row: Row, explainer: str) -> float
 
 def _describe(measure: Measure) -> dict[str, Any]:
     def finite(value: float) -> float | None:
+        # JSON has no infinity.
         return value if abs(value) != float("inf") else None
 
     return {

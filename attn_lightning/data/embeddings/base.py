@@ -179,10 +179,12 @@ def cached(path: Path, make: Callable[[], dict[int, Vector]]) -> dict[int, Vecto
     """The rows stored at `path`, made and stored first, by one process, if they are not there."""
     if path.is_file():
         return _stored(path)
+    # Asked again inside: another process may have made it while this one waited.
     with one_at_a_time(path):
         if path.is_file():
             return _stored(path)
         found = make()
+        # That nothing was found is the caller's error, and must not be found in the cache by the next run.
         if found:
             # Whoever comes without a lock must not see half a file.
             with replacing(path) as file:

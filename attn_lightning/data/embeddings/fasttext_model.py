@@ -52,6 +52,7 @@ def check_model(path: Path) -> None:
     Raises:
         DataFormatError: the file is cut off or damaged.
     """
+    # Mapped: of a model of gigabytes only the dictionary is looked at.
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as model:
         try:
             end = _walk(model)
@@ -89,6 +90,7 @@ def _walk(model: mmap.mmap) -> int:
     if types != [words, labels]:
         raise ValueError("its dictionary is damaged")
     place += 8 * max(pruned, 0)
+    # -1 stands for a model that was not pruned, in which every bucket has its row.
     rows = words + (bucket if pruned < 0 else max(pruned, 0))
     for place_of in ("input", "output"):
         (quantized,) = read("<?")

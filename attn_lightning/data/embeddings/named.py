@@ -98,6 +98,7 @@ class NamedVectors(Embeddings):
             for name in self.files():
                 if (folder / name).is_file():
                     return folder / name
+        # Who has named a place wants those vectors, and no others from elsewhere.
         if self.path is not None:
             raise self._nowhere(f"{self.path} has none of {', '.join(self.files())}")
         return None
@@ -115,6 +116,7 @@ class NamedVectors(Embeddings):
         for name in self.files():
             try:
                 return Path(hf_hub_download(self.repository, name, revision=self.revision))
+            # The client raises errors of several libraries; the last one is told.
             except Exception as error:
                 reason = f"{type(error).__name__}: {' '.join(str(error).split()):.200}"
         raise self._nowhere(f"{self.repository} did not give one ({reason})")
@@ -182,6 +184,7 @@ class FastText(NamedVectors):
 
     def files(self) -> tuple[str, ...]:
         """See `NamedVectors.files`."""
+        # Of each the model first: with its n-grams it has a vector for every word.
         names = ("cc.en.300", "crawl-300d-2M", "crawl-300d-2M-subword", "wiki-news-300d-1M", "model")
         return tuple(f"{name}{end}" for name in names for end in (".bin", ".vec", ".vec.gz"))
 

@@ -86,6 +86,7 @@ class PretrainedEmbeddings(Embeddings):
     def build(self, vocabulary: Sequence[str], sentences: Sentences, cache: Path, seed: int) -> Tensor:
         """Read the rows of the vocabulary; `sentences` is not used. See `Embeddings.build`."""
         status = self._file().stat()
+        # By size and time: to digest a file of gigabytes takes longer than to read the words that are wanted.
         identity = [str(self.path.resolve()), str(status.st_size), str(status.st_mtime_ns), str(self.dimension)]
         key = digest([*identity, *vocabulary])
 
@@ -204,6 +205,7 @@ def _read_text(path: Path, wanted: set[str], dimension: int) -> dict[str, Vector
 def _split_row(line: bytes, dimension: int, path: Path, number: int) -> tuple[bytes, bytes]:
     """Word and numbers of a line. Words of some files contain spaces, so the numbers are counted from the right."""
     line = line.rstrip()
+    # Nearly every line, without splitting it into 300 fields.
     if line.count(b" ") == dimension:
         word, _, numbers = line.partition(b" ")
         return word, numbers

@@ -114,6 +114,7 @@ class FastTextEmbeddings(Embeddings):
         if num_words == 0:
             raise DataFormatError("Expected the training text to have words, but it has none; check the text column.")
         options = {**self.options, "epoch": self.epochs or epochs_for(num_words)}
+        # With the version of the library: another one may train other vectors of the same text.
         key = digest([content, json.dumps(options, sort_keys=True), version(FASTTEXT_PACKAGE)])
 
         def train() -> dict[int, Vector]:
@@ -129,6 +130,7 @@ class FastTextEmbeddings(Embeddings):
         cache: Path,
         options: Mapping[str, Any],
     ) -> dict[int, Vector]:
+        # Not in the system's folder, which is often in memory: text and model may have gigabytes.
         with tempfile.TemporaryDirectory(dir=cache, prefix="fasttext-") as folder:
             text, start, model = (Path(folder, name) for name in ("text.txt", "start.vec", "model.bin"))
             with text.open("wb") as file:
@@ -136,6 +138,8 @@ class FastTextEmbeddings(Embeddings):
             with start.open("wb") as file:
                 file.writelines(_starting_lines(list(_summary(vocabulary, sentences)[1]), options["dim"]))
             files = {"input": str(text), "pretrainedVectors": str(start)}
+            # What is rare was left out of the vocabulary already; and 2 makes it print the lines of progress that are
+            # logged.
             run_fasttext({**options, **files, "minCount": 1, "verbose": 2}, model)
             return read_binary(model, [_escaped(word) for word in vocabulary], options["dim"])
 
@@ -200,6 +204,7 @@ def _summary(vocabulary: Sequence[str], sentences: Sentences) -> tuple[str, Coun
 
 def run_fasttext(options: Mapping[str, Any], model: Path) -> None:
     """Train in a child process: fastText does not give the interpreter back before it is done."""
+    # -P: a file `fasttext.py` where the command was started must not be taken for the library.
     command = [sys.executable, "-P", "-c", _TRAINER, json.dumps(options), str(model)]
     # Newer builds leave the rows of n-grams as they find them in memory. This makes glibc hand out zeros, which is what
     # the older build starts from; without it vectors differ from run to run and may be as large as 1e30.

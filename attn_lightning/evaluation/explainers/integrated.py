@@ -67,6 +67,7 @@ def integrated_gradients(model: Backbone, batch: Batch, steps: int = 50, token_b
     # Nodes on [-1, 1]; halved and moved below, since the line goes from 0 to 1.
     points, weights = np.polynomial.legendre.leggauss(steps)
     with differentiable(model):
+        # Copies: what was made in inference mode can take no part in a backward pass.
         tokens, mask, predicted = batch.tokens.clone(), batch.mask.clone(), predicted.clone()
         embeddings = model.embed(tokens).detach()
         average = torch.zeros_like(embeddings)
@@ -101,6 +102,7 @@ def _slopes(model: Backbone, points: Tensor, mask: Tensor, classes: Tensor) -> T
     count = len(points)
     flat = points.flatten(0, 1).requires_grad_()
     repeated = mask.repeat(count, 1)
+    # cuDNN differentiates a recurrent network in training mode only, and this one is in eval mode.
     with recurrent_kernels(model, flat):
         hidden = model.encode(flat, repeated)
         output = model.attend(hidden, model.score(hidden, repeated), repeated)

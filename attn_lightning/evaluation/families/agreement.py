@@ -90,6 +90,7 @@ class AgreementFamily(Family):
                 "`--explainers`."
             )
         with_attention = [("attention", name) for name in names if name != "attention"]
+        # Once each: a pair that was asked for may be one with attention.
         return list(dict.fromkeys([*with_attention, *wanted]))
 
     def _rows(

@@ -185,6 +185,7 @@ class AttentionTests(Family):
         uniform = head(uniform_attention(mask).to(output.attention).unsqueeze(1))[:, 0]
         held = Held(head, output, uniform)
         found = {metric.name: to_array(measure(held)).astype(np.float64) for metric, measure in PER_TEXT.items()}
+        # The median over permutations, as published: a few that hit the one important token would carry a mean.
         found[PERMUTATION_CHANGE.name] = np.median(to_array(changes), 1)
         if self.adversarial:
             start = START_DEVIATION * draws(self.num_candidates, _STARTS)
@@ -193,6 +194,7 @@ class AttentionTests(Family):
         # One token has weight 1 whatever is permuted; counting its 0 would flatter the model.
         alone = to_array(lengths) < 2
         choosing = {name: np.where(alone, np.nan, numbers) for name, numbers in found.items()}
+        # Accuracy counts all texts: those of one token are predicted as others are.
         own = {"accuracy/model": _correct(output, labels)}
         return choosing | own | {"accuracy/uniform": _right(to_array(uniform), labels)}
 
@@ -265,6 +267,7 @@ class AttentionTests(Family):
         """Examples that will be told to `advance` in all."""
         assert subject.training is not None
         count, learned = len(subject.examples), steps_of(subject.training, Recipe()) * Recipe().batch_size
+        # Three are no models: uniform and random weights, and those that a guided model learns itself.
         guides = len(self._guides(subject)) + 3
         return count + len(subject.training) + guides * (learned + count)
 

@@ -47,6 +47,7 @@ class Calibration(Family):
                 values[labeled] = each[metric]
                 with np.errstate(invalid="ignore"):  # an infinite loss has no deviation
                     rows.append(Row.of(metric, MODEL, values))
+            # With more than two classes there is no class 1 that it would be about; they have the macro mean.
             elif metric != "f1" or subject.num_classes == 2:
                 value = whole.get(metric)
                 rows.append(Row(metric, MODEL, value, None, 0 if value is None else len(labels), len(labeled)))

@@ -108,6 +108,7 @@ class Faithfulness(Family):
         axis = "tokens" if metric in PER_COUNT else "fraction"
         setting: dict[str, Any] = {} if point is None else {axis: point}
         erases = metric not in SOFT and metric is not DECISION_FLIP
+        # Named only where it is not the usual one, so that the usual rows have the short names that studies ask for.
         if erases and self.replacement != "delete":
             setting["replacement"] = self.replacement
         return Row.of(metric.name, explainer, values, **setting)
@@ -141,6 +142,7 @@ class Faithfulness(Family):
                 empty = of_predicted[-1]
                 zero = [measure(Erased(chunk.whole, chunk.whole + 0 * empty, empty))]
             found[area, None] = area_over_perturbation_curve([*zero, *curve])
+        # In the order in which `keeps` was put together.
         from_top = probabilities[2 * count : 2 * count + len(self.top)].argmax(3)
         for metric, agreement in PER_COUNT.items():
             agrees = np.where(chunk.known, agreement(chunk.predicted, from_top), np.nan)
@@ -184,6 +186,7 @@ class _Chunk:
 
     def probabilities(self, num_classes: int, keep: NDArray[np.bool_], replacement: Replacement) -> FloatArray:
         """(M, E, B, C) for (M, E, B, T) tokens to keep; NaN where the explanation is not known."""
+        # Explanations that are not known have the ranks of zeros, and are not worth a pass.
         wanted = np.broadcast_to(self.known, keep.shape[:3])
         owners = np.broadcast_to(np.arange(len(self.mask)), wanted.shape)[wanted]
         probabilities = np.full((*wanted.shape, num_classes), np.nan)

@@ -125,6 +125,7 @@ def _rows(explainer: str, values: FloatArray, k: int) -> list[Row]:
 
 def lacks_rationales(subject: Subject) -> str | None:
     """Why measurements against rationales cannot be had; None if the data has rationales."""
+    # One row tells, as all batches of a split have the same fields.
     if len(subject.examples) and subject.examples[[0]].rationale is None:
         return "the data has no rationales"
     return None

@@ -122,6 +122,7 @@ class Robustness(Family):
     def run(self, subject: Subject, explained: Explained, advance: ProgressCallback) -> list[Row]:
         """See `Family.run`."""
         curves = self._curves(len(subject.examples))
+        # Once for all batches, as each change of mode goes through every module.
         with differentiable(subject.model):
             vocabulary = self._vocabulary(subject) if self.substitutions else None
             small = _cached(subject)
@@ -132,6 +133,7 @@ class Robustness(Family):
                     clean.record(curves, finding)
                 advance(len(batch.rows))
         found = list(curves.values())
+        # Areas first: they sum the curves up, of which there are many points.
         return [row for curve in found for row in curve.areas()] + [row for curve in found for row in curve.points()]
 
     def _curves(self, num_examples: int) -> Curves:
@@ -140,6 +142,7 @@ class Robustness(Family):
         strengths: dict[tuple[str, str, str], tuple[str, tuple[float, ...]]] = {
             (where, *kind): ("epsilon", epsilons) for where, epsilons in self._epsilons().items() for kind in kinds
         }
+        # Words know no random attack: a random replacement is no noise of a given size.
         for target in self.targets if self.substitutions else ():
             strengths["words", "substitution", target] = ("budget", self.substitutions)
         return {

@@ -77,6 +77,7 @@ def _rows(explainer: str, values: FloatArray) -> list[Row]:
     return [
         *(Row.of(outcome.name, explainer, each) for outcome, each in zip(OUTCOMES, rates.T, strict=True)),
         Row.of("accuracy", explainer, right),
+        # It is a share of the right predictions, so these are the examples that count.
         Row("interpretability", explainer, sure, None, int(np.nansum(right)), len(values)),
         *(Row.of(metric.name, explainer, each) for metric, each in zip(PER_EXAMPLE, means.T, strict=True)),
         *(_count(metric.name, explainer, each) for metric, each in zip(COUNTED, counts.T, strict=True)),

@@ -15,6 +15,7 @@ from attn_lightning.evaluation.subject import Explained, ProgressCallback, Ragge
 from attn_lightning.metrics.measure import Measure, by_name
 from attn_lightning.types import UNLABELED
 
+# Beyond the keys of the tests of attention, or both families would judge by the same random weights.
 _TEST_MASKS, _TRAINING_MASKS = 4, 5
 
 
