@@ -76,7 +76,8 @@ class OneLineErrorParser(LightningArgumentParser):
 
     def dump(self, cfg: Namespace, *arguments: Any, skip_none: bool = True, **options: Any) -> str:
         """As jsonargparse does; its `skip_unset` was once called `skip_none`."""
-        text: str = super().dump(cfg, *arguments, **{"skip_unset": skip_none, **options})
+        # What is written down was checked when it was parsed; to check it again takes a fifth of the start of a run.
+        text: str = super().dump(cfg, *arguments, **{"skip_unset": skip_none, "skip_validation": True, **options})
         return text
 
     def name_groups(self, usage: str, description: str) -> None:
@@ -103,11 +104,17 @@ class OneLineErrorParser(LightningArgumentParser):
             KeyError: there is an unknown option.
         """
         check_parts(namespace)
+        # jsonargparse lets an empty value pass for everything, and `weight:` would end in the arithmetic of a step.
+        # Where required values need not be there, what has to be given is empty, and that is right.
+        strict = options if options.get("skip_required") else {**options, "skip_unset": False}
         try:
-            super().validate(namespace, *arguments, **options)
-            # jsonargparse lets an empty value pass for everything, and `weight:` would end in the arithmetic of a step.
-            if not options.get("skip_required"):  # then what has to be given is empty, and that is right
-                super().validate(namespace, *arguments, **{**options, "skip_unset": False})
+            try:
+                super().validate(namespace, *arguments, **strict)
+            except (KeyError, TypeError):
+                # What it says without the empty values is clearer: that something is required, for example. Only now,
+                # since classes within classes are checked by it too, and twice for each would be many times.
+                super().validate(namespace, *arguments, **options)
+                raise
         except KeyError as error:
             unknown = re.search(r"option '([\w.]+)'", str(error), re.IGNORECASE)
             # The error passes through the parsers of all classes above it, each of which would add a hint.
