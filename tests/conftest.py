@@ -1,5 +1,6 @@
 """Fixtures shared by all tests."""
 
+import gc
 import io
 import logging
 import os
@@ -33,6 +34,17 @@ TINY = (
     "--run.report=false",
 )
 """Options that make a run on planted data take about a second."""
+
+
+def pytest_collection() -> None:
+    """Collect without the garbage collector, which goes through all that was imported again and again."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Let the collector look after what tests make, and no more at what was there before them."""
+    gc.freeze()
+    gc.enable()
 
 
 class Outcome(NamedTuple):

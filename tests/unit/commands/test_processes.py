@@ -84,7 +84,7 @@ def test_children_inherit_the_decision_and_nobody_else(monkeypatch):
     found = place(Namespace(devices=2, num_nodes=1))
     assert found.child
     assert Agreement(found).reach(lambda: pytest.fail("decides itself")) == {"folder": "x"}
-    monkeypatch.setenv(DECISION_VARIABLE, '1 {"folder": "x"}')
+    monkeypatch.setenv(DECISION_VARIABLE, f'{os.getppid() + 1} {{"folder": "x"}}')
     assert not place(Namespace(devices=2, num_nodes=1)).child
 
 
