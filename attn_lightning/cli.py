@@ -149,6 +149,15 @@ def main(arguments: Sequence[str]) -> int:
         say("interrupted", error=True)
         return 130
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            # Every command asks of every path that it is given whether there is such a file.
+            name = str(error.filename or "")
+            say(
+                f"error: Expected a path with names that the system can hold, of at most 255 bytes each, but got "
+                f"{name[:60]!r}... of {len(name):,} characters; correct it.",
+                error=True,
+            )
+            return 1
         if error.errno not in _OF_THE_DISK:
             raise
         advice = "make room and run the same command again"

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -286,7 +287,7 @@ def read_configuration(path: Path) -> dict[str, Any]:
     # Last, because two files that name each other as sections would be read for ever.
     for _, value in (pair for mapping in mappings for pair in mapping.value):
         nested = path.parent / str(value.value) if isinstance(value, yaml.ScalarNode) else path
-        if nested.suffix in (".yaml", ".yml") and nested != path and nested.is_file():
+        if nested.suffix in (".yaml", ".yml") and nested != path and os.path.isfile(nested):
             read_configuration(nested)
     return contents
 
@@ -318,7 +319,8 @@ def _check_section(path: Path, section: str, value: Any) -> None:
     # These are no classes but groups of options, in whose place the parser takes a number or a list for nothing.
     # A text is the file that holds them; any other, 1e400 among them, would be read as a value.
     is_group = section in ("model", "run", "trainer")
-    is_file = isinstance(value, str) and (value.endswith((".yaml", ".yml")) or (path.parent / value).is_file())
+    # By `os.path`, which says no to a name that is too long for a file where `Path` raises.
+    is_file = isinstance(value, str) and (value.endswith((".yaml", ".yml")) or os.path.isfile(path.parent / value))
     if is_group and not (isinstance(value, dict) or is_file):
         raise ConfigurationError(
             f"Expected `{section}` in {path} to be a mapping, but got {value!r:.80}; write `option: value` below it."
@@ -326,7 +328,7 @@ def _check_section(path: Path, section: str, value: Any) -> None:
     if not (isinstance(value, str) and value.endswith((".yaml", ".yml"))):
         return
     named = path.parent / value
-    if not named.is_file():
+    if not os.path.isfile(named):
         raise ConfigurationError(
             f"Expected `{section}` in {path} to name a file, but {named} does not exist; correct the name."
         )

@@ -49,6 +49,25 @@ def test_an_interruption_has_its_own_code(monkeypatch, capsys):
     assert cli.main(["fit"]) == 130
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["fit", "--config", "x" * 300],
+        ["fit", "--config", f"{'x' * 300}.yaml"],
+        ["test", "--ckpt_path", "x" * 300],
+        ["predict", "--text", "a", "--ckpt_path", "x" * 300],
+        ["study", "x" * 300],
+        ["report", "x" * 300],
+        ["compare", "x" * 300, "y"],
+    ],
+)
+def test_names_that_no_file_can_have_are_one_line(capsys, arguments):
+    assert cli.main(arguments) == 1
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1
+    assert "of at most 255 bytes each, but got '" in error
+
+
 def test_our_own_bugs_keep_their_traceback(monkeypatch):
     monkeypatch.setattr(cli, "_command", lambda name: raising(ZeroDivisionError()))
     with pytest.raises(ZeroDivisionError):

@@ -223,7 +223,7 @@ def test_a_number_beyond_every_float_is_one_error(tmp_path):
 
 
 @pytest.mark.parametrize("section", ["model", "run", "trainer"])
-@pytest.mark.parametrize("value", ["3", "[a]", "", "1.5", "true", "1e400", "much", '"{max_epochs: 3}"'])
+@pytest.mark.parametrize("value", ["3", "[a]", "", "1.5", "true", "1e400", "much", '"{max_epochs: 3}"', "a" * 300])
 def test_a_group_of_options_is_a_mapping(tmp_path, section, value):
     path = tmp_path / "mine.yaml"
     path.write_text(f"data: Planted\n{section}: {value}\n")
