@@ -90,24 +90,16 @@ class GuidedModel(nn.Module):
             weights: (B, T), 0 at padding; None for those of its own scorer.
         """
         if self.embedding is None:
-            hidden = torch.tanh(self.hidden(tokens.flatten(2)))
-            weights = masked_softmax(self._scores(hidden), mask) if weights is None else weights
-            sums = torch.bmm(weights.unsqueeze(1), hidden).squeeze(1)
+            inputs = tokens.flatten(2)
         else:
-            # A word is read alone, so that one reading serves every place of the batch where it stands. Words of the
-            # test split may have higher ids than any in training.
-            words, places = tokens.where(tokens < self.embedding.num_embeddings, 0).unique(return_inverse=True)
-            hidden = torch.tanh(self.hidden(self.embedding(words)))
-            weights = masked_softmax(self._scores(hidden[None])[0][places], mask) if weights is None else weights
-            sums = weights.new_zeros(len(mask), len(words)).scatter_add(1, places, weights) @ hidden
-        logits: Tensor = self.classifier(sums)
+            # Words of the test split may have higher ids than any in training.
+            inputs = self.embedding(tokens.where(tokens < self.embedding.num_embeddings, 0))
+        hidden = torch.tanh(self.hidden(inputs))
+        if weights is None:
+            assert self.scorer is not None
+            weights = masked_softmax(self.scorer(hidden, mask), mask)
+        logits: Tensor = self.classifier(torch.bmm(weights.unsqueeze(1), hidden).squeeze(1))
         return logits
-
-    def _scores(self, hidden: Tensor) -> Tensor:
-        """(B, T) of its own scorer, for (B, T, H)."""
-        assert self.scorer is not None
-        scores: Tensor = self.scorer(hidden, torch.ones_like(hidden[..., 0], dtype=torch.bool))
-        return scores
 
 
 def steps_of(examples: Examples, recipe: Recipe) -> int:

@@ -76,7 +76,7 @@ def read_documents(run: Run, most: int) -> Documents:
     """
     path = run.folder / PREDICTIONS
     if not path.is_file():
-        raise DataFormatError(f"Expected {path}, but there is none; `fit` with `--run.test=true` writes it.")
+        raise DataFormatError(f"Expected {path}, but there is none; `fit` writes it where the data has a test split.")
     try:
         table = pq.read_table(path)
         # Written in the order of batches, and by several processes; pages and comparisons count rows of the split.

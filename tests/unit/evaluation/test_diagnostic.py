@@ -74,30 +74,6 @@ def test_a_guided_model_is_the_formula():
         torch.testing.assert_close(logits[row], model.classifier(context))
 
 
-def test_a_word_that_stands_in_several_places_is_read_once_and_gets_all_their_gradient():
-    torch.manual_seed(0)
-    model = GuidedModel(3, 10, 0, Recipe(embedding_size=4, hidden_size=5), learns_weights=True)
-    nn.init.normal_(model.embedding.weight)
-    tokens = torch.tensor([[3, 7, 3, 12], [7, 3, 0, 0]])
-    mask = torch.tensor([[True] * 4, [True, True, False, False]])
-    sizes = []
-    model.hidden.register_forward_hook(lambda _, inputs, output: sizes.append(len(inputs[0])))
-    logits = model(tokens, mask, None)
-    assert sizes == [3], "3, 7 and what padding and unknown words share"
-    expected = []
-    for row in range(2):
-        words = [0 if word > 9 else word for word in tokens[row, mask[row]].tolist()]
-        states = torch.stack([torch.tanh(model.hidden(model.embedding.weight[word])) for word in words])
-        scores = model.scorer(states.unsqueeze(0), torch.ones(1, len(words), dtype=torch.bool))[0]
-        expected.append(model.classifier(scores.softmax(0) @ states))
-    torch.testing.assert_close(logits, torch.stack(expected))
-    gradients = [
-        torch.autograd.grad(each.square().sum(), list(model.parameters())) for each in (logits, torch.stack(expected))
-    ]
-    for ours, theirs in zip(*gradients, strict=True):
-        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-4)
-
-
 def test_long_splits_are_trained_on_for_a_limited_number_of_steps():
     recipe = Recipe(num_epochs=3, num_steps=4, batch_size=2)
     assert steps_of(Documents(), recipe) == 4
