@@ -80,8 +80,14 @@ def attack_gradient(site: Site, target: Tensor, noise: Tensor) -> tuple[Attacked
     Raises:
         NumericalError: see `finite_gradient`.
     """
+    reached, gradient = _climbed(site, target, noise)
+    return reached, finite_gradient(gradient, noise)
+
+
+def _climbed(site: Site, target: Tensor, noise: Tensor) -> tuple[Attacked, Tensor]:
+    """As `attack_gradient`, without a look at the numbers, which would wait for the device."""
     output, gradient = gradient_at(site, lambda logits: margin(logits, target), noise)
-    return _outcome(noise, output), finite_gradient(gradient, noise)
+    return _outcome(noise, output), torch.zeros_like(noise) if gradient is None else gradient
 
 
 def finite_gradient(gradient: Tensor | None, like: Tensor) -> Tensor:
@@ -97,12 +103,16 @@ def finite_gradient(gradient: Tensor | None, like: Tensor) -> Tensor:
     if gradient is None:
         return torch.zeros_like(like)
     # The sum is NaN or infinite if any entry is: one number to wait for instead of a tensor of flags.
-    if not gradient.sum().isfinite():
+    _check_finite(gradient.sum())
+    return gradient
+
+
+def _check_finite(total: Tensor) -> None:
+    if not total.isfinite():
         raise NumericalError(
             "Expected finite gradients of the margin for an attack, but got NaN or infinity; check the weights of the "
             "model and the derivative of its normalizer."
         )
-    return gradient
 
 
 def random_noise(site: Site, epsilon: float, draws: Tensor) -> Attacked:
@@ -161,6 +171,8 @@ def pgd(
         weaker: what `one_step` found for the same arguments, if it is known.
 
     Source: Madry et al. 2018, https://arxiv.org/abs/1706.06083.
+    Raises:
+        NumericalError: see `finite_gradient`; at the end, so that no step waits for the device.
     Cost: K passes through the place and their gradients, beside what `one_step` costs if it is not given.
     """
     if gradient is None:
@@ -170,17 +182,19 @@ def pgd(
     noise = site.noiseless
     if random_start:
         noise = epsilon * unit_noise(draws, site.output.mask)
-        reached, gradient = attack_gradient(site, target, noise)
+        reached, gradient = _climbed(site, target, noise)
         best = _more_harmful(target, best, reached)
-    length = STEP_SHARE * epsilon / num_steps
+    total, length = gradient.sum(), STEP_SHARE * epsilon / num_steps
     for step in range(num_steps):
         noise = _project(noise.add(_ascent(site, gradient, draws), alpha=length), epsilon)
         # The last point is only measured: its gradient would lead nowhere.
         if step < num_steps - 1:
-            reached, gradient = attack_gradient(site, target, noise)
+            reached, gradient = _climbed(site, target, noise)
+            total = total + gradient.sum()
         else:
             reached = _run(site, noise)
         best = _more_harmful(target, best, reached)
+    _check_finite(total)
     return best
 
 
@@ -214,8 +228,8 @@ def _ascent(site: Site, gradient: Tensor, draws: Tensor) -> Tensor:
     """(B, T, ...) directions of the gradient, those of the draws in rows where it is exactly 0."""
     uphill = unit_noise(gradient, site.output.mask)
     blind = torch.linalg.vector_norm(uphill, dim=tuple(range(1, uphill.dim()))) == 0
-    # The usual case; the test costs less than the norm of the draws and the choice.
-    if not blind.any():
+    # The usual case; on a CPU the test costs less than the norm of the draws and the choice, elsewhere it waits.
+    if blind.device.type == "cpu" and not blind.any():
         return uphill
     return torch.where(_like(blind, uphill), unit_noise(draws, site.output.mask), uphill)
 

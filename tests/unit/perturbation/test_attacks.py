@@ -14,6 +14,7 @@ from attn_lightning.backbone.normalizers import Sparsemax, TopK, Uniform
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.errors import NumericalError
 from attn_lightning.numerics import masked_softmax
+from attn_lightning.perturbation import attacks
 from attn_lightning.perturbation.attacks import (
     attack_gradient,
     margin,
@@ -21,6 +22,7 @@ from attn_lightning.perturbation.attacks import (
     pgd,
     random_noise,
 )
+from attn_lightning.perturbation.directions import unit_noise
 from attn_lightning.perturbation.sites import clean_pass, embedding_site, score_site, select_rows
 from attn_lightning.types import AttentionOutput
 from support.steps import random_texts, recurrent_classifier
@@ -340,3 +342,41 @@ def test_works_on_cuda_in_eval_mode(where):
     with differentiable(model):
         found = pgd(on_device, target.cuda(), 1.0, draws_like(site).cuda())
     torch.testing.assert_close(found.logits.cpu(), expected.logits, rtol=1e-3, atol=1e-3)
+
+
+def test_no_step_waits_for_a_device(monkeypatch):
+    """To decide by a number is to copy it from the device: once in an attack and not in every step of it."""
+    model = recurrent_classifier()
+    output = clean_pass(model, *random_texts(LENGTHS))
+    site, target, looks = score_site(model, output), output.logits.argmax(1), []
+    look = torch.Tensor.__bool__
+    monkeypatch.setattr(torch.Tensor, "__bool__", lambda each: looks.append(1) or look(each))
+    # As elsewhere than on a CPU, where the test below stands in for it.
+    monkeypatch.setattr(attacks, "_ascent", lambda _, gradient, __: unit_noise(gradient, output.mask))
+    with differentiable(model):
+        gradient = attack_gradient(site, target, site.noiseless)[1]
+        weaker = one_step(site, target, 1.0, draws_like(site), gradient)
+        for steps in (2, 7):
+            looks.clear()
+            pgd(site, target, 1.0, draws_like(site), num_steps=steps, gradient=gradient, weaker=weaker)
+            assert len(looks) == 1
+
+
+def test_the_way_up_is_chosen_without_a_look_where_that_waits():
+    # Tensors of the meta device have no values: to look at one is an error.
+    mask, gradient, draws = (torch.ones(2, 3, device="meta", dtype=kind) for kind in (torch.bool, None, None))
+    site = score_site(recurrent_classifier(), clean_pass(recurrent_classifier(), *random_texts(LENGTHS)))
+    elsewhere = replace(site, output=replace(site.output, mask=mask))
+    assert attacks._ascent(elsewhere, gradient, draws).shape == (2, 3)
+
+
+def test_a_gradient_that_becomes_no_number_on_the_way_is_an_error(monkeypatch):
+    model = recurrent_classifier()
+    output = clean_pass(model, *random_texts(LENGTHS))
+    site, target = score_site(model, output), output.logits.argmax(1)
+    with differentiable(model):
+        gradient = attack_gradient(site, target, site.noiseless)[1]
+        with torch.no_grad():
+            model.classifier.weight[0, 0] = torch.nan
+        with pytest.raises(NumericalError, match="finite gradients"):
+            pgd(site, target, 1.0, draws_like(site), gradient=gradient)
