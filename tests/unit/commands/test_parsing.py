@@ -5,8 +5,10 @@ import warnings
 
 import pytest
 import yaml
+from jsonargparse import ArgumentParser
 
 from attn_lightning.commands.parsing import OneLineErrorParser, class_change_resets_arguments
+from attn_lightning.commands.validation import shared_validator
 
 
 class _Kept:
@@ -115,6 +117,20 @@ def test_an_empty_value_is_no_number(option, cli, tmp_path):
     first, *_ = outcome.err.splitlines()
     assert first.startswith("error: ")
     assert option in first
+
+
+def test_classes_within_classes_are_checked_once_and_not_twice_for_each_level(monkeypatch):
+    checks, check = [], ArgumentParser.validate
+
+    def counted(self, *arguments, **options):
+        checks.append(self)
+        return check(self, *arguments, **options)
+
+    validator = shared_validator()
+    monkeypatch.setattr(ArgumentParser, "validate", counted)
+    validator.options(["fit", "--data=Planted"])
+    # Twice for each level makes 108 of these 37, and most of the start of a run.
+    assert len(checks) < 60
 
 
 def test_what_has_to_be_given_is_asked_for(cli):
