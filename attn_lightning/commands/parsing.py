@@ -4,7 +4,7 @@ import importlib
 import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace, _typehints
@@ -148,8 +148,11 @@ def check_parts(config: Namespace) -> None:
 
 def _is_class_of(path: str, base: type) -> bool:
     module, _, attribute = path.rpartition(".")
-    named = getattr(importlib.import_module(module), attribute, None)
-    return isinstance(named, type) and issubclass(named, base)
+    # What cannot be imported cannot be run either; the parser itself says what is wrong with such a name.
+    with suppress(ImportError, ValueError):
+        named = getattr(importlib.import_module(module), attribute, None)
+        return isinstance(named, type) and issubclass(named, base)
+    return True
 
 
 def _options_of(parser: ArgumentParser) -> set[str]:

@@ -162,3 +162,12 @@ def test_a_function_in_the_place_of_a_class_is_refused_and_not_called(cli, tmp_p
     assert f"to be a class of {part}, but got {foreign}" in outcome.err
     assert len(outcome.err.strip().splitlines()) == 2, "the message, and where help is"
     assert not made.exists()
+
+
+@pytest.mark.parametrize("name", ["much", "", "much.too", ".much", "1e400", "é/.."])
+def test_a_name_that_is_no_class_is_one_line(cli, tmp_path, name):
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump({"data": "Planted", "model": {"backbone": {"class_path": name}}}))
+    outcome = cli("fit", "--config", path, f"--run.root={tmp_path / 'runs'}")
+    assert outcome.code == 2
+    assert len(outcome.err.strip().splitlines()) == 2, "the message, and where help is"
