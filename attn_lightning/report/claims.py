@@ -129,7 +129,15 @@ class Finding:
             return "the interval has the opposite sign" if high < 0 else f"a difference of {self._least:g} is excluded"
         seeds = self.measured.seeds_needed
         needed = f"; {math.ceil(seeds)} seeds might tell" if least == 0 and math.isfinite(seeds) else ""
-        return f"the interval reaches from {_signed(low)} to {_signed(high)}{needed}"
+        return f"the interval reaches from {_signed(low)} to {_signed(high)}{self._published}{needed}"
+
+    @property
+    def _published(self) -> str:
+        """Whether an interval that does not decide about the claim decides about its number."""
+        published = self.claim.published
+        if math.isnan(published) or self.measured.low <= published <= self.measured.high:
+            return ""
+        return f", which leaves out the published {_signed(published)}"
 
     @property
     def difference(self) -> str:

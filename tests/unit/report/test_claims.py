@@ -58,6 +58,22 @@ def test_a_verdict_is_the_place_of_the_interval(low, high, options, verdict):
     assert each.why
 
 
+@pytest.mark.parametrize(
+    ("published", "direction", "left_out"),
+    [
+        (0.05, "higher", True),
+        (-0.02, "higher", True),
+        (0.02, "higher", False),
+        (math.nan, "higher", False),
+        (0.05, "lower", True),
+    ],
+)
+def test_an_open_claim_says_whether_its_published_number_is_excluded(published, direction, left_out):
+    each = found(-0.01, 0.03, published=published, direction=direction)
+    assert each.verdict == "cannot be told"
+    assert ("leaves out the published" in each.why) == left_out
+
+
 def test_turning_method_and_baseline_around_with_the_direction_keeps_the_verdict():
     generator = np.random.default_rng(0)
     for _ in range(50):
