@@ -32,6 +32,11 @@ _WIDTH = 16
 order in whatever batch it stands, so that stored states are those of any other pass, to the bit, on a CPU."""
 
 
+def encoder_origins(backbone: nn.Module) -> dict[str, dict[str, str]]:
+    """What `published.origins` says of the encoders of a model."""
+    return published.origins(module.name for module in backbone.modules() if isinstance(module, Pretrained))
+
+
 class Pretrained(Encoder):
     """A pretrained transformer encoder (BERT and its family), one state per word.
 

@@ -1,17 +1,22 @@
 """Published encoders: from a folder, an installed package or the hub, safetensors only and without foreign code."""
 
+import hashlib
 import importlib.util
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from attn_lightning.backbone.pieces import WordPieces
 from attn_lightning.errors import ConfigurationError, one_line
+from attn_lightning.files import file_origin
 
 logger = logging.getLogger(__name__)
+
+ENCODER = "encoder"
+"""What a record calls the files of an encoder, among the models that a run begins from."""
 
 HUB_TIMEOUT = 10.0
 """Seconds to find out whether the hub answers; its own client retries for half a minute and more."""
@@ -64,6 +69,34 @@ def folder_of(name: str, revision: str | None) -> Path:
             f"no revision; {WAYS}, or pin the commit with `--model.backbone.encoder.revision`."
         )
     return _downloaded(name, revision)
+
+
+def local_origin(name: str) -> dict[str, str] | None:
+    """What a record says of the files of an encoder: location, and their SHA-256 together as `revision`.
+
+    Args:
+        name: see `folder_of`.
+
+    Returns:
+        None for a name on the hub, whose pinned revision says what it is, and where there are no files.
+    """
+    path = Path(name).expanduser()
+    folder = path if path.is_dir() else _inside_package(name) if name.isidentifier() else None
+    if folder is None:
+        return None
+    read = sorted(each for each in folder.iterdir() if each.suffix in (".json", ".safetensors", ".txt", ".model"))
+    digests = [f"{each.name} {file_origin('file', each)['revision']}" for each in read if each.is_file()]
+    if not digests:
+        return None
+    revision = hashlib.sha256("\n".join(digests).encode()).hexdigest()
+    return {"kind": "folder", "location": str(folder), "revision": revision}
+
+
+def origins(names: Iterable[str]) -> dict[str, dict[str, str]]:
+    """`local_origin` of the encoder of a model, as `ENCODER`; nothing where it has no such files."""
+    # A model has one encoder; a list only because its options are searched.
+    found = [origin for name in names if (origin := local_origin(name)) is not None]
+    return {ENCODER: found[0]} if found else {}
 
 
 def _inside_package(name: str) -> Path | None:

@@ -13,10 +13,11 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from attn_lightning import run_folder
+from attn_lightning.backbone.pretrained import encoder_origins
 from attn_lightning.callbacks.cost import CostMeter, added
 from attn_lightning.callbacks.environment import environment
 from attn_lightning.callbacks.predictions import PredictionWriter
-from attn_lightning.data.revision import changed_models
+from attn_lightning.data.revision import changed_models, option_name
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.files import write_json
 from attn_lightning.methods.base import Method
@@ -97,8 +98,8 @@ class RunRecord(CostMeter):
             )
         if changed := changed_models(self.record, description):
             raise ConfigurationError(
-                f"Expected the model of `{changed[0]}` with which the run in {self.folder} began, but its file has "
-                "changed since; start a new run, or bring the old file back."
+                f"Expected the model of `{option_name(changed[0])}` with which the run in {self.folder} began, but its "
+                "file has changed since; start a new run, or bring the old file back."
             )
         self.record = {**self.record, **description, "status": "running"}
         self.record.setdefault("history", [])
@@ -236,7 +237,7 @@ class RunRecord(CostMeter):
     def _description(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         seed = os.environ.get("PL_GLOBAL_SEED")
         methods = [callback for callback in trainer.callbacks if isinstance(callback, Method)]  # type: ignore[attr-defined]
-        models = model_origins(methods)
+        models = model_origins(methods) | encoder_origins(pl_module)
         return {
             "format": FORMAT,
             "name": self.name,

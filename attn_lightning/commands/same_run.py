@@ -1,6 +1,6 @@
 """Whether a run that exists is the one that a command asks for."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,10 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from attn_lightning import run_folder
+from attn_lightning.backbone.pretrained import Pretrained
+from attn_lightning.backbone.published import origins
 from attn_lightning.checkpoint.trust import check_configuration, classes_of
-from attn_lightning.data.revision import Version, model_option, model_place, recorded_revisions, revisions
+from attn_lightning.data.revision import Version, model_option, model_place, option_name, recorded_revisions, revisions
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.methods.combined import flatten
 from attn_lightning.methods.trained import model_origins
@@ -64,7 +66,7 @@ class SameRun:
         found = recorded_revisions(run_folder.read_metrics(folder))
         changed = [place for place in found if not found[place].agrees(self._now.get(place, found[place]))]
         names = [model_option(place) for place in changed]
-        return list(dict.fromkeys(DATA_FILES if name is None else f"the file of method.{name}" for name in names))
+        return list(dict.fromkeys(DATA_FILES if name is None else f"the file of {option_name(name)}" for name in names))
 
     def _differing(self, path: Path) -> list[str]:
         try:
@@ -94,8 +96,19 @@ def revisions_now(parser: ArgumentParser, options: Namespace) -> dict[str, Versi
     callbacks = Namespace(callbacks=options.trainer.callbacks)
     made = parser.instantiate(Namespace(data=options.data, method=options.method, trainer=callbacks))
     methods = flatten(callback for callback in (made.method, *(made.trainer.callbacks or [])) if callback is not None)
-    models = model_origins(methods).items()
-    return {**revisions(made.data), **{model_place(option): Version(origin["revision"]) for option, origin in models}}
+    models = model_origins(methods) | origins(encoder_names(options.model.as_dict()))
+    found = {model_place(option): Version(origin["revision"]) for option, origin in models.items()}
+    return {**revisions(made.data), **found}
+
+
+def encoder_names(options: Any) -> Iterator[str]:
+    """The `name` of every pretrained encoder among the options of a model. (To build one reads its weights.)"""
+    if not isinstance(options, dict):
+        return
+    if str(options.get("class_path")).rsplit(".", 1)[-1] == Pretrained.__name__:
+        yield str(options.get("init_args", {}).get("name"))
+    for value in options.values():
+        yield from encoder_names(value)
 
 
 def differing(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> list[str]:

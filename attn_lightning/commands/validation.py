@@ -14,7 +14,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from attn_lightning.commands.arguments import prepared
 from attn_lightning.commands.fit import AttentionCLI
 from attn_lightning.commands.parsing import class_change_resets_arguments
-from attn_lightning.commands.same_run import revisions_now
+from attn_lightning.commands.same_run import encoder_names, revisions_now
 from attn_lightning.data.revision import Version
 from attn_lightning.errors import AttnLightningError, ConfigurationError, own_cause
 from attn_lightning.study.state import Parse, Revisions
@@ -106,5 +106,6 @@ class Validator:
 
 def _key(config: Mapping[str, Any]) -> str:
     # Only what names files: the cells of a study share it, and their files are read once.
-    parts = [config["data"], config.get("method"), config["trainer"].get("callbacks")]
+    encoders = list(encoder_names(config["model"]))
+    parts = [config["data"], config.get("method"), config["trainer"].get("callbacks"), encoders]
     return json.dumps(parts, sort_keys=True, default=str)

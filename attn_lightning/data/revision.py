@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from attn_lightning.backbone.published import ENCODER
 from attn_lightning.data.cache import MANIFEST
 from attn_lightning.errors import ConfigurationError
 
@@ -13,7 +14,7 @@ PARTS = ("unlabeled", "embeddings")
 """What of a manifest has a source of its own beside that of the data: a pool, and a file of word vectors."""
 
 _MODELS = "models"
-"""What a record has beside its manifest: trained models that a method begins from."""
+"""What a record has beside its manifest: trained models that a method begins from, and a pretrained encoder."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,11 @@ def model_place(option: str) -> str:
 def model_option(place: str) -> str | None:
     """The option of such a place; None for that of a part of the data."""
     return place.removeprefix(f"{_MODELS}.") if place.startswith(f"{_MODELS}.") else None
+
+
+def option_name(option: str) -> str:
+    """How the option of a model is written on the command line."""
+    return "model.backbone.encoder.name" if option == ENCODER else f"method.{option}"
 
 
 def without_models(found: Mapping[str, Version]) -> dict[str, Version]:

@@ -141,7 +141,7 @@ def one_step(site: Site, target: Tensor, epsilon: float, draws: Tensor, gradient
     """
     gradient = attack_gradient(site, target, site.noiseless)[1] if gradient is None else gradient
     # The full radius at once: the margin is taken as linear within the ball.
-    step = _run(site, epsilon * _ascent(site, gradient, draws))
+    step = _run(site, epsilon * ascent(site, gradient, draws))
     return _more_harmful(target, _outcome(site.noiseless, site.output), step)
 
 
@@ -186,7 +186,7 @@ def pgd(
         best = _more_harmful(target, best, reached)
     total, length = gradient.sum(), STEP_SHARE * epsilon / num_steps
     for step in range(num_steps):
-        noise = _project(noise.add(_ascent(site, gradient, draws), alpha=length), epsilon)
+        noise = _project(noise.add(ascent(site, gradient, draws), alpha=length), epsilon)
         # The last point is only measured: its gradient would lead nowhere.
         if step < num_steps - 1:
             reached, gradient = _climbed(site, target, noise)
@@ -224,8 +224,14 @@ def _like(per_example: Tensor, values: Tensor) -> Tensor:
     return per_example.reshape(-1, *(1,) * (values.dim() - 1))
 
 
-def _ascent(site: Site, gradient: Tensor, draws: Tensor) -> Tensor:
-    """(B, T, ...) directions of the gradient, those of the draws in rows where it is exactly 0."""
+def ascent(site: Site, gradient: Tensor, draws: Tensor) -> Tensor:
+    """(B, T, ...) directions of the gradient, those of the draws in rows where it is exactly 0.
+
+    Args:
+        site: what is attacked.
+        gradient: (B, T, ...).
+        draws: (B, T, ...) `d ~ N(0, I)`.
+    """
     uphill = unit_noise(gradient, site.output.mask)
     blind = torch.linalg.vector_norm(uphill, dim=tuple(range(1, uphill.dim()))) == 0
     # The usual case; on a CPU the test costs less than the norm of the draws and the choice, elsewhere it waits.

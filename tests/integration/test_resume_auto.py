@@ -9,6 +9,7 @@ import pytest
 from attn_lightning.evaluation.folder import Parts
 from attn_lightning.locks import Claim
 from support.results import record, weights
+from support.tiny_bert import make_tiny_bert
 
 AUTO = "--run.resume=auto"
 
@@ -54,6 +55,23 @@ def test_other_configurations_get_runs_of_their_own(tiny_fit, tmp_path, small_ru
         assert outcome.code == 0, outcome.err
     names = {path.name for path in (tmp_path / "ivat_planted").iterdir()}
     assert names == {"mine", "version_0", "version_1"}
+
+
+@pytest.mark.slow
+def test_an_encoder_whose_weights_have_changed_is_another_one(cli, tmp_path):
+    folder = make_tiny_bert(tmp_path / "bert")
+    sizes = ["--data.train_documents=64", "--data.validation_documents=16", "--data.test_documents=16"]
+    encoder = ["--model.backbone.encoder=Pretrained", f"--model.backbone.encoder.name={folder}"]
+    options = ["--run.root", tmp_path, "--run.test=false", "--trainer.max_epochs=1", "--run.version=mine"]
+    command = ["fit", "--config", "ivat_planted", *sizes, *encoder, *options]
+    outcome = cli(*command)
+    assert outcome.code == 0, outcome.err
+    assert record(tmp_path / "ivat_planted" / "mine")["models"]["encoder"]["location"] == str(folder)
+    assert "mine is complete" in cli(*command, AUTO).out
+    make_tiny_bert(folder, seed=1)
+    outcome = cli(*command, AUTO)
+    assert outcome.code != 0
+    assert "the file of model.backbone.encoder.name" in outcome.err
 
 
 @pytest.mark.parametrize("way", [["--run.version=mine", AUTO], ["--ckpt_path=last"]])

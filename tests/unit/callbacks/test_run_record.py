@@ -175,7 +175,7 @@ def test_another_model_than_the_run_began_with_is_refused_and_the_record_left_al
         "teacher_checkpoint": {"kind": "file", "location": str(method.path), "revision": digest}
     }
     method.path.write_text("other weights")
-    with pytest.raises(ConfigurationError, match=r"`teacher_checkpoint` .* has changed since"):
+    with pytest.raises(ConfigurationError, match=r"`method.teacher_checkpoint` .* has changed since"):
         fit(RunRecord(tmp_path), AttentionModule(), method)
     assert run_folder.read_metrics(tmp_path) == contents
 

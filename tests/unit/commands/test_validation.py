@@ -1,9 +1,11 @@
 """What `fit` would run, without running it."""
 
+import shutil
 from hashlib import sha256
 
 import pytest
 
+from attn_lightning.backbone.published import ENCODER
 from attn_lightning.commands.validation import Validator
 from attn_lightning.data import Planted
 from attn_lightning.data.revision import Version, model_place, revisions
@@ -73,3 +75,26 @@ def test_a_model_that_a_method_begins_from_is_known_by_its_content(validator, tm
     path.write_text("weights")
     place = model_place("teacher_checkpoint")
     assert validator.revisions(config) == {**revisions(Planted()), place: Version(sha256(b"weights").hexdigest())}
+
+
+def test_a_pretrained_encoder_is_known_by_its_files(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    weights = tmp_path / "model.safetensors"
+    weights.write_text("weights")
+    options = ["fit", "--data=Planted", "--data.embeddings=RandomEmbeddings", "--model.backbone.encoder=Pretrained"]
+
+    def version(name):
+        # A validator reads files once: what changes meanwhile is for the next command to see.
+        fresh = Validator()
+        return fresh.revisions(fresh.parse([*options, f"--model.backbone.encoder.name={name}"])).get(
+            model_place(ENCODER)
+        )
+
+    first = version(tmp_path)
+    assert first == version(tmp_path)
+    shutil.copytree(tmp_path, copy := tmp_path / "copy")
+    assert version(copy) == first
+    weights.write_text("other weights")
+    assert version(tmp_path) not in (first, None)
+    # Its pinned revision says what it is.
+    assert version("owner/name") is None

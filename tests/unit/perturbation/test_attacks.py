@@ -352,7 +352,7 @@ def test_no_step_waits_for_a_device(monkeypatch):
     look = torch.Tensor.__bool__
     monkeypatch.setattr(torch.Tensor, "__bool__", lambda each: looks.append(1) or look(each))
     # As elsewhere than on a CPU, where the test below stands in for it.
-    monkeypatch.setattr(attacks, "_ascent", lambda _, gradient, __: unit_noise(gradient, output.mask))
+    monkeypatch.setattr(attacks, "ascent", lambda _, gradient, __: unit_noise(gradient, output.mask))
     with differentiable(model):
         gradient = attack_gradient(site, target, site.noiseless)[1]
         weaker = one_step(site, target, 1.0, draws_like(site), gradient)
@@ -367,7 +367,7 @@ def test_the_way_up_is_chosen_without_a_look_where_that_waits():
     mask, gradient, draws = (torch.ones(2, 3, device="meta", dtype=kind) for kind in (torch.bool, None, None))
     site = score_site(recurrent_classifier(), clean_pass(recurrent_classifier(), *random_texts(LENGTHS)))
     elsewhere = replace(site, output=replace(site.output, mask=mask))
-    assert attacks._ascent(elsewhere, gradient, draws).shape == (2, 3)
+    assert attacks.ascent(elsewhere, gradient, draws).shape == (2, 3)
 
 
 def test_a_gradient_that_becomes_no_number_on_the_way_is_an_error(monkeypatch):
