@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
 LOG_WIDTH = 160
 """Columns of a table where the output is a file, which has no width of its own."""
@@ -16,6 +17,11 @@ LOG_WIDTH = 160
 def printable(text: str) -> str:
     """Text from data made safe for a terminal: control characters (escape sequences among them) become a space."""
     return "".join(character if character.isprintable() else " " for character in text)
+
+
+def literal(text: str) -> Text:
+    """Such text for a table: rich would read a bracket in it as markup, and leave it out."""
+    return Text(printable(text))
 
 
 def spreadsheet_text(text: str) -> str:

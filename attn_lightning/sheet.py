@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from rich.table import Table
 from rich.text import Text
 
-from attn_lightning.console import printable
+from attn_lightning.console import literal, printable
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,8 @@ class Sheet:
                 style="dim" if name in self.dim else "",
                 no_wrap=True,
             )
-        # `Text`, because rich would read a bracket in a name as markup.
         for row in self.rows:
-            shown.add_row(*(Text(printable(cell)) for cell in row))
+            shown.add_row(*map(literal, row))
         return shown
 
     def markdown(self) -> str:

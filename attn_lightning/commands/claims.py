@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.table import Table
-from rich.text import Text
 
 from attn_lightning.commands.one_line import OneLineArguments
-from attn_lightning.console import printable, say, stdout_console
+from attn_lightning.console import literal, say, stdout_console
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.experiments import FOLDER
 from attn_lightning.files import replacing
@@ -80,8 +79,7 @@ def _terminal(found: Sequence[Finding]) -> Table:
         table.add_column(name, overflow="fold")
     for each in found:
         cells = (each.claim.claim, each.claim.on, each.seeds, each.difference, f"{each.verdict}: {each.why}")
-        # As text, not markup: a claim may hold brackets.
-        table.add_row(*(Text(printable(cell)) for cell in cells))
+        table.add_row(*map(literal, cells))
     return table
 
 

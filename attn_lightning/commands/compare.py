@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.table import Table
-from rich.text import Text
 
 from attn_lightning.checks import check_numbers
 from attn_lightning.commands.one_line import OneLineArguments
-from attn_lightning.console import printable, say, stdout_console
+from attn_lightning.console import literal, say, stdout_console
 from attn_lightning.report.comparison import Comparison, compare_runs, lines
 from attn_lightning.report.run_data import only_run, read_run
 
@@ -69,7 +68,7 @@ def _tables(found: Comparison, flips: int) -> list[Table]:
     for row in found.paired:
         interval = f"[{_signed(row.low)}, {_signed(row.high)}]"
         numbers = (f"{row.first:.4f}", f"{row.second:.4f}", _signed(row.difference), interval, f"{row.p:.2g}")
-        tests.add_row(row.name, *numbers, row.test)
+        tests.add_row(*map(literal, (row.name, *numbers, row.test)))
     alike = _table(
         "Agreement of the explanations of A and B", "explanation", "measure", "mean", "95 % interval", "texts"
     )
@@ -77,9 +76,8 @@ def _tables(found: Comparison, flips: int) -> list[Table]:
         if agreement.n:
             interval = f"[{agreement.low:.3f}, {agreement.high:.3f}]"
             name, better = agreement.measure.name, agreement.measure.span
-            alike.add_row(
-                agreement.explanation, f"{name} ({better})", f"{agreement.mean:.3f}", interval, str(agreement.n)
-            )
+            cells = (agreement.explanation, f"{name} ({better})", f"{agreement.mean:.3f}", interval, str(agreement.n))
+            alike.add_row(*map(literal, cells))
     shown = found.flips[:flips]
     title = f"Documents that flipped ({len(shown)} of {len(found.flips):,}, the largest change first)"
     flipped = _table(title, "row", "label", "A", "B", "change", "text")
@@ -87,9 +85,7 @@ def _tables(found: Comparison, flips: int) -> list[Table]:
         classes = (found.class_name(number) if number >= 0 else "-" for number in (flip.label, flip.first, flip.second))
         # The whole text is on the page; here a line each lets the eye compare.
         text = flip.text if len(flip.text) <= _LONGEST_TEXT else f"{flip.text[:_LONGEST_TEXT]}…"
-        # As text and not as markup: documents hold brackets, which rich would read as colours.
-        safe = (Text(printable(part)) for part in (*classes, f"{flip.change:+.3f}", text))
-        flipped.add_row(str(flip.row), *safe)
+        flipped.add_row(*map(literal, (str(flip.row), *classes, f"{flip.change:+.3f}", text)))
     return [table for table in (tests, alike, flipped) if table.row_count]
 
 

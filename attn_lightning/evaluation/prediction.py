@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
-from attn_lightning.console import printable
+from attn_lightning.console import literal, printable
 from attn_lightning.data.batching import length_batches, with_second
 from attn_lightning.data.candidates import candidates_of
 from attn_lightning.data.text import TextTokenizer
@@ -298,7 +298,7 @@ def prediction_table(answer: Prediction) -> Table:
     shown = sorted(np.argsort(answer.attention, kind="stable")[-_SHOWN:].tolist())
     if len(shown) < len(answer.words):
         title += f"  ({len(shown)} of {len(answer.words):,} words shown; `--output` writes all)"
-    table = Table(title=Text(printable(title)), title_justify="left")
+    table = Table(title=literal(title), title_justify="left")
     table.add_column("word")
     table.add_column("attention", justify="right")
     table.add_column("")

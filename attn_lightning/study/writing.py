@@ -8,7 +8,7 @@ from itertools import groupby
 
 from rich.table import Table
 
-from attn_lightning.console import spreadsheet_text
+from attn_lightning.console import literal, spreadsheet_text
 from attn_lightning.metrics.intervals import INTERVAL
 from attn_lightning.metrics.power import ALPHA, MOST_SEEDS, POWER
 from attn_lightning.study.configuration import Study
@@ -77,12 +77,12 @@ def note(study: Study) -> str:
 
 def terminal(table: MetricTable) -> Table:
     """The table for the terminal."""
-    shown = Table(title=table.title, title_justify="left")
+    shown = Table(title=literal(table.title), title_justify="left")
     for name in _HEADER:
         # Folded and not cut off: variants of a method differ at the end of their labels.
         shown.add_column(name, justify="left" if name in ("method", "seeds") else "right", overflow="fold")
     for row in table.rows:
-        shown.add_row(*_cells(row))
+        shown.add_row(*map(literal, _cells(row)))
     return shown
 
 

@@ -34,6 +34,19 @@ def test_the_same_numbers_in_all_three_forms():
     assert "0.7000 ± 0.1000" in console.file.getvalue()
 
 
+def test_brackets_are_no_markup():
+    """Settings of a metric and lists among the options of a method stand in brackets."""
+    metric = "evaluation/robustness/accuracy_area[where=scores,attack=pgd]"
+    record = {"test": {}, "evaluation": {metric: 0.5}}
+    (shown,) = tables(study(seeds=1, metrics=(metric,)), results([CellState("complete", record)], []))
+    shown = replace(shown, rows=[replace(row, method="cnn,sizes=[3, 5]") for row in shown.rows])
+    console = Console(file=io.StringIO(), width=160)
+    console.print(terminal(shown))
+    printed = console.file.getvalue()
+    assert "[where=scores,attack=pgd]" in printed
+    assert "cnn,sizes=[3, 5]" in printed
+
+
 def test_long_labels_are_whole_in_a_narrow_terminal():
     label = "relation,sigma=softmax,weight=0.1,temperature=0.01"
     records = [CellState("complete", {"test": {"test/accuracy": value}}) for value in (0.5, 0.7)]
