@@ -1,4 +1,4 @@
-"""An interval for a mean over few seeds, whose level holds for skewed numbers too."""
+"""Intervals over few seeds: of a mean, whose level holds for skewed numbers too, and of a paired difference."""
 
 from collections.abc import Sequence
 
@@ -12,6 +12,8 @@ LEVEL = 0.95
 UNBOUNDED = (-float("inf"), float("inf"))
 INTERVAL = "skewness-corrected t interval (Hall 1992)"
 """What tables, figures and captions call `mean_interval`."""
+DIFFERENCE_INTERVAL = "t interval of paired differences"
+"""What they call `difference_interval`."""
 
 _MOST, _PER_VALUE = 0.36, 1.4
 """Share of the permitted error that is held back with few values; chosen by the simulation in this module's test."""
@@ -58,6 +60,38 @@ def mean_interval(
     low, high = mean_intervals(sample, level)
     # The mean of equal values may differ from them in the last digit.
     return max(float(low), bounds[0]), min(float(high), bounds[1])
+
+
+def difference_interval(
+    differences: Sequence[float] | Floats, level: float = LEVEL, bounds: tuple[float, float] = UNBOUNDED
+) -> tuple[float, float]:
+    """Student's t interval for the mean of paired differences.
+
+    With mean m and standard deviation s (divisor n - 1) it is `m +- q s / √n`, q the `1 - (1 - level) / 2` quantile of
+    Student's t with n - 1 degrees of freedom.
+
+    A difference of two methods on the same seeds is less skewed than either: what is alike in both tails cancels. So
+    there is less to correct than `mean_interval` does, at half its width with 3 seeds and two thirds with 5. Simulated
+    coverage of the 95 % interval (`tests/unit/metrics/test_intervals.py`) at n = 3, 5, 10: exponential less exponential
+    .967, .967, .960; less one of half the scale .942, .934, .935; less a normal of half its deviation .934, .929,
+    .928. If only one of the two varies, and as an exponential does, it is .885, .881, .901.
+
+    Args:
+        differences: n numbers, one per seed that both methods have.
+        level: intended coverage, in (0, 1).
+        bounds: smallest and largest possible difference, at which the interval ends.
+
+    Returns:
+        Lower and upper end; for fewer than two numbers, numbers that are not finite and equal ones as `mean_interval`.
+    """
+    sample = np.asarray(differences, dtype=np.float64)
+    if len(sample) < 2 or not np.isfinite(sample).all():
+        return float("nan"), float("nan")
+    n, mean = len(sample), float(sample.mean())
+    # The deviation of equal values is the rounding of their mean.
+    error = 0.0 if sample.max() == sample.min() else float(sample.std(ddof=1)) / n**0.5
+    reach = float(scipy.stats.t.ppf((1 + level) / 2, n - 1)) * error
+    return max(mean - reach, bounds[0]), min(mean + reach, bounds[1])
 
 
 def mean_intervals(samples: Floats, level: float = LEVEL) -> tuple[Floats, Floats]:

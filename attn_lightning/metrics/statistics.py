@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy
 
-from attn_lightning.metrics.intervals import UNBOUNDED, mean_interval
+from attn_lightning.metrics.intervals import UNBOUNDED, difference_interval, mean_interval
 from attn_lightning.metrics.power import seeds_needed
 
 Floats = npt.NDArray[np.float64]
@@ -149,7 +149,7 @@ class Comparison:
     Attributes:
         n: number of shared seeds.
         difference: mean of the differences.
-        low: lower end of the 95 % interval of that mean (`mean_interval`).
+        low: lower end of the 95 % interval of that mean (`difference_interval`).
         high: upper end.
         effect: Cohen's d of the paired differences.
         p: two-sided p-value of the paired permutation test, unadjusted.
@@ -193,14 +193,15 @@ def compare(
     """
     shared = [values[seed] - baseline[seed] for seed in values if seed in baseline]
     differences = [value for value in shared if np.isfinite(value)]
+    mean = float(np.mean(differences)) if differences else float("nan")
     widest = bounds[1] - bounds[0]
-    summary = summarize(differences, (-widest, widest))
+    low, high = difference_interval(differences, bounds=(-widest, widest))
     return Comparison(
-        n=summary.n,
-        difference=summary.mean,
-        low=summary.low,
-        high=summary.high,
+        n=len(differences),
+        difference=mean,
+        low=low,
+        high=high,
         effect=effect_size(differences),
         p=paired_permutation_test(differences),
-        seeds_needed=seeds_needed(summary.mean, summary.std),
+        seeds_needed=seeds_needed(mean, standard_deviation(differences)),
     )

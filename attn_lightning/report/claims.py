@@ -300,4 +300,4 @@ def markdown(found: Sequence[Finding]) -> str:
 
 def _signed(number: float) -> str:
     # A minus sign, not a hyphen, which Markdown may break a line at.
-    return f"{number:+.{_DIGITS}f}".replace("-", "−") if math.isfinite(number) else "–"
+    return f"{number:+z.{_DIGITS}f}".replace("-", "−") if math.isfinite(number) else "–"

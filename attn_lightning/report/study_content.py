@@ -9,15 +9,14 @@ import numpy as np
 
 from attn_lightning.report.blocks import Blocks
 from attn_lightning.report.key_numbers import chosen_metrics
+from attn_lightning.report.names import metric_name
 from attn_lightning.report.published import published
 from attn_lightning.report.run_content import finite, history
-from attn_lightning.report.study_data import StudyData, seconds, wanting
+from attn_lightning.report.study_data import StudyData, cost_metric, seconds, wanting
 from attn_lightning.study.expansion import Cell
 from attn_lightning.study.state import CellState
 from attn_lightning.study.table import MetricTable, Row, tables, unknown_metrics, value
 from attn_lightning.study.writing import note, seeds_text
-
-COST = "cost/fit_seconds"
 
 
 def study_content(data: StudyData, found: Sequence[MetricTable], blocks: Blocks) -> dict[str, Any]:
@@ -40,6 +39,7 @@ def study_content(data: StudyData, found: Sequence[MetricTable], blocks: Blocks)
         "baseline": study.baseline,
         "metrics": list(study.metrics),
         "seconds": seconds(data),
+        "time": metric_name(cost_metric(data)).name,
         "runs": len(data.runs),
         "tables": [_table_content(table, data) for table in found],
         "curves": _curves(data),
@@ -102,7 +102,7 @@ def _row_content(row: Row, metric: str, group: Sequence[tuple[Cell, CellState]],
         "values": {str(seed): finite(value(found.record, metric)) for seed, found in runs},
         "published": None if known is None else vars(known),
         # The size of a point, where a run without a recorded time should not hide the others.
-        "cost": _mean([value(found.record, COST) for _, found in runs]),
+        "cost": _mean([value(found.record, cost_metric(data)) for _, found in runs]),
         "comparison": None
         if compared is None
         else {

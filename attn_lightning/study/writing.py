@@ -9,7 +9,7 @@ from itertools import groupby
 from rich.table import Table
 
 from attn_lightning.console import literal, spreadsheet_text
-from attn_lightning.metrics.intervals import INTERVAL
+from attn_lightning.metrics.intervals import DIFFERENCE_INTERVAL, INTERVAL
 from attn_lightning.metrics.power import ALPHA, MOST_SEEDS, POWER
 from attn_lightning.study.configuration import Study
 from attn_lightning.study.table import MetricTable, Row, direction
@@ -33,7 +33,8 @@ def number(value: float, sign: bool = False, digits: int = 4) -> str:
     if math.isnan(value):
         return "-"
     # Seconds and tokens per second need no four decimals.
-    return f"{value:{'+' if sign else ''},.{digits if abs(value) < 100 else 1}f}"
+    # z: what rounds to zero has no sign to show.
+    return f"{value:{'+' if sign else ''}z,.{digits if abs(value) < 100 else 1}f}"
 
 
 def _interval(low: float, high: float, sign: bool = False) -> str:
@@ -68,10 +69,11 @@ def note(study: Study) -> str:
     # Two of the 2^n signs of n differences give the largest mean: 2 / 2^n is the least p there can be.
     smallest = 2.0 ** (1 - len(study.seeds))
     return (
-        f"Difference to {study.baseline} on the same seeds. Intervals over seeds: 95 % {INTERVAL}. Effect: mean / sd "
-        f"of the paired differences. p: paired permutation test, two-sided; with {len(study.seeds)} seeds it cannot be "
-        f"below {smallest:.2g}; Holm: adjusted over the rows of a table. Seeds needed: for p below {ALPHA:g} in "
-        f"{POWER:.0%} of studies, if the true difference and its sd were those measured."
+        f"Difference to {study.baseline} on the same seeds. Intervals: 95 %, of a mean the {INTERVAL}, of a difference "
+        f"the {DIFFERENCE_INTERVAL}. Effect: mean / sd of these. p: paired permutation test, two-sided; with "
+        f"{len(study.seeds)} seeds it cannot be below {smallest:.2g}; Holm: adjusted over the rows of a table. Seeds "
+        f"needed: for p below {ALPHA:g} in {POWER:.0%} of studies, if the true difference and its sd were those "
+        "measured."
     )
 
 

@@ -49,12 +49,13 @@ function choice(id, label, choices, chosen, changed) {
   return el("label", { class: "field", for: id }, el("span", {}, label), select);
 }
 
-/** A number for people; a dash where it is undefined. */
+/** A number for people; a dash where it is undefined. What rounds to zero has no minus sign. */
 function number(value, digits = 3, sign = false) {
   if (value === null || value === undefined || !Number.isFinite(value)) return "–";
   const size = Math.abs(value);
   const text = size >= 1000 ? Math.round(size).toLocaleString("en-US") : size >= 100 ? size.toFixed(1) : size.toFixed(digits);
-  return (value < 0 ? "−" : sign ? "+" : "") + text;
+  const sunk = size < 1 && Number(text) === 0;
+  return (value < 0 && !sunk ? "−" : sign ? "+" : "") + text;
 }
 
 /** The same, with the size of a number that would be rounded to zero. */

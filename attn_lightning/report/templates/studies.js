@@ -85,7 +85,7 @@ function trade(study, group, metrics) {
   const select = (axis, text) => choice(`trade-${axis}-${data.studies.indexOf(study)}`, text, metrics.map((key) => [key, data.metrics[key].name]), state[axis], (key) => { state[axis] = key; draw(); });
   draw();
   return el("section", { class: "block" }, el("h3", {}, "Trade-off"),
-    el("p", { class: "note" }, "A point is the mean of a method with its interval; its size is the time of fitting; the line joins the methods that no other beats in both."),
+    el("p", { class: "note" }, `A point is the mean of a method with its interval; its size: ${study.time}; the line joins the methods that no other beats in both.`),
     el("div", { class: "bar" }, select("x", "Across"), select("y", "Up")), drawing);
 }
 

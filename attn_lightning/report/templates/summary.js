@@ -148,7 +148,7 @@ function summaryPart(host) {
   for (const study of data.studies) {
     parts.push(el("section", { class: "block" }, el("h2", {}, "Study ", name(study.name)),
       el("p", {}, `${study.methods.length} methods × ${study.data.length} data × ${study.seeds.length} seeds`,
-        study.options.length > 1 ? ` × ${study.options.length} sets of options` : "", `: ${study.runs} runs, ${duration(study.seconds)} of fitting.`),
+        study.options.length > 1 ? ` × ${study.options.length} sets of options` : "", `: ${study.runs} runs. ${study.time}: ${duration(study.seconds)}.`),
       study.notes.length ? el("ul", { class: "notes" }, study.notes.map((text) => el("li", {}, name(text)))) : null,
       overviews(study), sourcesNote(study.tables.flatMap((one) => one.rows))));
   }

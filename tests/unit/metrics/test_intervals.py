@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from attn_lightning.metrics.intervals import mean_interval, mean_intervals
+from attn_lightning.metrics.intervals import difference_interval, mean_interval, mean_intervals
 
 SAMPLES = 200_000
 VALUES = [0.81, 0.84, 0.79, 0.9, 0.83]
@@ -33,13 +33,36 @@ def test_the_level_holds_for_normal_and_for_skewed_values(shape, n):
     assert 0.93 <= coverage(shape, n, mean_intervals) <= 0.97
 
 
+PAIRS = {
+    "normal, normal": (stats.norm(0, 1), stats.norm(0, 2)),
+    "exponential, exponential": (stats.expon(), stats.expon()),
+    "exponential, half of it": (stats.expon(), stats.expon(0, 0.5)),
+    "exponential, normal of half its deviation": (stats.expon(), stats.norm(0, 0.5)),
+    "accuracy near 1, around .98": (stats.beta(49, 1), stats.beta(98, 2)),
+}
+
+
 @pytest.mark.parametrize("n", [3, 5, 10])
-def test_the_level_holds_for_paired_differences(n):
+@pytest.mark.parametrize("pair", PAIRS.values(), ids=PAIRS)
+def test_the_level_holds_for_paired_differences(pair, n):
     generator = np.random.default_rng(n)
-    # Two methods share what a seed does to both; one of them is skewed.
-    shared = generator.normal(0.9, 0.01, (SAMPLES, n))
-    low, high = mean_intervals(shared - generator.exponential(0.01, shared.shape) - shared)
-    assert 0.93 <= np.mean((low <= -0.01) & (high >= -0.01)) <= 0.97
+    first, second = (shape.rvs((SAMPLES, n), random_state=generator) for shape in pair)
+    low, high = t_intervals(first - second)
+    expected = pair[0].mean() - pair[1].mean()
+    assert 0.925 <= np.mean((low <= expected) & (expected <= high)) <= 0.97
+
+
+@pytest.mark.parametrize("values", [VALUES, [0.1, 0.1, 0.4], [-0.02, 0.01]])
+def test_the_interval_of_a_difference_is_that_of_a_t_test(values):
+    expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert difference_interval(values) == pytest.approx((expected.low, expected.high), rel=1e-12)
+
+
+@pytest.mark.parametrize("interval", [mean_interval, difference_interval])
+def test_intervals_of_few_equal_and_undefined_values(interval):
+    assert np.isnan([interval([0.5]), interval([]), interval([0.5, math.nan])]).all()
+    assert interval([0.1 + 0.2] * 3) == pytest.approx((0.3, 0.3), abs=1e-15)
+    assert interval([-1.0, 1.0], bounds=(-0.5, 0.25)) == (-0.5, 0.25)
 
 
 def test_what_it_replaces_does_not_hold_its_level():

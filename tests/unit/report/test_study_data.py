@@ -5,7 +5,7 @@ import json
 import pytest
 
 from attn_lightning.errors import ConfigurationError
-from attn_lightning.report.study_data import read_study_folder, seconds, wanting
+from attn_lightning.report.study_data import cost_metric, read_study_folder, seconds, wanting
 from attn_lightning.study.configuration import Study
 from attn_lightning.study.record import bare_cell, bare_variant, write_record
 from attn_lightning.study.table import tables
@@ -48,6 +48,18 @@ def test_without_a_record_names_say_what_was_compared(folder):
     }
     assert seconds(found) == 2 * (2.0 + 3.0)
     assert wanting(found) == []
+
+
+def test_time_is_that_of_the_cpu_where_all_runs_have_it(folder):
+    records = sorted(folder.rglob("metrics.json"))
+    for place, path in enumerate(records):
+        contents = json.loads(path.read_text())
+        contents["cost"]["cpu_seconds"] = 10.0
+        path.write_text(json.dumps(contents))
+        found = read_study_folder(folder)
+        whole = place == len(records) - 1
+        assert cost_metric(found) == ("cost/cpu_seconds" if whole else "cost/fit_seconds")
+        assert seconds(found) == (40.0 if whole else 10.0)
 
 
 def test_the_record_of_the_study_says_more(folder):

@@ -20,7 +20,7 @@ def test_the_same_numbers_in_all_three_forms():
     found = results([complete(v) for v in (0.5, 0.6, 0.7)], [complete(v) for v in (0.6, 0.8, 0.7)])
     shown = tables(study(), found)
     text = markdown(study(), shown, ["A remark."])
-    assert "| iat | 3/3 | 0.7000 ± 0.1000 | [0.3850, 1.0000] | +0.1000 | [-0.2150, +0.4150] |" in text
+    assert "| iat | 3/3 | 0.7000 ± 0.1000 | [0.3850, 1.0000] | +0.1000 | [-0.1484, +0.3484] |" in text
     assert "| +1.0000 | 0.5000 | 0.5000 | 10 |" in text
     assert text.count(INTERVAL) == 2
     assert "(0..1; better: higher)" in text
@@ -94,3 +94,10 @@ def test_numbers():
     assert number(math.nan) == "-"
     assert number(0.12345, sign=True) == "+0.1235"
     assert number(12345.67) == "12,345.7"
+
+
+@pytest.mark.parametrize(
+    ("value", "sign", "shown"), [(-0.00004, False, "0.0000"), (-0.00004, True, "+0.0000"), (-0.00006, True, "-0.0001")]
+)
+def test_what_rounds_to_zero_has_no_minus(value, sign, shown):
+    assert number(value, sign) == shown
