@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import torch
 from lightning.pytorch import Trainer
 
+from attn_lightning.data.text import PADDING_ID
 from attn_lightning.types import Batch
 
 
@@ -31,13 +32,13 @@ class PredictionWriter:
         """Append the examples of a batch."""
         table = prediction_table(batch, outputs)
         if hasattr(self._data, "offsets"):
-            table = self._with_text(table)
+            table = self._with_text(table, batch)
         if self._writer is None:
             # Opened with the first batch, which alone says what columns there are.
             self._writer = pq.ParquetWriter(self._part, table.schema, compression="zstd")
         self._writer.write_table(table)
 
-    def _with_text(self, table: pa.Table) -> pa.Table:
+    def _with_text(self, table: pa.Table, batch: Batch) -> pa.Table:
         assert self._data is not None
         rows = table.column("row").to_pylist()
         texts = [self._data.text("test", row) for row in rows]
@@ -45,6 +46,10 @@ class PredictionWriter:
         table = table.append_column("text", pa.array(texts, pa.string()))
         if self._data.has_question:
             table = table.append_column("question", pa.array(self._data.questions("test", rows), pa.string()))
+            if count := len(self._data.tokenizer.candidates):
+                # Behind both texts. A reader could not tell them from other classes of a probability near 0.
+                possible = (batch.tokens[:, -count:] != PADDING_ID).cpu().numpy()
+                table = table.append_column("candidates", pa.array(list(possible), pa.list_(pa.bool_())))
         for index, name in enumerate(("start", "end")):
             values = [[pair[index] for pair in pairs] for pairs in offsets]
             table = table.append_column(name, pa.array(values, pa.list_(pa.int32())))

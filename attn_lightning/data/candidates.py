@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from attn_lightning.data.text import UNKNOWN_ID, IntArray, TextTokenizer
+from attn_lightning.data.text import PADDING_ID, UNKNOWN_ID, IntArray, TextTokenizer
 from attn_lightning.errors import ConfigurationError, DataFormatError
 
 
@@ -29,7 +29,7 @@ def candidates_of(ids: Sequence[IntArray], tokenizer: TextTokenizer) -> NDArray[
     named = np.stack([np.isin(words, row) for row in ids])
     # All of them where it names none: a probability over no class would be 0 / 0.
     named |= ~named.any(1, keepdims=True)
-    return np.where(named, words, 0)
+    return np.where(named, words, PADDING_ID)
 
 
 def check_known(tokenizer: TextTokenizer) -> None:
@@ -59,7 +59,7 @@ def check_answers(candidates: NDArray[np.int64], labels: ArrayLike, lines: Seque
         DataFormatError: naming the first line.
     """
     answers = np.asarray(labels)
-    wrong = np.flatnonzero(candidates[np.arange(len(answers)), answers] == 0)
+    wrong = np.flatnonzero(candidates[np.arange(len(answers)), answers] == PADDING_ID)
     if len(wrong):
         line, name = lines[wrong[0]], names[answers[wrong[0]]]
         raise DataFormatError(

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from attn_lightning.backbone.encoders import Encoder
 from attn_lightning.data.batching import length_batches
 from attn_lightning.data.datamodule import TextDataModule
+from attn_lightning.data.text import PADDING_ID
 
 _TOKENS = 2**14
 """The most tokens of a pass: the attention of a transformer grows with the square of the length."""
@@ -22,7 +23,7 @@ def all_texts(data: TextDataModule) -> Iterator[tuple[Tensor, Tensor]]:
             batch = examples[rows.tolist()]
             yield batch.tokens, batch.mask
             if data.has_question:
-                second = ~batch.mask & (batch.tokens != 0)
+                second = ~batch.mask & (batch.tokens != PADDING_ID)
                 second[:, second.shape[1] - len(data.tokenizer.candidates) :] = False  # no part of the question
                 yield batch.tokens, second
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from attn_lightning.console import literal, printable
 from attn_lightning.data.batching import length_batches, with_second
 from attn_lightning.data.candidates import candidates_of
-from attn_lightning.data.text import TextTokenizer
+from attn_lightning.data.text import UNKNOWN_ID, TextTokenizer
 from attn_lightning.errors import ConfigurationError, NumericalError, one_line
 from attn_lightning.evaluation.heat_map import heat_map
 from attn_lightning.files import replacing, to_json
@@ -52,6 +52,7 @@ class Prediction:
         unknown: True where the word is not in the training vocabulary.
         truncated: whether words at the end were left out because the model was trained on shorter texts.
         question: the second text, for a model of pairs; else None.
+        candidates: names of the classes that the text names, for a model that answers with no other; else None.
     """
 
     text: str
@@ -65,6 +66,7 @@ class Prediction:
     unknown: list[bool]
     truncated: bool
     question: str | None = None
+    candidates: list[str] | None = None
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the label with its probability, and the attention on the words."""
@@ -135,6 +137,7 @@ class Predictor:
         self._check_pairs(texts, questions)
         encoding = self.tokenizer.encode_tokens(words) if words else self.tokenizer.encode_batch(texts)  # type: ignore[arg-type]
         second = None if questions is None else self.tokenizer.encode_batch(questions, whole=True).ids
+        possible = None if second is None else candidates_of(encoding.ids, self.tokenizer)
         assert self.module.backbone is not None
         # New words of these texts have ids by now, and the encoder must see how they are written.
         if self.tokenizer.growing:
@@ -146,7 +149,8 @@ class Predictor:
         beside = None if second is None else [len(ids) for ids in second]
         for rows in length_batches([len(ids) for ids in encoding.ids], batch_size, TOKEN_BUDGET, beside):
             behind = None if second is None else [second[row] for row in rows]
-            output = self._run([encoding.ids[row] for row in rows], behind)
+            named = None if possible is None else possible[rows]
+            output = self._run([encoding.ids[row] for row in rows], behind, named)
             for position, row in enumerate(rows.tolist()):
                 length = len(encoding.ids[row])
                 answers[row] = self._answer(
@@ -158,6 +162,7 @@ class Predictor:
                     output["attention"][position, :length],
                     truncated=encoding.truncated[row],
                     question=None if questions is None else questions[row],
+                    candidates=None if possible is None else possible[row],
                 )
         return [answers[row] for row in range(len(texts))]
 
@@ -173,13 +178,16 @@ class Predictor:
             )
 
     def _run(
-        self, ids: Sequence[NDArray[np.int32]], second: Sequence[NDArray[np.int32]] | None = None
+        self,
+        ids: Sequence[NDArray[np.int32]],
+        second: Sequence[NDArray[np.int32]] | None = None,
+        candidates: NDArray[np.int64] | None = None,
     ) -> dict[str, NDArray[np.float32]]:
         tokens, mask = _padded(ids)
         unlabeled = torch.full((len(ids),), UNLABELED)
         batch = Batch(tokens, mask, labels=unlabeled, rows=torch.arange(len(ids)))
         if second is not None:
-            batch = with_second(batch, _padded(second)[0].numpy(), candidates_of(ids, self.tokenizer))
+            batch = with_second(batch, _padded(second)[0].numpy(), candidates)
         device = self.module.device
         with torch.inference_mode():
             output = self.module(batch.tokens.to(device), batch.mask.to(device))
@@ -200,6 +208,7 @@ class Predictor:
         attention: NDArray[np.float32],
         truncated: bool,
         question: str | None,
+        candidates: NDArray[np.int64] | None,
     ) -> Prediction:
         names = self.spec.label_names
         best = int(probabilities.argmax())
@@ -212,9 +221,10 @@ class Predictor:
             start=offsets[:, 0].tolist(),
             end=offsets[:, 1].tolist(),
             attention=attention.tolist(),
-            unknown=(ids == 1).tolist(),
+            unknown=(ids == UNKNOWN_ID).tolist(),
             truncated=truncated,
             question=question,
+            candidates=None if candidates is None else [names[place] for place in np.flatnonzero(candidates)],
         )
 
 
@@ -284,6 +294,7 @@ _SCHEMA = pa.schema(
         ("unknown", pa.list_(pa.bool_())),
         ("truncated", pa.bool_()),
         ("question", pa.string()),
+        ("candidates", pa.list_(pa.string())),
     ]
 )
 

@@ -21,7 +21,7 @@ FIRST = ("attention", "gradient", "hidden")
 """Explanations that every run stores, in the order in which they are offered."""
 
 _PLACES = ("start", "end")
-_KNOWN = ("row", "label", "prediction", "probabilities", "text", "question", "rationale", *_PLACES)
+_KNOWN = ("row", "label", "prediction", "probabilities", "text", "question", "rationale", "candidates", *_PLACES)
 _BEYOND_BASIC_PLANE = "\uffff"
 _OPTIONS_DIGEST = re.compile(r"-[0-9a-f]{8}$")
 """At the end of the file name of an explainer that has options."""
@@ -45,6 +45,7 @@ class Documents:
         has_rationale: (N,) whether an example has a rationale.
         segments: whether the examples are not text.
         questions: N second texts, or None where the examples are no pairs.
+        candidates: (N, C) whether a class can be the answer, or None where every class can.
         left_out: number of examples beyond the most that were asked for.
     """
 
@@ -61,6 +62,7 @@ class Documents:
     has_rationale: NDArray[np.bool_]
     segments: bool = False
     questions: list[str] | None = None
+    candidates: NDArray[np.bool_] | None = None
     left_out: int = 0
 
 
@@ -123,6 +125,7 @@ def _documents(whole: pa.Table, kept: Rows, run: Run) -> Documents:
         has_rationale=has_rationale,
         segments=segments,
         questions=table.column("question").to_pylist() if "question" in table.column_names else None,
+        candidates=_candidates(table, probabilities),
         left_out=len(whole) - len(kept),
     )
 
@@ -179,6 +182,15 @@ def _rationale(table: pa.Table, lengths: NDArray[np.int64]) -> tuple[NDArray[np.
     # A null list has no values, so that those of the others are not where the lengths say.
     marks[np.repeat(known, lengths)] = lists.flatten().to_numpy(zero_copy_only=False)
     return marks, known
+
+
+def _candidates(table: pa.Table, probabilities: NDArray[np.float32]) -> NDArray[np.bool_] | None:
+    if "candidates" not in table.column_names:
+        return None
+    found = np.array(table.column("candidates").to_pylist(), np.bool_)
+    if found.shape != probabilities.shape:
+        raise ValueError("candidates are not one per class")
+    return found
 
 
 def _text(table: pa.Table, lengths: NDArray[np.int64]) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64]]:

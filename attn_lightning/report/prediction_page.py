@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from attn_lightning import __version__
 from attn_lightning.errors import ConfigurationError
@@ -129,6 +130,7 @@ def documents_of(model: AnsweringModel) -> Documents:
         rationale=None,
         has_rationale=np.zeros(len(answers), np.bool_),
         questions=_questions(answers),
+        candidates=_candidates(answers, model.class_names),
     )
 
 
@@ -136,3 +138,9 @@ def _questions(answers: Sequence[Prediction]) -> list[str] | None:
     """The second texts; None for a model of single texts, which answers none with one."""
     found = [answer.question for answer in answers if answer.question is not None]
     return found or None
+
+
+def _candidates(answers: Sequence[Prediction], class_names: Sequence[str]) -> NDArray[np.bool_] | None:
+    """(N, C) what can be the answer; None for a model that takes any class."""
+    found = [[name in answer.candidates for name in class_names] for answer in answers if answer.candidates is not None]
+    return np.array(found, np.bool_) if found else None

@@ -192,6 +192,7 @@ def documents_content(name: str, found: Documents, blocks: Blocks, corpora: Corp
             explainer: blocks.weights(values, found.lengths) for explainer, values in found.explanations.items()
         },
         "rationale": None,
+        "candidates": None if found.candidates is None else blocks.integers(found.candidates.astype("u1")),
     }
     if found.rationale is not None and found.has_rationale.any():
         # Marks and who has any apart: an example without rationale differs from one whose rationale is empty.

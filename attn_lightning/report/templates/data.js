@@ -68,6 +68,7 @@ class Documents {
       rationale && load(rationale.marks), rationale && load(rationale.known), ...["attention", "gradient"].map((one) => made.need(one))]);
     made.marks = marks;
     made.known = known;
+    made.candidates = packed.candidates && await load(packed.candidates);
     made.byText = new Map();
     for (let i = 0; i < made.count; i++) made.byText.set(made.texts[i], i);
     return made;
@@ -90,6 +91,9 @@ class Documents {
   className(label) { return label < 0 ? "no label" : this.run.classes[label] ?? `class ${label}`; }
 
   probability(i, label) { return this.probabilities[i * this.classes + label] / 65535; }
+
+  /** Whether a class can be the answer. */
+  possible(i, label) { return !this.candidates || this.candidates[i * this.classes + label] === 1; }
 
   confidence(i) { return this.probability(i, this.predictions[i]); }
 

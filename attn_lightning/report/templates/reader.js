@@ -70,13 +70,28 @@ function foldedText(docs, i, explainer, tokens, keep) {
   return parts;
 }
 
+const BARS = 5;
+
+/** The likeliest classes, the label wherever it stands among them, and what is not drawn in words. */
 function bars(docs, i) {
-  const classes = [...Array(docs.classes).keys()].sort((a, b) => docs.probability(i, b) - docs.probability(i, a)).slice(0, 5);
-  return el("ul", { class: "bars" }, classes.map((label) => {
+  const all = [...Array(docs.classes).keys()], impossible = all.filter((c) => !docs.possible(i, c));
+  const ranked = all.filter((c) => docs.possible(i, c)).sort((a, b) => docs.probability(i, b) - docs.probability(i, a));
+  const label = docs.labelled(i) ? docs.labels[i] : -1, place = ranked.indexOf(label);
+  const shown = place < BARS ? ranked.slice(0, BARS) : [...ranked.slice(0, BARS), label];
+  const rest = ranked.filter((c) => !shown.includes(c));
+  const bar = (one) => {
     const fill = el("span", { class: "fill" });
-    fill.style.width = `${100 * docs.probability(i, label)}%`;
-    return el("li", {}, el("span", { class: "what" }, name(docs.className(label))), el("span", { class: "track", "aria-hidden": "true" }, fill), number(docs.probability(i, label), 3));
-  }));
+    fill.style.width = `${100 * docs.probability(i, one)}%`;
+    const mark = one !== label ? "" : place < BARS ? "label" : `label, ${place + 1} of ${ranked.length}`;
+    return el("li", {}, el("span", { class: "what", title: docs.className(one) }, name(docs.className(one))), el("span", { class: "track", "aria-hidden": "true" }, fill),
+      number(docs.probability(i, one), 3), el("span", { class: "gold" }, mark));
+  };
+  return [
+    el("ul", { class: "bars" }, shown.map(bar)),
+    rest.length ? el("p", { class: "others" }, `${rest.length} more, ${number(docs.probability(i, rest[0]), 3)} at most`) : null,
+    impossible.length ? el("p", { class: "others" }, "Not candidates: ",
+      impossible.slice(0, 2 * BARS).map((one, k) => [k ? ", " : "", name(docs.className(one))]), impossible.length > 2 * BARS ? ` and ${impossible.length - 2 * BARS} more` : "") : null,
+  ];
 }
 
 function explainerButtons(side, { docs, explainer }) {

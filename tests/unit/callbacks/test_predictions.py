@@ -2,10 +2,12 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from torch.nn import functional as F
 
 from attn_lightning.callbacks.predictions import PredictionWriter, prediction_table
 from attn_lightning.types import Batch
@@ -44,8 +46,9 @@ def test_half_precision_is_written_as_float32(batch):
     assert prediction_table(batch, outputs).column("attention").type == pa.list_(pa.float32())
 
 
+@pytest.mark.parametrize("words", [[], [2, 3]])
 @pytest.mark.parametrize("questions", [None, ["who?", "", "where?"]])
-def test_texts_stand_beside_the_answers_and_second_texts_where_there_are_any(batch, tmp_path, questions):
+def test_texts_stand_beside_the_answers_and_second_texts_where_there_are_any(batch, tmp_path, questions, words):
     texts = {7: "a b c d", 3: "e", 5: "f g"}
 
     def of_rows(split, rows):
@@ -57,7 +60,12 @@ def test_texts_stand_beside_the_answers_and_second_texts_where_there_are_any(bat
         offsets=lambda split, row: [(2 * k, 2 * k + 1) for k in range((len(texts[row]) + 1) // 2)],
         has_question=questions is not None,
         questions=of_rows,
+        tokenizer=SimpleNamespace(candidates=np.array(words)),
     )
+    if words:
+        # The word of each class that can be the answer stands behind both texts, 0 in the place of the others.
+        behind = torch.tensor([[2, 0], [0, 3], [2, 3]])
+        batch = batch._replace(tokens=torch.cat([batch.tokens, behind], 1), mask=F.pad(batch.mask, (0, 2)))
     strategy = SimpleNamespace(barrier=lambda name: None)
     trainer = SimpleNamespace(datamodule=data, global_rank=0, is_global_zero=True, strategy=strategy)
     writer = PredictionWriter(tmp_path, trainer)
@@ -68,3 +76,6 @@ def test_texts_stand_beside_the_answers_and_second_texts_where_there_are_any(bat
     assert table.column("start").to_pylist() == [[0, 2, 4, 6], [0], [0, 2]]
     assert ("question" in table.column_names) == (questions is not None)
     assert questions is None or table.column("question").to_pylist() == questions
+    assert ("candidates" in table.column_names) == bool(questions and words)
+    if questions and words:
+        assert table.column("candidates").to_pylist() == [[True, False], [False, True], [True, True]]

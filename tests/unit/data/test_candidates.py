@@ -14,24 +14,7 @@ from attn_lightning.data.datamodule import TextDataModule
 from attn_lightning.data.pairs import BAbI
 from attn_lightning.data.text import TextOptions, TextTokenizer
 from attn_lightning.errors import ConfigurationError, DataFormatError
-
-PLACES = ("bathroom", "bedroom", "garden", "hallway", "kitchen", "office")
-
-
-def stories(folder: Path, count: int = 24, seed: int = 0) -> Path:
-    """Two people who go to one place each, in the layout of the local copy; every place is an answer."""
-    generator = np.random.default_rng(seed)
-    (folder / "babi_qa1").mkdir(parents=True)
-    for split in ("train", "validation", "test"):
-        lines = []
-        for number in range(count):
-            where, other = PLACES[number % 6], PLACES[(number + 1 + generator.integers(5)) % 6]
-            tokens = f"Mary went to the {where} . John went to the {other} .".split()
-            marks = [int(place < 6) for place in range(len(tokens))]
-            row = {"text": " ".join(tokens), "tokens": tokens, "rationale": marks}
-            lines.append(json.dumps(row | {"question": "Where is Mary ?", "label": PLACES.index(where)}))
-        (folder / "babi_qa1" / f"{split}.jsonl").write_text("\n".join(lines), "utf-8")
-    return folder
+from support.stories import PLACES, stories
 
 
 def ready(data: TextDataModule) -> TextDataModule:
@@ -102,6 +85,7 @@ def test_training_records_prediction_and_evaluation_agree(tmp_path: Path, cli: C
     for row in rows:
         named = [place in row["text"].split() for place in PLACES]
         assert [p > 0 for p in row["probabilities"]] == named
+        assert row["candidates"] == named
     # The checkpoint alone knows which answers there can be.
     row = rows[0]
     checkpoint = run / "checkpoints" / "best.ckpt"
@@ -113,6 +97,8 @@ def test_training_records_prediction_and_evaluation_agree(tmp_path: Path, cli: C
     one, none = map(json.loads, (tmp_path / "answers.jsonl").read_text("utf-8").splitlines())
     assert list(one["probabilities"].values()) == pytest.approx(row["probabilities"], abs=1e-5)
     assert all(p > 0 for p in none["probabilities"].values())
+    assert one["candidates"] == [place for place in PLACES if place in row["text"].split()]
+    assert none["candidates"] == list(PLACES)
     # Other data is read with the list of the model, whether it has one of its own or not.
     for name, more in (("true", ()), ("false", ("--data.candidates=false",))):
         others = stories(tmp_path / name, 12, seed=1)

@@ -32,6 +32,20 @@ def test_documents_are_in_the_order_of_the_split(make_run):
     assert not found.segments
 
 
+def test_candidates_are_those_of_the_examples_and_one_per_class(make_run):
+    folder = make_run()
+    path = folder / "predictions.parquet"
+    table = pq.read_table(path)
+    assert read_documents(read_run(folder), 100).candidates is None
+    # Of rows 2, 0 and 1, as they stand in the file.
+    pq.write_table(table.append_column("candidates", pa.array([[True, True], [True, False], [False, True]])), path)
+    found = read_documents(read_run(folder), 100).candidates
+    assert found.tolist() == [[True, False], [False, True], [True, True]]
+    pq.write_table(table.append_column("candidates", pa.array([[True]] * 3)), path)
+    with pytest.raises(DataFormatError, match="candidates are not one per class"):
+        read_documents(read_run(folder), 100)
+
+
 @pytest.mark.parametrize("texts", [EMOJI, ("plain words", "café è")])
 def test_offsets_count_as_browsers_do(make_run, texts):
     found = read_documents(read_run(make_run(texts=texts)), 100)

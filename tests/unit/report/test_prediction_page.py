@@ -1,6 +1,7 @@
 """The page of one's own texts: what the documents view reads of answers."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -47,6 +48,15 @@ def test_answers_become_documents_without_labels():
     assert found.ends.tolist() == [1, 4, 9, 4]
     assert found.explanations["attention"] == pytest.approx([1 / 3] * 3 + [1.0])
     assert found.probabilities == pytest.approx(np.array([[0.25, 0.75], [0.9, 0.1]]))
+
+
+def test_candidates_of_answers_come_along():
+    plain = model()
+    assert documents_of(plain).candidates is None
+    named = [
+        replace(one, candidates=names) for one, names in zip(plain.answers, (["good"], ["bad", "good"]), strict=True)
+    ]
+    assert documents_of(replace(plain, answers=named)).candidates.tolist() == [[False, True], [True, True]]
 
 
 def test_models_share_the_texts_and_keep_apart():
