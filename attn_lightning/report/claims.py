@@ -276,12 +276,17 @@ def _finding(claim: Claim, records: _Records, asked: int) -> Finding:
 
 
 def markdown(found: Sequence[Finding]) -> str:
-    """A table of the claims that were run, a row for each, and a line with what was not."""
+    """How many claims hold, a table of those that were run, a row for each, and a line with what was not."""
+    measured = [each for each in found if each.measured.n]
+    counts = {verdict: sum(each.verdict == verdict for each in measured) for verdict in get_args(Verdict)}
     lines = [
+        f"Of {len(measured)} comparisons {counts['holds']} hold, {counts['does not hold']} do not, and "
+        f"{counts['cannot be told']} cannot be told.",
+        "",
         "| claim | on | published | ours, paired difference | seeds | p (Holm) | verdict | study |",
         "|---|---|---:|---:|---:|---:|---|---|",
     ]
-    for each in (each for each in found if each.measured.n):
+    for each in measured:
         claim = each.claim
         cells = (
             claim.sentence,
@@ -294,8 +299,12 @@ def markdown(found: Sequence[Finding]) -> str:
             f"[{claim.study}](#{claim.study})",
         )
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    absent = [f"{each.claim.claim} ({each.claim.study}, {each.claim.data})" for each in found if not each.measured.n]
-    return "\n".join([*lines, *(["", f"Not run: {'; '.join(absent)}."] if absent else [])])
+    absent: dict[tuple[str, str], list[str]] = {}
+    for each in found:
+        if not each.measured.n:
+            absent.setdefault((each.claim.claim, each.claim.study), []).append(each.claim.data)
+    named = [f"{claim} ({study}: {', '.join(data)})" for (claim, study), data in absent.items()]
+    return "\n".join([*lines, *(["", f"Not run: {'; '.join(named)}."] if named else [])])
 
 
 def _signed(number: float) -> str:

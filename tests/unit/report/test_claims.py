@@ -106,6 +106,7 @@ def test_numbers_come_from_the_archive_of_the_study(study, tmp_path):
     assert each.p_holm == pytest.approx(2 / 8)
     assert "+0.050" in markdown([each])
     assert "3/3" in markdown([each])
+    assert markdown([each]).startswith("Of 1 comparisons 1 hold, 0 do not, and 0 cannot be told.")
 
 
 @pytest.mark.parametrize(
@@ -149,7 +150,8 @@ def test_a_study_that_was_not_run_is_said_to_be_open(study, tmp_path):
     claims = read_claims(write(tmp_path / "claims.yaml", {**CLAIM, "study": str(study)}))
     (each,) = findings(claims, tmp_path / "empty", PARSE)
     assert (each.measured.n, each.verdict, each.why) == (0, "cannot be told", "not run")
-    assert markdown([each]).splitlines()[2:] == ["", f"Not run: It predicts better ({study}, planted)."]
+    assert markdown([each, each]).splitlines()[4:] == ["", f"Not run: It predicts better ({study}: planted, planted)."]
+    assert "Of 0 comparisons 0 hold, 0 do not, and 0 cannot be told." in markdown([each])
 
 
 def test_p_values_are_adjusted_over_all_claims(study, tmp_path):
