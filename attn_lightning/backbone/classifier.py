@@ -172,7 +172,7 @@ class AttentionClassifier(Backbone):
 
     def token_attention(self, embeddings: Tensor, mask: Tensor) -> Tensor | None:
         """See `Encoder.token_attention`."""
-        return self.encoder.token_attention(embeddings, mask)
+        return (self.encoder if self.pair is None else self.pair).token_attention(embeddings, mask)
 
     def score(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """(B, T, D) to (B, T) raw attention scores."""

@@ -60,11 +60,12 @@ class Encoder(nn.Module):
         """Groups of parameters with a learning rate of their own; all others have that of the model."""
         return []
 
-    def prepare(self, batches: Iterable[tuple[Tensor, Tensor]], folder: Path, texts: str) -> None:
+    def prepare(self, batches: Iterable[tuple[Tensor, Tensor, Tensor | None]], folder: Path, texts: str) -> None:
         """Do once what every epoch would repeat, before training.
 
         Args:
-            batches: (B, T) ids and (B, T) masks of all texts that will be read.
+            batches: (B, T) ids and (B, T) masks of all texts that will be read; where two texts are read together also
+                the (B, T) mask of the second one, else None.
             folder: where results may be kept for later runs.
             texts: a name that no other texts have.
         """
@@ -83,6 +84,10 @@ class Encoder(nn.Module):
 
     def read_pair(self, embeddings: Tensor, mask: Tensor, second: Tensor) -> Tensor:
         """(B, T, D) states of two texts that read each other; only where `reads_pairs`."""
+        raise NotImplementedError
+
+    def pair_attention(self, embeddings: Tensor, mask: Tensor, second: Tensor) -> Tensor:
+        """(L, B, T, T) where each word of both texts looks in `read_pair`, as `token_attention` has it of one text."""
         raise NotImplementedError
 
     @property

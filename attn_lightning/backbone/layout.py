@@ -21,7 +21,8 @@ class Layout:
         first_length: (N,) places of the first text in it.
         second: (n,) bool, whether it belongs to the second text.
         is_second: (N, L) bool, whether the place is behind the separator.
-        cut: words that found no place.
+        cut: words that found no place, those of second texts not among them.
+        cut_second: words of second texts that found none in their half of a pass.
     """
 
     rows: Tensor
@@ -34,6 +35,7 @@ class Layout:
     second: Tensor
     is_second: Tensor
     cut: int
+    cut_second: int
 
 
 def windows_of(counts: Tensor, room: Tensor) -> Tensor:
@@ -94,8 +96,9 @@ def layout(
     of_first = torch.where(behind, 0, counts)
     runs = windows_of(of_first, room - of_second.sum(1))
     dropped = (counts > 0) & behind & ~fits
+    cut = 0
     if not windows:
-        dropped |= (counts > 0) & ~behind & (runs > 0)
+        cut = int(((counts > 0) & ~behind & (runs > 0)).sum())
         runs, of_first = torch.zeros_like(runs), torch.where(runs > 0, 0, of_first)
     per_row = runs.masked_fill(behind, 0).amax(1) + 1
     starts = per_row.cumsum(0) - per_row
@@ -121,7 +124,7 @@ def layout(
     width = torch.arange(max(longest, min(-(-longest // multiple) * multiple, max_length)), device=device)
     is_second = width >= (prefix + size + between).unsqueeze(1)
     is_second = is_second & (width < lengths.unsqueeze(1)) if second is not None else torch.zeros_like(is_second)
-    return Layout(rows, lengths, passes, places, words, first, size, of_other, is_second, int(dropped.sum()))
+    return Layout(rows, lengths, passes, places, words, first, size, of_other, is_second, cut, int(dropped.sum()))
 
 
 def _spread(counts: Tensor, passes: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -115,8 +115,7 @@ class Pretrained(Encoder):
         self.learning_rate, self.warmup, self.layer_decay = learning_rate, warmup, layer_decay
         self.dropout, self.gradient_checkpointing = dropout, gradient_checkpointing
         self._store: states.StateStore | None = None
-        # Words that were cut off: the warning comes with the first of them and not with every batch.
-        self._truncated = 0
+        self._warned: set[str] = set()
 
     def bind(self, spec: DataSpec) -> nn.Module:
         """Load the encoder, or build it for the weights of a checkpoint; see `Encoder.bind`."""
@@ -171,16 +170,7 @@ class Pretrained(Encoder):
 
     def forward(self, embeddings: Tensor, mask: Tensor) -> Tensor:
         """See `Encoder.forward`; stored states stand in for the encoder where they are known to be the same."""
-        tokens = self.input.tokens_of(embeddings) if self._store is not None else None
-        if tokens is None or tokens.shape != mask.shape:
-            return self._run(embeddings, mask, None)
-        assert self._store is not None
-        keys = states.keys_of(tokens, mask)
-        # A batch with a single new text runs as a whole: two sources of states in one batch would gain little.
-        missing = [row for row, key in enumerate(keys) if key not in self._store]
-        if not missing:
-            return self._store.fetch(keys, mask).to(embeddings.device)
-        return self._run(embeddings, mask, None)
+        return self._states(embeddings, mask, None)
 
     def read_pair(self, embeddings: Tensor, mask: Tensor, second: Tensor) -> Tensor:
         """Two texts through one pass, each reading the other.
@@ -193,14 +183,34 @@ class Pretrained(Encoder):
         Returns:
             (B, T, D) states of the words of both, 0 elsewhere.
         """
-        return self._run(embeddings, mask | second, second)
+        return self._states(embeddings, mask, second)
+
+    def _states(self, embeddings: Tensor, mask: Tensor, second: Tensor | None) -> Tensor:
+        """(B, T, D) of the words of one text, or of both."""
+        words = mask if second is None else mask | second
+        tokens = self.input.tokens_of(embeddings) if self._store is not None else None
+        if tokens is None or tokens.shape != mask.shape:
+            return self._run(embeddings, words, second)
+        assert self._store is not None
+        keys = states.keys_of(tokens, mask, second)
+        # A batch with a single new text runs as a whole: two sources of states in one batch would gain little.
+        if all(key in self._store for key in keys):
+            return self._store.fetch(keys, words).to(embeddings.device)
+        return self._run(embeddings, words, second)
 
     def token_attention(self, embeddings: Tensor, mask: Tensor) -> Tensor:
         """See `Encoder.token_attention`: a word looks as its pieces do together, and is looked at as much as they are.
 
         Attention that goes to special pieces is left out, and what remains is scaled to 1.
         """
-        placed, inputs = self._placed(embeddings, mask, None)
+        return self._attention(embeddings, mask, None)
+
+    def pair_attention(self, embeddings: Tensor, mask: Tensor, second: Tensor) -> Tensor:
+        """See `Encoder.pair_attention`."""
+        return self._attention(embeddings, mask | second, second)
+
+    def _attention(self, embeddings: Tensor, mask: Tensor, second: Tensor | None) -> Tensor:
+        placed, inputs = self._placed(embeddings, mask, second)
         # The fused kernels do not say where they look.
         self.model.set_attn_implementation("eager")
         try:
@@ -224,18 +234,24 @@ class Pretrained(Encoder):
 
     def _run(self, embeddings: Tensor, mask: Tensor, second: Tensor | None) -> Tensor:
         placed, inputs = self._placed(embeddings, mask, second)
-        if placed.cut:
-            if self._truncated == 0:
-                logger.warning(
-                    "texts longer than the %d pieces that %s reads are cut off, %d words in the first such batch; cut "
-                    "them with `--data.max_length`, or read all with `--model.backbone.encoder.long_texts=window`",
-                    self.cutting.max_length,
-                    self.name,
-                    placed.cut,
-                )
-            self._truncated += placed.cut
+        self._warn(
+            "texts longer than the %d pieces that %s reads are cut off, %d words in the first such batch; cut them "
+            "with `--data.max_length`, or read all with `--model.backbone.encoder.long_texts=window`",
+            placed.cut,
+        )
+        self._warn(
+            "second texts longer than half of the %d pieces that %s reads together are cut off, %d words in the first "
+            "such batch; shorten them, or read them apart with `--model.backbone.reading=shared`",
+            placed.cut_second,
+        )
         hidden = at_least_float32(self._model(placed, inputs).last_hidden_state)
         return self._pooled(hidden, placed, mask)
+
+    def _warn(self, message: str, words: int) -> None:
+        """Say that words are cut off, with the first of them and not with every batch."""
+        if words and message not in self._warned:
+            self._warned.add(message)
+            logger.warning(message, self.cutting.max_length, self.name, words)
 
     def _placed(self, embeddings: Tensor, mask: Tensor, second: Tensor | None) -> tuple[Layout, Tensor]:
         """Where the pieces go, and the (N, L, E) input of the passes."""
@@ -313,7 +329,7 @@ class Pretrained(Encoder):
             groups.setdefault(min(depth, most), []).append(parameter)
         return [(group, self.learning_rate * self.layer_decay ** (most - depth)) for depth, group in groups.items()]
 
-    def prepare(self, batches: Iterable[tuple[Tensor, Tensor]], folder: Path, texts: str) -> None:
+    def prepare(self, batches: Iterable[tuple[Tensor, Tensor, Tensor | None]], folder: Path, texts: str) -> None:
         """Store the states of texts on disk, unless they are there; see `Encoder.prepare`."""
         if not (self.frozen and self.cached):
             return
@@ -324,9 +340,12 @@ class Pretrained(Encoder):
 
             # Outside autocast, for the file serves runs of any precision: states that are read back are never coarser
             # than those of a pass in this run.
-            def encode(tokens: Tensor, mask: Tensor) -> Tensor:
+            def encode(tokens: Tensor, mask: Tensor, second: Tensor | None) -> Tensor:
+                words = (mask if second is None else mask | second).to(device)
                 with torch.inference_mode():
-                    return self._run(self.input(tokens.to(device)), mask.to(device), None)
+                    return self._run(
+                        self.input(tokens.to(device)), words, None if second is None else second.to(device)
+                    )
 
             states.write(path, batches, encode, self.half_states)
         self._store = states.StateStore(path, self.output_size)

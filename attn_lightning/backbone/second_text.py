@@ -117,10 +117,7 @@ class PairReader(nn.Module):
                 "Expected rows with a second text behind the first, but got texts alone: this model was trained on "
                 "pairs; give the second text, with `--data.question_column` for example."
             )
-        encoder, second = self._first[0], second_text(embeddings, mask)
-        if self.num_candidates:
-            # Taken out of the mask alone: the encoder must get the very tensor that `embed` made, to know its states.
-            second = F.pad(second[:, : -self.num_candidates], (0, self.num_candidates))
+        encoder, second = self._first[0], self._second(embeddings, mask)
         if self.joint:
             both = at_least_float32(encoder.read_pair(embeddings, mask, second))
             states, query = both.masked_fill(~mask.unsqueeze(-1), 0.0), masked_mean(both, second)
@@ -130,6 +127,27 @@ class PairReader(nn.Module):
             query = self._read(reader, embeddings, second)
         # In a column that no mask covers: the signature of the four functions stays that of single texts.
         return torch.cat([states[:, :-1], query.unsqueeze(1)], 1)
+
+    def token_attention(self, embeddings: Tensor, mask: Tensor) -> Tensor | None:
+        """Where words look inside the encoder as it reads them here: those of both texts where it reads them together.
+
+        Args:
+            embeddings: (B, T, E).
+            mask: (B, T) bool, the words of the first text.
+
+        Returns:
+            (L, B, T, T), see `Encoder.token_attention` and `Encoder.pair_attention`.
+        """
+        if not self.joint:
+            return self._first[0].token_attention(embeddings, mask)
+        return self._first[0].pair_attention(embeddings, mask, self._second(embeddings, mask))
+
+    def _second(self, embeddings: Tensor, mask: Tensor) -> Tensor:
+        second = second_text(embeddings, mask)
+        if not self.num_candidates:
+            return second
+        # Taken out of the mask alone: the encoder must get the very tensor that `embed` made, to know its states.
+        return F.pad(second[:, : -self.num_candidates], (0, self.num_candidates))
 
     @staticmethod
     def _read(encoder: Encoder, embeddings: Tensor, second: Tensor) -> Tensor:

@@ -23,10 +23,20 @@ def key_of(ids: NDArray[Any]) -> bytes:
     return hashlib.blake2b(np.ascontiguousarray(ids, np.int64).tobytes(), digest_size=16).digest()
 
 
-def keys_of(tokens: Tensor, mask: Tensor) -> list[bytes]:
-    """The key of every row of a padded batch."""
+def keys_of(tokens: Tensor, mask: Tensor, second: Tensor | None = None) -> list[bytes]:
+    """The key of every row of a padded batch.
+
+    Args:
+        tokens: (B, T) ids.
+        mask: (B, T) bool.
+        second: (B, T) bool, the words of a second text that is read together with the first one.
+    """
     ids, real = tokens.cpu().numpy(), mask.cpu().numpy()
-    return [key_of(row[kept]) for row, kept in zip(ids, real, strict=True)]
+    if second is None:
+        return [key_of(row[kept]) for row, kept in zip(ids, real, strict=True)]
+    # No word has the id between them: where the first text ends is a part of what was read.
+    rows = zip(ids, real, second.cpu().numpy(), strict=True)
+    return [key_of(np.concatenate([row[kept], [-1], row[behind]])) for row, kept, behind in rows]
 
 
 class StateStore:
@@ -75,14 +85,17 @@ class StateStore:
 
 
 def write(
-    path: Path, batches: Iterable[tuple[Tensor, Tensor]], encode: Callable[[Tensor, Tensor], Tensor], half: bool
+    path: Path,
+    batches: Iterable[tuple[Tensor, Tensor, Tensor | None]],
+    encode: Callable[[Tensor, Tensor, Tensor | None], Tensor],
+    half: bool,
 ) -> int:
     """Encode texts and keep the states of their words, each text once.
 
     Args:
         path: the new file; half of it never takes this name.
-        batches: (B, T) ids and (B, T) masks.
-        encode: from ids and mask to (B, T, D) states.
+        batches: (B, T) ids and (B, T) masks, and that of the second text or None, as in `keys_of`.
+        encode: from these three to (B, T, D) states of all words.
         half: keep float16 numbers, half the size and exact to three digits.
 
     Returns:
@@ -93,14 +106,14 @@ def write(
     seen: set[bytes] = set()
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file, pa.ipc.new_file(file, schema) as writer:
-        for tokens, mask in batches:
-            keys = keys_of(tokens, mask)
+        for tokens, mask, second in batches:
+            keys = keys_of(tokens, mask, second)
             # The same text may come twice in a batch, as second texts of pairs do.
             new = [row for row, key in enumerate(keys) if key not in seen and keys.index(key) == row]
             if not new:
                 continue
-            states = encode(tokens[new], mask[new]).float().cpu()
-            real = mask[new].cpu()
+            states = encode(tokens[new], mask[new], None if second is None else second[new]).float().cpu()
+            real = (mask if second is None else mask | second)[new].cpu()
             rows = [one[kept].numpy().astype(number).ravel() for one, kept in zip(states, real, strict=True)]
             bounds = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
             lists = pa.ListArray.from_arrays(pa.array(bounds, pa.int32()), pa.array(np.concatenate(rows), kind))

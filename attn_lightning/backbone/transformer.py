@@ -114,8 +114,9 @@ def last_layer_mean(attention: Tensor, mask: Tensor) -> Tensor:
     """How much attention every word gets in the last layer, `a_k = 1/n sum_q A_{q,k}` over the n real words.
 
     Args:
-        attention: (L, B, T, T) attention of every layer, heads averaged; row q says where word q looks.
-        mask: (B, T) bool.
+        attention: (L, B, T, T) attention of every layer, heads averaged; row q says where word q looks. It may hold
+            more words, those of a second text; they are looked through, and get no number.
+        mask: (B, T) bool, the words that get one.
 
     Returns:
         (B, T) at least 0; rows sum to 1, exactly 0 at padding.

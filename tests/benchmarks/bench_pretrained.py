@@ -107,7 +107,7 @@ def measure(rounds: int = 3) -> dict[str, float]:
         make_encoder(folder)
         fresh, _ = make_step(folder, frozen=True, cached=False)
         stored, model = make_step(folder, frozen=True)
-        model.encoder.prepare(((batch.tokens, batch.mask) for batch in batches), folder / "states", "bench")
+        model.encoder.prepare(((batch.tokens, batch.mask, None) for batch in batches), folder / "states", "bench")
         vanilla, _ = make_step(folder)
         ivat, _ = make_step(folder, AttentionIVAT())
     epochs: list[tuple[float, ...]] = []

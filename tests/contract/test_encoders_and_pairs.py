@@ -47,14 +47,16 @@ METHODS = sorted(
 )
 
 REFUSED = {
-    ("pretrained", "WordIAT"): "one vector per word is needed to point to its neighbors, and a word has several pieces",
-    ("pretrained", "WordIVAT"): "the same",
     **dict.fromkeys(
-        itertools.product(("pretrained", "pairs", "answers"), ("L2X", "VIBI")),
+        itertools.product(("pretrained", "joint"), ("WordIAT", "WordIVAT")),
+        "one vector per word is needed to point to its neighbors, and a word has several pieces",
+    ),
+    **dict.fromkeys(
+        itertools.product(("pretrained", "joint", "pairs", "answers"), ("L2X", "VIBI")),
         "their student sees the vectors of single words",
     ),
     **dict.fromkeys(
-        itertools.product(("pairs", "answers"), ("InformationBottleneck",)),
+        itertools.product(("joint", "pairs", "answers"), ("InformationBottleneck",)),
         "its compressor reads one text: the noisy states would hold the second one too",
     ),
 }
@@ -67,6 +69,7 @@ Kinds = dict[str, Callable[[], AttentionClassifier]]
 def kinds(tmp_path_factory: pytest.TempPathFactory) -> Kinds:
     folder: Path = make_tiny_bert(tmp_path_factory.mktemp("bert"))
     encoder = partial(Pretrained, name=str(folder))
+    both = replace(LETTERS, has_question=True, has_candidates=True)
 
     def pretrained(kind: type[AttentionClassifier] = AttentionClassifier) -> AttentionClassifier:
         return strong(kind(LETTERS, encoder=encoder))
@@ -74,6 +77,7 @@ def kinds(tmp_path_factory: pytest.TempPathFactory) -> Kinds:
     return {
         "pretrained": pretrained,
         "pretrained_bottleneck": partial(pretrained, BottleneckClassifier),
+        "joint": lambda: strong(AttentionClassifier(both, encoder=encoder, reading="joint")),
         "pairs": lambda: strong(AttentionClassifier(replace(SPEC, has_question=True))),
         "answers": lambda: strong(AttentionClassifier(replace(SPEC, has_question=True, has_candidates=True))),
     }
@@ -122,7 +126,7 @@ def refused(kind: str, method: Method, kinds: Kinds) -> None:
     method.on_fit_start(cast(Trainer, None), cast(LightningModule, module))
 
 
-@pytest.mark.parametrize("kind", ["pretrained", "pairs", "answers"])
+@pytest.mark.parametrize("kind", ["pretrained", "joint", "pairs", "answers"])
 @pytest.mark.parametrize("cls", METHODS, ids=lambda cls: cls.__name__)
 def test_a_method_keeps_its_contract(
     cls: type[Method], kind: str, kinds: Kinds, monkeypatch: pytest.MonkeyPatch

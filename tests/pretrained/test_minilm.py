@@ -98,8 +98,8 @@ def test_it_knows_what_sentences_mean(minilm: Path) -> None:
 def test_stored_states_are_those_of_any_other_batch_to_the_bit(minilm: Path, tmp_path: Path) -> None:
     ours, one_by_one = bound(frozen=True), bound(frozen=True)
 
-    def texts() -> Iterator[tuple[Tensor, Tensor]]:
-        yield ours.tokens, ours.mask
+    def texts() -> Iterator[tuple[Tensor, Tensor, None]]:
+        yield ours.tokens, ours.mask, None
 
     ours.model.encoder.prepare(texts(), tmp_path, "texts")
     calls: list[int] = []

@@ -63,3 +63,14 @@ def test_passes_are_as_wide_as_a_multiple_and_never_wider_than_the_encoder_reads
         assert placed.lengths.tolist() == [8, 11]
         widths.append(placed.is_second.shape[1])
     assert widths == [11, 16, 12]
+
+
+@pytest.mark.parametrize("windows", [True, False])
+def test_the_second_text_has_half_of_a_pass_and_each_text_counts_what_it_loses(windows: bool) -> None:
+    counts = torch.tensor([[2, 2, 2, 2, 2, 2, 1]])
+    second = torch.arange(7)[None] >= 3
+    # 11 places less three special ones: the second text may take four, two words of its four; the first has the rest.
+    placed = layout(counts, second, prefix=1, separator=1, suffix=1, max_length=11, windows=windows)
+    read = sorted(set(placed.words.tolist()))
+    assert read == ([0, 1, 2, 3, 4] if windows else [0, 1, 3, 4])
+    assert (placed.cut, placed.cut_second) == ((0, 2) if windows else (1, 2))

@@ -122,8 +122,8 @@ def test_frozen_states_are_computed_once_and_equal(folder: Path, tmp_path: Path)
     assert not frozen.encoder.model.training
     expected = frozen(TOKENS, mask)
 
-    def texts() -> Iterator[tuple[Tensor, Tensor]]:
-        yield TOKENS, mask
+    def texts() -> Iterator[tuple[Tensor, Tensor, None]]:
+        yield TOKENS, mask, None
 
     frozen.encoder.prepare(texts(), tmp_path, "texts")
     again = model(folder, frozen=True)

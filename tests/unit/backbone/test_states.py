@@ -15,13 +15,15 @@ def test_what_was_written_is_read(tmp_path: Path, half: bool) -> None:
     torch.manual_seed(0)
     table, calls = torch.randn(9, 4), []
 
-    def encode(tokens: Tensor, mask: Tensor) -> Tensor:
+    def encode(tokens: Tensor, mask: Tensor, second: Tensor | None = None) -> Tensor:
         calls.append(len(tokens))
         return table[tokens] * mask.unsqueeze(-1)
 
     tokens = torch.tensor([[3, 4, 5], [6, 0, 0], [6, 0, 0]])
     mask = tokens > 0
-    assert write(tmp_path / "a" / "states.arrow", [(tokens, mask), (tokens[:1], mask[:1])], encode, half) == 2
+    assert (
+        write(tmp_path / "a" / "states.arrow", [(tokens, mask, None), (tokens[:1], mask[:1], None)], encode, half) == 2
+    )
     assert calls == [2], "equal texts are encoded once"
     store = pickle.loads(pickle.dumps(StateStore(tmp_path / "a" / "states.arrow", 4)))
     keys = keys_of(tokens, mask)

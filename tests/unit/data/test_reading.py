@@ -19,13 +19,13 @@ def test_all_splits_are_read_once_by_one_process_and_found_by_the_others(tmp_pat
     data.prepare_data()
     data.setup()
     texts = list(all_texts(data))
-    assert sum(len(tokens) for tokens, _ in texts) == 16
-    assert all(torch.equal(mask, tokens > 0) for tokens, mask in texts)
+    assert sum(len(tokens) for tokens, _, _ in texts) == 16
+    assert all(torch.equal(mask, tokens > 0) and second is None for tokens, mask, second in texts)
     seen: list[Any] = []
 
     class Recording(Average):
         def prepare(self, batches: Any, folder: Path, name: str) -> None:
-            seen.append((sum(len(tokens) for tokens, _ in batches), folder, name))
+            seen.append((sum(len(tokens) for tokens, _, _ in batches), folder, name))
 
     strategy = SimpleNamespace(barrier=lambda: seen.append("barrier"))
     model = torch.nn.Module()
