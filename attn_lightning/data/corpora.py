@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
 from attn_lightning.checks import check_choice, check_numbers
+from attn_lightning.data.cutting import cut
 from attn_lightning.data.datamodule import TextDataModule
 from attn_lightning.data.formats import FileOptions
-from attn_lightning.data.preparation import Recipe, Splits, cut
+from attn_lightning.data.preparation import Recipe, Splits
 from attn_lightning.data.records import Columns
 from attn_lightning.data.sources import (
     SPLITS,

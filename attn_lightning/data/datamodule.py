@@ -22,9 +22,10 @@ from attn_lightning.data.batching import (
     batch_loader,
 )
 from attn_lightning.data.cache import build_aside, default_cache, is_whole
+from attn_lightning.data.cutting import cut
 from attn_lightning.data.embeddings import Embeddings, RandomEmbeddings
 from attn_lightning.data.encoding import ANNOTATIONS
-from attn_lightning.data.preparation import Description, Recipe, Splits, cut, prepare
+from attn_lightning.data.preparation import Description, Recipe, Splits, prepare
 from attn_lightning.data.prepared import PreparedTexts, data_line
 from attn_lightning.data.records import Columns
 from attn_lightning.data.rows import ArrowDataset, MappedRows, to_numpy

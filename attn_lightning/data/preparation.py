@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from attn_lightning.checks import check_numbers
 from attn_lightning.data.batching import RaggedColumn
 from attn_lightning.data.cache import MANIFEST
+from attn_lightning.data.cutting import cut
 from attn_lightning.data.encoding import column_batches, encode_rows, vocabulary_texts, write_rows
 from attn_lightning.data.formats import Row
 from attn_lightning.data.labels import Labels
@@ -34,7 +35,7 @@ from attn_lightning.data.text import (
     Unknown,
     uncut_words_per_clause,
 )
-from attn_lightning.errors import DataFormatError, one_line
+from attn_lightning.errors import DataFormatError
 from attn_lightning.files import write_json, write_text
 
 logger = logging.getLogger(__name__)
@@ -260,38 +261,6 @@ def write_manifest(folder: Path, content: dict[str, Any]) -> None:
     write_json(folder / MANIFEST, {**content, "files": {path.name: path.stat().st_size for path in folder.iterdir()}})
 
 
-def cut(
-    rows: ArrowDataset, fraction: float, seed: int, advice: str = "change `validation_fraction`"
-) -> tuple[ArrowDataset, ArrowDataset]:
-    """Two stratified parts, the second with `fraction` of the rows, as scikit-learn's `train_test_split` makes them.
-
-    The only example of a class is in the first part: a model can learn from it, and data with many classes has some.
-
-    Raises:
-        DataFormatError: there are too few rows for so many classes.
-    """
-    labels = rows.select_columns(["label"]).with_format("numpy")[:]["label"]
-    alone = np.bincount(labels)[labels] == 1 if len(labels) else np.zeros(0, np.bool_)
-    several, size = np.flatnonzero(~alone), float(fraction)
-    if alone.any():
-        size = math.ceil(fraction * len(rows))  # as many as of all, rounded as scikit-learn rounds
-        logger.warning("%d classes have a single example, which is in no part that is cut off", alone.sum())
-    try:
-        from sklearn.model_selection import train_test_split  # only data without a validation split waits for it
-
-        first, second = train_test_split(
-            several, test_size=size, random_state=seed, stratify=labels[several], shuffle=True
-        )
-    except ValueError as error:
-        raise DataFormatError(
-            f"Expected enough examples of every class to cut {fraction:.0%} off, but got {len(rows)} "
-            f"({one_line(error)}); give splits of your own, or {advice}."
-        ) from error
-    first = np.concatenate([first, np.flatnonzero(alone)])
-    # Back in the order of the file: what is read later is read in one direction, and the splits are reproducible.
-    return rows.select(np.sort(first)), rows.select(np.sort(second))
-
-
 def _select(splits: Splits, recipe: Recipe) -> tuple[Splits, dict[str, int]]:
     """The texts that the recipe keeps, and how many of each split were left out by their length."""
     kept: Splits = {name: _within(splits[name], recipe) for name in SPLITS if name in splits}
@@ -300,7 +269,8 @@ def _select(splits: Splits, recipe: Recipe) -> tuple[Splits, dict[str, int]]:
         most = getattr(recipe, option)
         if most is not None and name in kept and most < len(kept[name]):
             # Stratified, so that a small sample keeps the shares of the classes.
-            kept[name] = cut(kept[name], 1 - most / len(kept[name]), recipe.split_seed, f"raise `{option}`")[0]
+            share = 1 - most / len(kept[name])
+            kept[name] = cut(kept[name], share, recipe.split_seed, f"raise `{option}`", learned=name == "train")[0]
     return kept, filtered
 
 

@@ -3,12 +3,9 @@
 import csv
 import json
 import logging
-import math
 
 import datasets
-import numpy as np
 import pytest
-from sklearn.model_selection import StratifiedShuffleSplit, train_test_split
 
 from attn_lightning.data.corpora import TextFiles
 from attn_lightning.data.text import TextTokenizer
@@ -22,37 +19,6 @@ def test_vocabulary_comes_from_the_training_part_only(files, write, prepared):
     assert "neverseen" not in words
     held_out = {word for text in module.texts("validation") for word in text.split() if word.endswith(".")}
     assert not {word.rstrip(".") for word in held_out} & words
-
-
-def test_validation_is_cut_as_scikit_learn_cuts_it(files, rows, prepared):
-    module = prepared(TextFiles(**files, validation_fraction=0.25, split_seed=7))
-    labels = [row["label"] for row in rows(80)]
-    _, wanted = train_test_split(np.arange(80), test_size=0.25, random_state=7, stratify=labels)
-    assert module.texts("validation") == [rows(80)[place]["text"] for place in sorted(wanted)]
-    assert module.manifest["splits"]["validation"]["classes"] == {"0": 10, "1": 10}
-    assert module.manifest["recipe"]["split_seed"] == 7
-
-
-def test_the_only_example_of_a_class_is_learned_from_and_the_others_are_stratified(
-    files, rows, write, prepared, caplog
-):
-    sizes = {f"class {place:02}": max(1, 200 // (place + 1) ** 2) for place in range(20)}
-    labels = [name for name, size in sizes.items() for _ in range(size)]
-    write(files["train"], [{"text": f"word {place}", "label": label} for place, label in enumerate(labels)])
-    write(files["test"], [{"text": "word", "label": f"class 0{place}"} for place in range(2)])
-    alone = [name for name, size in sizes.items() if size == 1]
-    assert len(alone) > 3
-    module = prepared(TextFiles(**files, validation_fraction=0.2, split_seed=7, max_examples=100))
-    splits = {name: module.manifest["splits"][name]["classes"] for name in ("train", "validation")}
-    assert all(splits["validation"][name] == 0 and splits["train"][name] == 1 for name in alone)
-    assert f"{len(alone)} classes have a single example" in caplog.text
-    assert sum(splits["validation"].values()) == math.ceil(0.2 * len(labels))
-    several = [place for place, label in enumerate(labels) if sizes[label] > 1]
-    stratified = StratifiedShuffleSplit(1, test_size=math.ceil(0.2 * len(labels)), random_state=7)
-    _, wanted = next(stratified.split(several, [labels[place] for place in several]))
-    assert module.texts("validation") == [f"word {several[place]}" for place in sorted(wanted)]
-    assert sum(splits["train"].values()) == 100
-    assert min(splits["train"].values()) == 1, "no class is lost by `max_examples`"
 
 
 def test_manifest(files, rows, write, prepared):
@@ -115,19 +81,6 @@ def test_a_subset_for_quick_runs_keeps_the_shares(files, prepared):
     assert max(fewer.manifest["splits"]["test"]["classes"].values()) <= 5
     assert len(fewer.dataset("train")) > 20
     assert fewer.manifest["splits"]["test"] != prepared(TextFiles(**files)).manifest["splits"]["test"]
-
-
-def test_a_subset_of_many_uneven_classes_keeps_their_shares(files, write, prepared):
-    counts = {"a": 80, "b": 40, "c": 20, "d": 10, "e": 10}
-    rows = [{"text": f"text {number}", "label": name} for name, count in counts.items() for number in range(count)]
-    for split in ("train", "test"):
-        write(files[split], rows)
-    found = prepared(TextFiles(**files, max_examples=36)).manifest["splits"]["train"]["classes"]
-    assert sum(found.values()) == 36
-    for name, count in counts.items():
-        assert abs(found[name] - 36 * count / len(rows)) < 1, name
-    with pytest.raises(DataFormatError, match=r"raise `max_examples`"):
-        prepared(TextFiles(**files, max_examples=3))
 
 
 def test_a_failed_preparation_leaves_nothing(files, write):
