@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,9 +102,10 @@ def option_name(option: str) -> str:
     return "model.backbone.encoder.name" if option == ENCODER else f"method.{option}"
 
 
-def without_models(found: Mapping[str, Version]) -> dict[str, Version]:
-    """Versions of the data alone."""
-    return {place: version for place, version in found.items() if model_option(place) is None}
+def without_models(found: Mapping[str, Version], options: Iterable[str]) -> dict[str, Version]:
+    """All versions but those of the models that these options of methods name."""
+    left_out = {model_place(option) for option in options}
+    return {place: version for place, version in found.items() if place not in left_out}
 
 
 def changed_models(record: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -47,8 +47,10 @@ def validate(
         try:
             config = parse(cell.arguments(root))
             # Parts are added per cell below: only the first seed measures controls.
-            # What it begins from is still to be made, or made again; `cell_state` looks at it when the time comes.
-            now = without_models(revisions(config)) if cell.bases else revisions(config)
+            # What it begins from is still to be made, or made again; `cell_state` looks at it when the time comes. All
+            # else is there, the files of a pretrained encoder among it.
+            made_here = [option.removeprefix("method.") for option in cell.base_files(root)]
+            now = without_models(revisions(config), made_here)
             parsed[name], runs[name] = Wanted(comparable(config), {}, now), config["run"]
             for metric in metrics:
                 wanting[metric].append(why_not_logged(metric, config))

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from attn_lightning.backbone.published import ENCODER
 from attn_lightning.data import SST, Blobs, Planted, PretrainedEmbeddings, RandomEmbeddings, TextFiles, sources
 from attn_lightning.data.revision import (
     Version,
@@ -175,7 +176,8 @@ def test_a_model_that_a_method_begins_from_has_a_place_of_its_own():
     assert same_files(record("1"), {"": a, place: one})
     assert not same_files(record("1"), {"": a, place: two})
     assert (model_option(place), model_option("")) == ("teacher_checkpoint", None)
-    assert without_models({"": a, place: one}) == {"": a}
+    encoder = model_place(ENCODER)
+    assert without_models({"": a, place: one, encoder: two}, ["teacher_checkpoint"]) == {"": a, encoder: two}
     assert changed_models(record("1"), record("2")) == ["teacher_checkpoint"]
     assert changed_models(record("1"), record("1")) == changed_models({}, record("1")) == []
     # Two seeds may begin from two models; without a location nobody knows whether it is one.
