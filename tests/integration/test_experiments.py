@@ -2,7 +2,8 @@
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -151,21 +152,21 @@ def method_files() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("path", list(method_files()))
-def test_a_method_trains_two_batches(cli, path, tmp_path, images):
+def test_a_method_trains_two_batches(train, path, tmp_path):
     name = f"sdc_blobs_{path.stem}" if path.stem in ON_MOSAICS else f"{path.stem}_planted"
-    train(cli, name, tmp_path, images)
+    train(name, tmp_path)
 
 
 @pytest.mark.parametrize(
     "name", ["vib_gaussian_planted", "shortcut_default_tokens_rap_planted", "sdc_blobs_vib", "sdc_ellipses_entropy"]
 )
-def test_a_variant_trains_two_batches(cli, name, tmp_path, images):
-    train(cli, name, tmp_path, images)
+def test_a_variant_trains_two_batches(train, name, tmp_path):
+    train(name, tmp_path)
 
 
 @pytest.mark.slow
-def test_explainers_take_their_remedies_as_callbacks(cli, tmp_path, images):
-    vibi = train(cli, "vibi_planted", tmp_path, images)
+def test_explainers_take_their_remedies_as_callbacks(train, tmp_path):
+    vibi = train("vibi_planted", tmp_path)
     assert [method["class"] for method in vibi["methods"]] == ["VIBI"]
     assert vibi["best"]["monitor"] == "val/teacher_agreement_mean"
     assert 0 <= vibi["test"]["test/post_hoc_accuracy_mean"] <= 1
@@ -174,7 +175,7 @@ def test_explainers_take_their_remedies_as_callbacks(cli, tmp_path, images):
         {"class_path": "InstanceWeighting", "init_args": {"num_folds": 2}},
     ]
     options = ["--trainer.max_epochs=2", f"--trainer.callbacks={json.dumps(remedies)}"]
-    both = train(cli, "l2x_both_planted", tmp_path / "both", images, *options)
+    both = train("l2x_both_planted", tmp_path / "both", *options)
     assert [method["class"] for method in both["methods"]] == [
         "RandomAttentionPretraining",
         "InstanceWeighting",
@@ -183,46 +184,59 @@ def test_explainers_take_their_remedies_as_callbacks(cli, tmp_path, images):
 
 
 @pytest.mark.slow
-def test_the_bottleneck_trains_on_a_transformer(cli, tmp_path, images):
-    record = train(cli, "vib_planted", tmp_path, images, "--model.backbone.encoder=Transformer")
+def test_the_bottleneck_trains_on_a_transformer(train, tmp_path):
+    record = train("vib_planted", tmp_path, "--model.backbone.encoder=Transformer")
     assert record["status"] == "complete"
 
 
 @pytest.mark.parametrize("data", ["ellipses", "cifar", "em1", "em2", "em3"])
-def test_mosaics_train_two_batches(cli, data, tmp_path, images):
-    record = train(cli, f"sdc_{data}_softmax", tmp_path, images)
+def test_mosaics_train_two_batches(train, data, tmp_path):
+    record = train(f"sdc_{data}_softmax", tmp_path)
     assert record["data"]["name"] == {"cifar": "cifar10"}.get(data, data)
     rates = [record["test"][f"test/{name}"] for name in ("ftpt", "ffpt", "ftpf", "ffpf")]
     assert sum(rates) == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize(("name", "layer"), [("sdc_blobs_relation", 2), ("sdc_blobs_vib", 1), ("sdc_cifar_softmax", 6)])
-def test_mosaics_train_at_other_aggregation_layers(cli, name, layer, tmp_path, images):
-    train(cli, name, tmp_path, images, f"--model.backbone.focus.layer={layer}")
+def test_mosaics_train_at_other_aggregation_layers(train, name, layer, tmp_path):
+    train(name, tmp_path, f"--model.backbone.focus.layer={layer}")
 
 
 @pytest.mark.parametrize("method", ["vanilla", "ivat"])
-def test_a_method_trains_in_bfloat16(cli, method, tmp_path, images):
-    train(cli, f"{method}_planted", tmp_path, images, "--trainer.precision=bf16-mixed")
+def test_a_method_trains_in_bfloat16(train, method, tmp_path):
+    train(f"{method}_planted", tmp_path, "--trainer.precision=bf16-mixed")
 
 
-def train(cli, name: str, root: Path, images: Path, *options: str) -> dict[str, Any]:
-    """Train an experiment of the repository at a small size and give its record."""
-    small = TINY if not name.startswith("sdc_") else TINY_MOSAICS
-    if "cifar" in name:
-        small += (*TINY_IMAGES, f"--data.root={images}")
-    config, folder = str(FOLDER / name), root / name / "version_0"
-    outcome = cli("fit", "--config", config, *small, *needed(cli, name, root), *options, f"--run.root={root}")
-    assert outcome.code == 0, outcome.err
-    record = json.loads((folder / "metrics.json").read_text())
-    assert record["status"] == "complete"
-    assert record["history"][0]["train/loss"] is not None, "a loss that is not finite is recorded as null"
-    has_method = yaml.safe_load((folder / "config.yaml").read_text())["method"] is not None
-    assert len(record["methods"]) >= has_method
-    return record
+@pytest.fixture(scope="module")
+def train(cli, images, tmp_path_factory) -> Callable[..., dict[str, Any]]:
+    """A function that trains an experiment of the repository at a small size and gives its record."""
+
+    @cache
+    def vanilla() -> Path:
+        # Once for all that imitate or explain it, and only if one of them is run.
+        root = tmp_path_factory.mktemp("vanilla")
+        outcome = cli("fit", "--config", FOLDER / "vanilla_planted", *TINY, "--run.root", root)
+        assert outcome.code == 0, outcome.err
+        return root / "vanilla_planted" / "version_0"
+
+    def run(name: str, root: Path, *options: str) -> dict[str, Any]:
+        small = TINY if not name.startswith("sdc_") else TINY_MOSAICS
+        if "cifar" in name:
+            small += (*TINY_IMAGES, f"--data.root={images}")
+        config, folder = str(FOLDER / name), root / name / "version_0"
+        outcome = cli("fit", "--config", config, *small, *needed(name, vanilla), *options, f"--run.root={root}")
+        assert outcome.code == 0, outcome.err
+        record = json.loads((folder / "metrics.json").read_text())
+        assert record["status"] == "complete"
+        assert record["history"][0]["train/loss"] is not None, "a loss that is not finite is recorded as null"
+        has_method = yaml.safe_load((folder / "config.yaml").read_text())["method"] is not None
+        assert len(record["methods"]) >= has_method
+        return record
+
+    return run
 
 
-def needed(cli, name: str, root: Path) -> list[str]:
+def needed(name: str, vanilla: Callable[[], Path]) -> list[str]:
     """What a method needs beside two batches: a phase after its first one, or a trained model to imitate."""
     parts = name.split("_")
     if "rap" in parts:
@@ -230,11 +244,7 @@ def needed(cli, name: str, root: Path) -> list[str]:
     if "vib" in parts:
         return ["--trainer.max_epochs=2", "--method.warmup_epochs=0", "--method.num_rounds=1"]
     if "adversary" in parts:
-        outcome = cli("fit", "--config", FOLDER / "vanilla_planted", *TINY, "--run.root", root)
-        assert outcome.code == 0, outcome.err
-        return [f"--method.base_checkpoint={root / 'vanilla_planted/version_0/checkpoints/best.ckpt'}"]
+        return [f"--method.base_checkpoint={vanilla() / 'checkpoints' / 'best.ckpt'}"]
     if parts[0] in ("l2x", "vibi"):
-        outcome = cli("fit", "--config", FOLDER / "vanilla_planted", *TINY, "--run.root", root)
-        assert outcome.code == 0, outcome.err
-        return [f"--method.teacher_checkpoint={root / 'vanilla_planted/version_0'}"]
+        return [f"--method.teacher_checkpoint={vanilla()}"]
     return []
