@@ -347,8 +347,7 @@ class TextDataModule(_SplitLoaders):
 
     def texts(self, split: str) -> list[str]:
         """All texts of a split in the order of their rows; reads them into memory."""
-        texts: list[str] = self.rows(split).data.column("text").to_pylist()
-        return texts
+        return list(self.rows(split).data.column("text").to_pylist())
 
     def questions(self, split: str, rows: Sequence[int] | None = None) -> list[str] | None:
         """The second texts of a split, of all rows in their order or of some; None where there are none."""
