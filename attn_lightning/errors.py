@@ -42,6 +42,12 @@ def did_you_mean(unknown: str, known: Iterable[str], most: int = 3) -> str:
     return f" Did you mean {', '.join(others)}{' or ' if others else ''}{last}?"
 
 
+def listed(names: Iterable[str], most: int = 10) -> str:
+    """Names with a comma between them; of many the first, and how many more there are."""
+    found = list(names)
+    return ", ".join(found) if len(found) <= most else f"{', '.join(found[:most])} and {len(found) - most:,} more"
+
+
 def one_line(error: object) -> str:
     """What somebody else's error says, as a part of a message of ours: libraries write several lines, we write one."""
     return " ".join(str(error).split())

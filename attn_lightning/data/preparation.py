@@ -35,7 +35,7 @@ from attn_lightning.data.text import (
     Unknown,
     uncut_words_per_clause,
 )
-from attn_lightning.errors import DataFormatError
+from attn_lightning.errors import DataFormatError, listed
 from attn_lightning.files import write_json, write_text
 
 logger = logging.getLogger(__name__)
@@ -241,7 +241,7 @@ def _labels(data: Description) -> Labels:
         return Labels(declared, data.kept_classes)
     if len(named) != len(declared):
         raise DataFormatError(
-            f"Expected the classes {', '.join(declared)}, but got {', '.join(named)} in {train.name}; declare those of "
+            f"Expected the classes {listed(declared)}, but got {listed(named)} in {train.name}; declare those of "
             "the file in `label_names`."
         )
     return Labels(declared, data.kept_classes, aliases=named)

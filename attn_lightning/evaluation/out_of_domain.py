@@ -11,7 +11,7 @@ from attn_lightning.data.batching import Rows, second_lengths, with_second
 from attn_lightning.data.candidates import candidates_of
 from attn_lightning.data.datamodule import TextDataModule
 from attn_lightning.data.text import TextTokenizer
-from attn_lightning.errors import ConfigurationError, DataFormatError
+from attn_lightning.errors import ConfigurationError, DataFormatError, listed
 from attn_lightning.evaluation.subject import Examples
 from attn_lightning.types import UNLABELED, Batch
 
@@ -177,10 +177,11 @@ def examples_for(
         ConfigurationError: no such split, other classes, or text for a model of segments and the other way round.
     """
     theirs = list(data.label_names)
-    if len(theirs) != len(label_names):
+    # Texts of some of many classes are of the same task, where their names say which.
+    if len(theirs) != len(label_names) and not set(theirs) <= set(label_names):
         raise ConfigurationError(
-            f"Expected data with the {len(label_names)} classes of the checkpoint ({', '.join(label_names)}), but got "
-            f"{len(theirs)} ({', '.join(theirs)}); use data of the same task."
+            f"Expected data with the {len(label_names)} classes of the checkpoint ({listed(label_names)}), but got "
+            f"{len(theirs)} ({listed(theirs)}); use data of the same task."
         )
     # Asked of the object and not of its class: a user's own data module need not derive from ours.
     has_words = hasattr(data, "tokenizer")
@@ -199,17 +200,18 @@ def examples_for(
 
 
 def _matched(theirs: list[str], ours: list[str]) -> tuple[NDArray[np.int64], list[str]]:
-    """The class of the model for every class of the data, and a note where one side has no names but numbers.
+    """The class of the model for every class of the data, and a note where these are fewer, or one side has numbers.
 
     Raises:
-        ConfigurationError: neither the names are the same nor is one side numbered from 0.
+        ConfigurationError: neither are the names among the model's nor is one side numbered from 0.
     """
-    if set(theirs) == set(ours):
-        return np.array([ours.index(name) for name in theirs]), []
+    if set(theirs) <= set(ours):
+        fewer = [f"the data has {len(theirs)} of the {len(ours)} classes of the checkpoint"]
+        return np.array([ours.index(name) for name in theirs]), fewer if len(theirs) < len(ours) else []
     places = [str(place) for place in range(len(ours))]
     if places not in (theirs, ours):
         raise ConfigurationError(
-            f"Expected data with the classes {', '.join(ours)} of the checkpoint, but got {', '.join(theirs)}, and "
+            f"Expected data with the classes {listed(ours)} of the checkpoint, but got {listed(theirs)}, and "
             "names are not matched by their order; give the data the same names."
         )
     pairs = ", ".join(f"{a} as {b}" for a, b in zip(theirs, ours, strict=True))

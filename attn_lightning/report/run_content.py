@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from attn_lightning.errors import DataFormatError
+from attn_lightning.errors import DataFormatError, listed
 from attn_lightning.report.blocks import Blocks, gaps_and_widths
 from attn_lightning.report.documents import Documents, read_documents
 from attn_lightning.report.key_numbers import Number, chosen_metrics, key_numbers
@@ -108,7 +108,7 @@ def facts(run: Run) -> list[tuple[str, str]]:
         ("Method", run.method),
         ("Data", run.data_name),
         ("Documents", ", ".join(sizes)),
-        ("Classes", ", ".join(run.class_names)),
+        ("Classes", listed(run.class_names)),
         ("Model", _model(run)),
         ("Parameters", _count(run.record.get("num_parameters"))),
         ("Seed", run.seed),

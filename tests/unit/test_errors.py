@@ -2,7 +2,7 @@
 
 import pytest
 
-from attn_lightning.errors import ConfigurationError, did_you_mean, own_cause
+from attn_lightning.errors import ConfigurationError, did_you_mean, listed, own_cause
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,9 @@ def test_our_own_message_is_found_within_those_of_others(depth):
         error = outer
     assert str(own_cause(error)) == "Expected a dimension"
     assert own_cause(ValueError("of nobody")) is None
+
+
+def test_of_many_names_the_first_are_listed():
+    assert listed(["a", "b"]) == "a, b"
+    assert listed(map(str, range(3)), most=3) == "0, 1, 2"
+    assert listed(map(str, range(1503)), most=2) == "0, 1 and 1,501 more"

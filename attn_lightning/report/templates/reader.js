@@ -82,7 +82,7 @@ function bars(docs, i) {
   const bar = (one) => {
     const fill = el("span", { class: "fill" });
     fill.style.width = `${100 * docs.probability(i, one)}%`;
-    const mark = one !== label ? "" : place < BARS ? "label" : `label, ${place + 1} of ${ranked.length}`;
+    const mark = one !== label ? "" : place < BARS ? "label" : `label, #${place + 1}`;
     return el("li", {}, el("span", { class: "what", title: docs.className(one) }, name(docs.className(one))), el("span", { class: "track", "aria-hidden": "true" }, fill),
       number(docs.probability(i, one), 3), el("span", { class: "gold" }, mark));
   };

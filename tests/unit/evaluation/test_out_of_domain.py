@@ -73,6 +73,15 @@ def test_other_names_are_never_matched_by_their_place(planted):
         examples_for(planted, "test", planted.tokenizer.to_str(), ("no", "yes"))
 
 
+def test_some_of_the_classes_are_matched_by_their_names(planted):
+    """A test set of a task with many classes seldom has all of them."""
+    first, second = planted.label_names
+    examples, notes = examples_for(planted, "test", planted.tokenizer.to_str(), (second, "x", first, "y"))
+    own = planted.examples("test")[[0, 1, 2, 3]].labels
+    assert examples[[0, 1, 2, 3]].labels.tolist() == [2 if label == 0 else 0 for label in own.tolist()]
+    assert "the data has 2 of the 4 classes of the checkpoint" in notes
+
+
 def test_another_number_of_classes_is_refused(planted):
     with pytest.raises(ConfigurationError, match=r"3 classes of the checkpoint \(a, b, c\).*2"):
         examples_for(planted, "test", planted.tokenizer.to_str(), ("a", "b", "c"))
