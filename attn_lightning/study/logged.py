@@ -5,7 +5,8 @@ from typing import Any
 
 from attn_lightning.callbacks.cost import COSTS
 from attn_lightning.errors import did_you_mean
-from attn_lightning.evaluation.catalog import FAMILIES, chosen_families
+from attn_lightning.evaluation.catalog import FAMILIES, chosen_explainers, chosen_families
+from attn_lightning.evaluation.explainers.available import explainers as available_explainers
 from attn_lightning.evaluation.naming import declared, split_measures
 
 _OURS = ("attn_lightning", "lightning", "torch")
@@ -46,8 +47,18 @@ def why_not_logged(metric: str, config: Mapping[str, Any]) -> str | None:
     if split == "evaluation":
         family = name.partition("/")[0]
         measured = [] if run["suite"] == "none" else [found.name for found in chosen_families(run["suite"])]
-        return None if family in measured else f"`run.suite: {run['suite']}` does not measure {family}"
+        if family not in measured:
+            return f"`run.suite: {run['suite']}` does not measure {family}"
+        return _why_not_explained(name, str(run["suite_explainers"]))
     return None
+
+
+def _why_not_explained(name: str, explainers: str) -> str | None:
+    """Why a suite does not measure an explanation, `FAMILY/EXPLAINER/METRIC`; None where it does, or names none."""
+    _, *rest = name.split("/")
+    if len(rest) < 2 or rest[0] not in available_explainers() or rest[0] in chosen_explainers(explainers):
+        return None
+    return f"`run.suite_explainers: {explainers}` does not have {rest[0]}"
 
 
 def _has_no_test_file(config: Mapping[str, Any]) -> bool:

@@ -6,7 +6,7 @@ from attn_lightning.study.logged import why_not_logged
 from attn_lightning.study.named import named_study, study_names
 from attn_lightning.study.table import measure_of
 
-RUN = {"monitor": "val/accuracy", "test": True, "suite": "fast"}
+RUN = {"monitor": "val/accuracy", "test": True, "suite": "fast", "suite_explainers": "attention,random"}
 
 
 def config(callbacks=(), **run):
@@ -57,6 +57,12 @@ def test_what_is_switched_off_is_not_measured():
     flip = "evaluation/faithfulness/attention/decision_flip"
     assert why_not_logged(flip, config(suite="none")) == "`run.suite: none` does not measure faithfulness"
     assert why_not_logged(flip, config(suite="plausibility")) is not None
+    mass = "evaluation/plausibility/{}/rationale_mass"
+    why = "`run.suite_explainers: attention,random` does not have uniform"
+    assert why_not_logged(mass.format("uniform"), config(suite="plausibility")) == why
+    assert why_not_logged(mass.format("random"), config(suite="plausibility")) is None
+    assert why_not_logged(mass.format("uniform"), config(suite="plausibility", suite_explainers="all")) is None
+    assert why_not_logged(mass.format("attention"), config(suite="plausibility", suite_explainers="random")) is None
     assert why_not_logged("test/accuracy", config(test=False)) == "the runs have `run.test: false`"
 
 
