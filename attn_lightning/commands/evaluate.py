@@ -30,6 +30,7 @@ from attn_lightning.evaluation.runner import TABLES, EvaluatedModel, EvaluationO
 from attn_lightning.evaluation.suite import Plan
 from attn_lightning.files import file_digest
 from attn_lightning.module import AttentionModule
+from attn_lightning.study.data_files import is_data_file
 
 
 def _parser() -> OneLineErrorParser:
@@ -115,6 +116,12 @@ def parse_with_run_data(
 ) -> tuple[Namespace, bool]:
     """The options, with the data of the run where none is named; and whether the data is the run's own."""
     named = [value for value in arguments if value.split("=")[0] == "--data"]
+    if (path_of_data := _value(arguments, "--data")) is not None and is_data_file(path_of_data):
+        raise ConfigurationError(
+            f"Expected `--data` of `evaluate` to be a class or a file of its options, but got {path_of_data}; use "
+            f"`--data.test=FILE`, which is read with the columns and classes of the run, or `--data=TextFiles` with "
+            "`--data.train` and `--data.test`."
+        )
     asks = any(value in ("-h", "--help") or ".help" in value for value in arguments)
     if not asks:
         path = _value(arguments, "--ckpt_path")

@@ -22,6 +22,8 @@ def run(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--max_examples=0"], ["max_examples"]),
         (["--data.num_classes=3"], ["2 classes of the checkpoint"]),
         (["--data=Plantd"], ["Plantd", "Did you mean Planted?"]),
+        (["--data=some/folder"], ["some/folder", "use `--data.test=FILE`"]),
+        (["--data", "mine.csv"], ["mine.csv", "use `--data.test=FILE`"]),
         (["--device=warp"], ["warp", "--device cpu"]),
         (["--faithfulness.replacement=ham"], ["replacement"]),
         (["--robustnes.seed=1"], ["robustnes"]),

@@ -1,7 +1,12 @@
 """Where rows come from: folders, files, the hub."""
 
+import ast
+import re
+from pathlib import Path
+
 import pytest
 
+import attn_lightning
 from attn_lightning.data import sources
 from attn_lightning.data.formats import FileOptions
 from attn_lightning.data.labels import Labels
@@ -52,6 +57,17 @@ def test_a_file_that_does_not_exist(tmp_path):
 def test_without_any_source_both_ways_out_are_named(tmp_path):
     with pytest.raises(ConfigurationError, match=r"train\.jsonl.*EXP=ivat_planted"):
         find("toy", tmp_path, None, ("train",))
+
+
+def test_every_hub_data_set_is_pinned_to_a_commit():
+    """A branch or a tag would let the data change under a result."""
+    found = {}
+    for path in Path(attn_lightning.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Hub":
+                found.update([tuple(ast.literal_eval(argument) for argument in node.args[:2])])
+    assert {"stanfordnlp/snli", "stanfordnlp/imdb", "uoft-cs/cifar10"} <= found.keys()
+    assert [name for name, revision in found.items() if not re.fullmatch("[0-9a-f]{40}", revision)] == []
 
 
 class TestHub:
