@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import torch
 from lightning.pytorch import LightningModule
@@ -36,7 +36,9 @@ from attn_lightning.measurements import MARKS, EpochMeans, Measurements, Probe, 
 from attn_lightning.methods.base import Method
 from attn_lightning.methods.combined import flatten
 from attn_lightning.methods.requirements import answer, check_methods, extra_term, ignored_pool, learns_from_pool
-from attn_lightning.optimization import parameter_groups, with_schedule
+from attn_lightning.optimization.choice import OptimizerName, let_rows_wait, make_optimizer
+from attn_lightning.optimization.groups import parameter_groups, with_schedule
+from attn_lightning.optimization.rows import RowAdam
 from attn_lightning.step import TrainStep
 from attn_lightning.task_loss import LossWatch, class_counts, class_weights_from_counts, cross_entropy, finite
 from attn_lightning.types import AttentionOutput, Batch, DataSpec
@@ -63,7 +65,8 @@ class AttentionModule(LightningModule):
         learning_rate: step size of the optimizer, above 0.
         weight_decay: L2 penalty on encoder and classifier, 0 or more.
         amsgrad: keep the running maximum of Adam's second moment.
-        optimizer: adam; or sgd, stochastic gradient descent with `momentum`.
+        optimizer: adam; dense_adam, the same with a pass over all word vectors at every step, where adam moves a vector
+            when it is read, if that is faster; or sgd, stochastic gradient descent with `momentum`.
         momentum: of sgd, in [0, 1); adam ignores it.
         class_weights: "none", "positive" (`N_neg / N_pos` on class 1, the published binary recipe) or "balanced".
         num_probe_examples: validation examples for the agreement of attention with gradients at every epoch; 0
@@ -78,14 +81,14 @@ class AttentionModule(LightningModule):
         amsgrad: bool = True,
         class_weights: Literal["none", "positive", "balanced"] = "none",
         num_probe_examples: int = 512,
-        optimizer: Literal["adam", "sgd"] = "adam",
+        optimizer: OptimizerName = "adam",
         momentum: float = 0.9,
     ) -> None:
         super().__init__()
         check_numbers(above=0, learning_rate=learning_rate)
         check_numbers(at_least=0, weight_decay=weight_decay, num_probe_examples=num_probe_examples)
         check_numbers(at_least=0, below=1, momentum=momentum, advice="use 0 for none")
-        check_choice(choices=("adam", "sgd"), optimizer=optimizer)
+        check_choice(choices=get_args(OptimizerName), optimizer=optimizer)
         # logger=False: the command line uploads the whole configuration once, the flat copy would only repeat it.
         self.save_hyperparameters(logger=False)
         self.learning_rate = learning_rate
@@ -178,12 +181,11 @@ class AttentionModule(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer over two groups of parameters: with weight decay, and without (word vectors, scorer)."""
-        # Fused: one kernel instead of several per parameter, and most of a small model's step is their launches.
-        adam, sgd = partial(torch.optim.Adam, amsgrad=self.amsgrad), partial(torch.optim.SGD, momentum=self.momentum)
         groups = parameter_groups(self, self._model, self.weight_decay)
-        optimizer = (sgd if self.optimizer == "sgd" else adam)(
-            [dict(group) for group in groups], lr=self.learning_rate, fused=True
-        )
+        own: dict[str, Any] = {"lr": self.learning_rate, "amsgrad": self.amsgrad, "momentum": self.momentum}
+        optimizer = make_optimizer(self.optimizer, [dict(group) for group in groups], self._model, **own)
+        if isinstance(optimizer, RowAdam) and self._trainer is not None:
+            let_rows_wait(self.trainer, optimizer)
         warmup = getattr(getattr(self._model, "encoder", None), "warmup", 0.0)
         return with_schedule(optimizer, groups, warmup, lambda: int(self.trainer.estimated_stepping_batches))
 

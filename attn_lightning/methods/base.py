@@ -41,12 +41,14 @@ class Method(Callback):
         encoder_passes: extra runs of the encoder per step beside the clean one (0 for score-level methods).
         semi_supervised: whether an unlabelled batch changes the term.
         requires_backbone: the class of models that the method is for.
+        reads_word_table: whether it reads word vectors in another way than by looking words up.
     """
 
     differentiates: ClassVar[Differentiates] = Differentiates.NOTHING
     encoder_passes: ClassVar[int] = 0
     semi_supervised: ClassVar[bool] = False
     requires_backbone: ClassVar[type[Backbone]] = Backbone
+    reads_word_table: ClassVar[bool] = False
 
     def __init__(self, weight: float = 1.0) -> None:
         check_numbers(self, at_least=0, advice="0 switches the term off", weight=weight)

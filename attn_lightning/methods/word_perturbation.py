@@ -138,6 +138,7 @@ class WordIAT(_AdversarialTraining):
 
     differentiates: ClassVar[Differentiates] = Differentiates.EMBEDDINGS
     encoder_passes: ClassVar[int] = 1
+    reads_word_table: ClassVar[bool] = True
     term: ClassVar[str] = "word_iat"
     place: ClassVar[Place] = EMBEDDINGS
 
@@ -247,6 +248,7 @@ class WordIVAT(_VirtualAdversarialTraining):
 
     differentiates: ClassVar[Differentiates] = Differentiates.EMBEDDINGS
     encoder_passes: ClassVar[int] = 2
+    reads_word_table: ClassVar[bool] = True
     term: ClassVar[str] = "word_ivat"
     place: ClassVar[Place] = EMBEDDINGS
 

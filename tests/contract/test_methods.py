@@ -139,6 +139,29 @@ def test_another_backbone_than_the_required_one_is_refused(cls: type[Method]) ->
             check_requirements(cls(), small_model(SmallModel))
 
 
+class WatchedTable(nn.Embedding):
+    """Notes who asks for all of its vectors, and looks words up without that."""
+
+    asked = 0
+
+    @property
+    def weight(self) -> Tensor:
+        self.asked += 1
+        return self._parameters["weight"]
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return nn.functional.embedding(tokens, self._parameters["weight"], self.padding_idx)
+
+
+@every_method
+def test_it_says_whether_it_reads_the_word_table(cls: type[Method]) -> None:
+    model = small_model(AttentionClassifier, cls.requires_backbone)
+    method = maker(cls, model)()
+    model.embedding.__class__ = WatchedTable
+    objective(method, small_step(model, small_batch())).backward()
+    assert bool(model.embedding.asked) == cls.reads_word_table
+
+
 class Loss(nn.Module):
     """Task loss plus term, in the shape that DDP wraps."""
 

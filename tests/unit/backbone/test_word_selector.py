@@ -13,7 +13,7 @@ from attn_lightning.backbone.normalizers import TopK
 from attn_lightning.backbone.pretrained import Pretrained
 from attn_lightning.backbone.word_selector import Student, WordSelector
 from attn_lightning.errors import ConfigurationError
-from attn_lightning.optimization import parameter_groups
+from attn_lightning.optimization.groups import parameter_groups
 from attn_lightning.types import DataSpec
 
 SPEC = DataSpec(2, 20, 6, ("a", "b"))

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from attn_lightning.backbone.encoders import Average
-from attn_lightning.optimization import linear_schedule, parameter_groups, with_schedule
+from attn_lightning.optimization.groups import linear_schedule, parameter_groups, with_schedule
 
 
 class Slow(Average):
