@@ -23,12 +23,15 @@ from attn_lightning.evaluation.erasure import inference
 from attn_lightning.evaluation.explainers.loo import LeaveOneOut
 from attn_lightning.evaluation.families.attention_tests import AttentionTests
 from attn_lightning.evaluation.families.faithfulness import Faithfulness
+from attn_lightning.evaluation.families.robustness import Robustness
 from attn_lightning.evaluation.subject import Explained, Ragged, Subject, no_progress
 from attn_lightning.metrics.agreement import agreement_metrics
 from attn_lightning.metrics.per_example import to_array
 from attn_lightning.types import Batch, DataSpec
 
 VOCABULARY_SIZE, EMBEDDING_SIZE, UNKNOWN = 15_000, 300, 1
+FEW = 64
+"""Documents of the measurement that takes most passes."""
 SPREAD, LONGEST = 0.45, 56
 """Deviation of the logarithm of the length, and the longest document."""
 
@@ -92,12 +95,15 @@ def all_measurements(subject: Subject, explained: Explained) -> dict[str, Callab
     """What is timed, by name."""
     permutation = AttentionTests(adversarial=False, diagnostic=False)
     adversarial = AttentionTests(num_permutations=1, num_candidates=5, num_steps=500, diagnostic=False)
+    few = make_subject(min(FEW, len(subject.examples)), str(subject.device))
+    attacked = clean_pass(few)
     return {
         "clean pass": lambda: clean_pass(subject),
         "agreement with gradients": lambda: agreement(subject),
         "leave-one-out": lambda: LeaveOneOut().explain(subject, no_progress),
         "100 permutations": lambda: permutation.run(subject, explained, no_progress),
         "adversarial attention, 5 x 500": lambda: adversarial.run(subject, explained, no_progress),
+        f"robustness of {FEW} documents": lambda: Robustness().run(few, attacked, no_progress),
         "ERASER, 5 bins": lambda: Faithfulness().run(subject, explained, no_progress),
     }
 

@@ -55,7 +55,7 @@ def train(runs: list[Run], steps: int, first: int = 0) -> list[list[Tensor]]:
     return read
 
 
-def same_state(runs: list[Run], rtol: float = 1e-7, atol: float = 1e-4 * LR) -> None:
+def same_state(runs: list[Run], rtol: float = 1e-7, atol: float = 1e-5 * LR) -> None:
     states = [optimizer.state_dict()["state"][0] for _, optimizer in runs]
     assert list(states[0]) == list(states[1])
     for name in states[0]:
