@@ -170,7 +170,8 @@ def _round(folder: Path, run: str, precision: str, against: Path | None) -> dict
     if against is not None:
         other = fit(folder, f"{run}-other", against, precision)
         row["words/s over the other"] = row["words/s"] * other["train_seconds"] / other["train_tokens"]
-        row["words per CPU second over the other"] = row["words per CPU second"] / _words_per_cpu_second(other)
+        if "cpu_seconds" in other:  # not in the first versions
+            row["words per CPU second over the other"] = row["words per CPU second"] / _words_per_cpu_second(other)
         row["memory over the other"] = ours["peak_memory_mib"] / other["peak_memory_mib"]
     return row
 
