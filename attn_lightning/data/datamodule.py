@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, cast, get_args
 
 import pyarrow as pa
 from lightning.pytorch.utilities import CombinedLoader
@@ -347,7 +347,7 @@ class TextDataModule(_SplitLoaders):
 
     def texts(self, split: str) -> list[str]:
         """All texts of a split in the order of their rows; reads them into memory."""
-        return list(self.rows(split).data.column("text").to_pylist())
+        return cast("list[str]", self.rows(split).data.column("text").to_pylist())
 
     def questions(self, split: str, rows: Sequence[int] | None = None) -> list[str] | None:
         """The second texts of a split, of all rows in their order or of some; None where there are none."""

@@ -27,7 +27,8 @@ def study_content(data: StudyData, found: Sequence[MetricTable], blocks: Blocks)
         found: its tables.
         blocks: where learning curves are kept.
     """
-    study = data.study
+    # Once, as it asks every run.
+    study, cost = data.study, cost_metric(data)
     return {
         "name": study.name,
         "note": note(study),
@@ -39,9 +40,9 @@ def study_content(data: StudyData, found: Sequence[MetricTable], blocks: Blocks)
         "baseline": study.baseline,
         "metrics": list(study.metrics),
         "seconds": seconds(data),
-        "time": metric_name(cost_metric(data)).name,
+        "time": metric_name(cost).name,
         "runs": len(data.runs),
-        "tables": [_table_content(table, data) for table in found],
+        "tables": [_table_content(table, data, cost) for table in found],
         "curves": _curves(data),
         "histories": [
             {
@@ -69,7 +70,7 @@ def study_tables(data: StudyData, metrics: Sequence[str] = ()) -> list[MetricTab
     return tables(replace(data.study, metrics=tuple(metrics or dict.fromkeys(known))), data.results)
 
 
-def _table_content(table: MetricTable, data: StudyData) -> dict[str, Any]:
+def _table_content(table: MetricTable, data: StudyData, cost: str) -> dict[str, Any]:
     # The dots beside a table have to be the runs that its means are of.
     required = data.study.require if table.condition else {}
     group = [
@@ -83,11 +84,13 @@ def _table_content(table: MetricTable, data: StudyData) -> dict[str, Any]:
         "options": table.options,
         "condition": table.condition,
         "metric": table.metric,
-        "rows": [_row_content(row, table.metric, group, data) for row in table.rows],
+        "rows": [_row_content(row, table.metric, group, data, cost) for row in table.rows],
     }
 
 
-def _row_content(row: Row, metric: str, group: Sequence[tuple[Cell, CellState]], data: StudyData) -> dict[str, Any]:
+def _row_content(
+    row: Row, metric: str, group: Sequence[tuple[Cell, CellState]], data: StudyData, cost: str
+) -> dict[str, Any]:
     runs = [(cell.seed, found) for cell, found in group if cell.method == row.method]
     read = [data.runs[cell] for cell, _ in group if cell.method == row.method and cell in data.runs]
     # Of the first run: the others of the row differ from it in their seed alone.
@@ -102,7 +105,7 @@ def _row_content(row: Row, metric: str, group: Sequence[tuple[Cell, CellState]],
         "values": {str(seed): finite(value(found.record, metric)) for seed, found in runs},
         "published": None if known is None else vars(known),
         # The size of a point, where a run without a recorded time should not hide the others.
-        "cost": _mean([value(found.record, cost_metric(data)) for _, found in runs]),
+        "cost": _mean([value(found.record, cost) for _, found in runs]),
         "comparison": None
         if compared is None
         else {
