@@ -40,7 +40,8 @@ def study_content(data: StudyData, found: Sequence[MetricTable], blocks: Blocks)
         "baseline": study.baseline,
         "metrics": list(study.metrics),
         "seconds": seconds(data),
-        "time": metric_name(cost).name,
+        # Without the unit of a column: a duration says its own.
+        "time": metric_name(cost).name.removesuffix(" (s)"),
         "runs": len(data.runs),
         "tables": [_table_content(table, data, cost) for table in found],
         "curves": _curves(data),

@@ -62,3 +62,7 @@ def test_only_runs_that_meet_the_condition_are_dots_of_its_table(data):
     content = study_content(required, study_tables(required), Blocks())
     (table,) = [t for t in content["tables"] if t["condition"] and t["metric"] == "test/accuracy"]
     assert {row["method"]: list(row["values"]) for row in table["rows"]} == {"ivat": ["0", "1", "2"], "vanilla": ["2"]}
+
+
+def test_the_time_of_a_study_is_named_without_a_unit(data):
+    assert study_content(data, study_tables(data), Blocks())["time"] == "Time of fitting"
