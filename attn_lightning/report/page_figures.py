@@ -11,7 +11,7 @@ from attn_lightning.report.study_data import StudyData
 from attn_lightning.report.study_figures import study_figures
 from attn_lightning.report.style import COLORS, MARKERS, house_style, plain
 
-_PANELS = ("train/loss", "val/accuracy")
+_LOSS, _VALIDATED = "train/loss", "val/accuracy"
 _LEAST_EPOCHS = 2
 _MOST_MARKERS = 15
 
@@ -40,13 +40,15 @@ def page_figures(runs: Sequence[Run], studies: Sequence[StudyData]) -> tuple[dic
 
 @house_style()
 def learning_curves(runs: Mapping[str, Run]) -> Figure:
-    """Loss and validated accuracy by epoch.
+    """Loss and what chose the best epoch, by epoch; accuracy where runs were chosen by different metrics.
 
     Args:
         runs: by label.
     """
-    figure = Figure(figsize=(3.4 * len(_PANELS), 2.8), layout="constrained")
-    for panel, metric in zip(figure.subplots(1, len(_PANELS), squeeze=False)[0], _PANELS, strict=True):
+    monitors = {run.monitor or _VALIDATED for run in runs.values()}
+    panels = (_LOSS, monitors.pop() if len(monitors) == 1 else _VALIDATED)
+    figure = Figure(figsize=(3.4 * len(panels), 2.8), layout="constrained")
+    for panel, metric in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for place, (label, run) in enumerate(runs.items()):
             # Epochs without validation have no value; a gap in the line says so, where joining its ends would invent
             # one.

@@ -149,7 +149,8 @@ def _seconds(value: float | None) -> str | None:
 
 
 def history(run: Run, blocks: Blocks) -> dict[str, str] | None:
-    """Learning curves as a block: epochs, and a series per metric with null where an epoch has none."""
+    """Learning curves as a block: epochs, what chose the best one, and a series per metric with null where an epoch has
+    none."""
     rows = run.history
     # Thousands of epochs are no more to the eye than some hundreds, but would be most of the page.
     step = math.ceil(len(rows) / LONGEST_HISTORY) if rows else 1
@@ -162,7 +163,7 @@ def history(run: Run, blocks: Blocks) -> dict[str, str] | None:
     # Lightning counts from 0; people, and the lines of a run, from 1.
     epochs = [row.get("epoch", float(place)) + 1 for place, row in enumerate(found)]
     series = {name: [_rounded(row.get(name)) for row in found] for name in names}
-    return blocks.json({"epochs": epochs, "series": series})
+    return blocks.json({"epochs": epochs, "monitor": run.monitor, "series": series})
 
 
 def _rounded(value: float | None) -> float | None:

@@ -92,6 +92,12 @@ class Run:
         rows = self.record.get("history")
         return [row for row in rows if isinstance(row, Mapping)] if isinstance(rows, list) else []
 
+    @property
+    def monitor(self) -> str | None:
+        """The validation metric that chose the best epoch; None before there is one."""
+        monitor = mapping(self.record.get("best")).get("monitor")
+        return monitor if isinstance(monitor, str) else None
+
     def values(self, place: str) -> dict[str, float]:
         """The finite numbers under a key of the record, such as `test`, `evaluation` or `cost`."""
         # Other people's records, or those of a run that has just begun, may lack the key or hold something else there.

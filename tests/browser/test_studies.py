@@ -2,6 +2,10 @@
 
 import pytest
 
+from attn_lightning.report.page import ReportOptions
+from support.reports import write_report
+from support.run_folders import make_run
+
 
 @pytest.fixture
 def studies(opened, report):
@@ -63,6 +67,13 @@ def test_curves_of_robustness_and_learning(studies):
     assert learning.locator("path.bold").count() == 2
     studies.locator("#curve-study").select_option("train/loss")
     assert studies.get_by_role("img", name="train/loss by epoch").is_visible()
+
+
+def test_curves_open_with_what_chose_the_epoch(opened, tmp_path):
+    history = [{"epoch": k, "train/loss": 1.0, "val/accuracy": 0.5, "val/macro_f1": 0.3 + k / 10} for k in range(3)]
+    run = make_run(tmp_path, history=history, best={"monitor": "val/macro_f1", "val/macro_f1": 0.5})
+    page = opened(write_report([run], tmp_path / "page", ReportOptions(figures=False))).page
+    assert page.get_by_role("img", name="val/macro_f1 by epoch").is_visible()
 
 
 def test_charts_are_drawn_anew_for_another_width(studies):

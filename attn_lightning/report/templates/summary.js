@@ -109,7 +109,8 @@ function learningCurves(title, series) {
       const longest = mine.reduce((most, found) => (found.epochs.length > most.length ? found.epochs : most), []);
       return { label, series: place, x: longest, runs: mine.map((found) => longest.map((epoch) => found.series[chosen][found.epochs.indexOf(epoch)] ?? null)) };
     }).filter((line) => line.runs.length), "epoch", chosen, `${title}: ${chosen} by epoch`));
-    const start = names.find((key) => key === "val/accuracy") || names[0];
+    // First what chose the epoch that is kept.
+    const start = [...curves.map((found) => found.monitor), "val/accuracy"].find((key) => names.includes(key)) || names[0];
     host.replaceChildren(choice(`curve-${title}`, "Metric", names.map((key) => [key, key]), start, draw), drawing, legend(methods));
     draw(start);
   });

@@ -17,6 +17,17 @@ def test_runs_have_learning_curves(make_run):
     assert render(figure, "pdf") == render(figure, "pdf")
 
 
+def test_the_curve_is_of_what_chose_the_epoch(make_run):
+    history = [{"epoch": k, "train/loss": 1.0, "val/accuracy": 0.5, "val/macro_f1": 0.3 + k} for k in range(2)]
+    by_f1 = read_run(make_run("a", best={"monitor": "val/macro_f1"}, history=history))
+    by_accuracy = read_run(make_run("b", best={"monitor": "val/accuracy"}, history=history))
+    titles = [
+        [panel.get_title() for panel in learning_curves(runs).axes]
+        for runs in ({"a": by_f1}, {"a": by_f1, "b": by_accuracy})
+    ]
+    assert titles == [["train/loss", "val/macro_f1"], ["train/loss", "val/accuracy"]]
+
+
 def test_a_single_epoch_is_no_curve(make_run):
     figures, reasons = page_figures([read_run(make_run(history=[{"epoch": 0, "val/accuracy": 0.5}]))], [])
     assert (figures, reasons) == ({}, {})
