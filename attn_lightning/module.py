@@ -385,6 +385,8 @@ class AttentionModule(LightningModule):
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Load weights; a model of another shape, or one that diverged, is the user's error, not ours."""
         check_finite(state_dict)
+        if self._trainer is not None and self.trainer.precision == "64-true":
+            self.double()  # Lightning does so after it has loaded them, when they have lost half of their digits
         try:
             return super().load_state_dict(state_dict, strict=strict, assign=assign)
         except RuntimeError as error:

@@ -11,9 +11,17 @@ from attn_lightning.checkpoint import write_checkpoint
 from support.results import record, weights
 
 
-@pytest.mark.parametrize("method", ["AttentionIVAT", pytest.param("null", marks=pytest.mark.slow)])
-def test_a_resumed_run_equals_an_uninterrupted_one(tiny_fit, tmp_path, interrupt, monkeypatch, method):
-    options = ["--method", method, "--trainer.max_epochs=3", "--run.control=false", "--run.suite=none"]
+@pytest.mark.parametrize(
+    ("method", "precision"),
+    [
+        ("AttentionIVAT", "32-true"),
+        pytest.param("null", "32-true", marks=pytest.mark.slow),
+        pytest.param("null", "64-true", marks=pytest.mark.slow),
+    ],
+)
+def test_a_resumed_run_equals_an_uninterrupted_one(tiny_fit, tmp_path, interrupt, monkeypatch, method, precision):
+    options = ["--method", method, "--trainer.precision", precision, "--trainer.max_epochs=3"]
+    options += ["--run.control=false", "--run.suite=none"]
     assert tiny_fit("--run.root", tmp_path / "whole", *options).code == 0
     interrupt(2, KeyboardInterrupt)
     outcome = tiny_fit("--run.root", tmp_path / "broken", *options)
@@ -26,7 +34,9 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tiny_fit, tmp_path, interrupt
     outcome = tiny_fit("--run.root", tmp_path / "broken", *options, "--ckpt_path=last")
     assert outcome.code == 0, outcome.err
     assert outcome.out.strip().endswith(str(broken))
-    assert record(broken) == record(tmp_path / "whole" / "ivat_planted" / "version_0")
+    whole = tmp_path / "whole" / "ivat_planted" / "version_0"
+    assert record(broken) == record(whole)
+    assert weights(broken, "last") == weights(whole, "last")
     with (broken / "metrics.csv").open() as file:
         accuracies = [row["val/accuracy"] for row in csv.DictReader(file) if row["val/accuracy"]]
     assert [float(value) for value in accuracies] == pytest.approx(
