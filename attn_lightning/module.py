@@ -13,6 +13,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from attn_lightning.backbone.classifier import AttentionClassifier
+from attn_lightning.backbone.equal_texts import equal_texts_once
 from attn_lightning.backbone.freezing import constant, kept_in_graph
 from attn_lightning.backbone.importance import importances, small_passes
 from attn_lightning.backbone.joint import joint_passes
@@ -33,7 +34,7 @@ from attn_lightning.checks import check_choice, check_numbers
 from attn_lightning.data.reading import prepare_encoder
 from attn_lightning.errors import ConfigurationError, one_line
 from attn_lightning.measurements import MARKS, EpochMeans, Measurements, Probe, check_monitors, example_record, joined
-from attn_lightning.methods.base import Method
+from attn_lightning.methods.base import Method, leave_embeddings
 from attn_lightning.methods.combined import flatten
 from attn_lightning.methods.requirements import answer, check_methods, extra_term, ignored_pool, learns_from_pool
 from attn_lightning.optimization.choice import OptimizerName, let_rows_wait, make_optimizer
@@ -234,10 +235,11 @@ class AttentionModule(LightningModule):
         batch, unlabeled = (batches, None) if isinstance(batches, Batch) else (batches["labeled"], batches["unlabeled"])
         if unlabeled is not None and not learns_from_pool(self.methods):
             unlabeled = None  # encoding them would cost a pass that no term reads
-        if unlabeled is None:
-            output, unlabeled_output = self(batch.tokens, batch.mask), None
-        else:
-            output, unlabeled_output = joint_passes(self._model, batch, unlabeled)
+        with equal_texts_once(self._model, leave_embeddings(self.methods)):
+            if unlabeled is None:
+                output, unlabeled_output = self(batch.tokens, batch.mask), None
+            else:
+                output, unlabeled_output = joint_passes(self._model, batch, unlabeled)
         step = TrainStep(
             model=self._model,
             batch=batch,

@@ -38,6 +38,8 @@ class Encoder(nn.Module):
     """Share of the training in which the rates of `learning_rates` rise from 0; they fall to 0 in the rest."""
     reads_pairs: bool = False
     """Whether it finds words anywhere in a row, and can read two texts in one pass (`read_pair`)."""
+    draws_nothing: bool = False
+    """Whether a pass in training draws no random numbers, such as a dropout of its own."""
 
     def __init__(self, input_size: int) -> None:
         super().__init__()
@@ -69,6 +71,11 @@ class Encoder(nn.Module):
             folder: where results may be kept for later runs.
             texts: a name that no other texts have.
         """
+
+    @property
+    def can_share(self) -> bool:
+        """Whether equal texts of a batch may share a pass of it; not where each of them has draws of its own."""
+        return self.draws_nothing or not self.training
 
     def stays_in_float32(self, device_type: str) -> str | None:
         """Why it runs in float32 also under autocast on this kind of device; None where it follows autocast.
@@ -155,6 +162,8 @@ class BiLSTM(Encoder):
         lstm: the `torch.nn.LSTM` that owns the weights; `load_state_dict` of a trained one works.
     """
 
+    draws_nothing = True
+
     def __init__(
         self,
         input_size: int,
@@ -202,6 +211,8 @@ class CNN(Encoder):
         filters: filters per width, so that D is `len(kernel_sizes) * filters`.
     """
 
+    draws_nothing = True
+
     def __init__(self, input_size: int, kernel_sizes: tuple[int, ...] = (1, 3, 5, 7), filters: int = 32) -> None:
         super().__init__(input_size)
         check_numbers(self, at_least=1, filters=filters)
@@ -230,6 +241,8 @@ class Average(Encoder):
         input_size: E, size of an embedding; the backbone gives it.
         hidden_size: D.
     """
+
+    draws_nothing = True
 
     def __init__(self, input_size: int, hidden_size: int = 256) -> None:
         super().__init__(input_size)

@@ -36,6 +36,8 @@ class OrthogonalLSTM(Encoder):
         lstm: the `torch.nn.LSTM` that owns the weights, as in `BiLSTM`; only its parameters are used.
     """
 
+    draws_nothing = True
+
     def __init__(self, input_size: int, hidden_size: int = 128) -> None:
         super().__init__(input_size)
         check_numbers(self, at_least=1, hidden_size=hidden_size)

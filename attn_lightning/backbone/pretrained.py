@@ -114,6 +114,7 @@ class Pretrained(Encoder):
         self.pooling, self.long_texts, self.max_word_pieces = pooling, long_texts, max_word_pieces
         self.learning_rate, self.warmup, self.layer_decay = learning_rate, warmup, layer_decay
         self.dropout, self.gradient_checkpointing = dropout, gradient_checkpointing
+        self.draws_nothing = frozen or dropout == 0
         self._store: states.StateStore | None = None
         self._warned: set[str] = set()
 
@@ -154,6 +155,11 @@ class Pretrained(Encoder):
         count = self.layer if self.layer > 0 else most + 1 + self.layer
         check_numbers(self, at_least=1, at_most=most, layer=count, advice=f"{self.name} has {most} layers")
         return count
+
+    @property
+    def can_share(self) -> bool:
+        """See `Encoder.can_share`; stored states cost less than a look for equal texts."""
+        return self._store is None and super().can_share
 
     def resources(self) -> Mapping[str, str]:
         """What a checkpoint needs to build the encoder again without its folder."""

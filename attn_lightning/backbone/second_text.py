@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attn_lightning.backbone.encoders import Encoder
+from attn_lightning.backbone.equal_texts import ReadsEqualTextsOnce
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.numerics import at_least_float32
 
@@ -80,8 +81,10 @@ def candidates_of(hidden: Tensor, count: int) -> Tensor:
     return hidden[:, -1 - count : -1, 0] != 0
 
 
-class PairReader(nn.Module):
+class PairReader(ReadsEqualTextsOnce):
     """Reads both texts: states of the first, and the mean state q of the second in the last column.
+
+    A first text of several questions in a batch is read once, unless the two are read together.
 
     Args:
         encoder: of the first text; it stays the model's.
@@ -122,7 +125,9 @@ class PairReader(nn.Module):
             both = at_least_float32(encoder.read_pair(embeddings, mask, second))
             states, query = both.masked_fill(~mask.unsqueeze(-1), 0.0), masked_mean(both, second)
         else:
-            states = at_least_float32(encoder(embeddings, mask))
+            once = encoder.can_share
+            first = self.read_once(encoder, embeddings, mask) if once else encoder(embeddings, mask)
+            states = at_least_float32(first)
             reader = encoder if self.own is None else self.own
             query = self._read(reader, embeddings, second)
         # In a column that no mask covers: the signature of the four functions stays that of single texts.

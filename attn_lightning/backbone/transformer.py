@@ -57,6 +57,7 @@ class Transformer(Encoder):
                 f"{hidden_size} and {num_heads}; use for example 128 and 4."
             )
         self.output_size = hidden_size
+        self.draws_nothing = dropout == 0
         self.projection = nn.Linear(input_size, hidden_size)
         self.layers = nn.ModuleList(
             nn.TransformerEncoderLayer(hidden_size, num_heads, width, dropout, batch_first=True, norm_first=True)

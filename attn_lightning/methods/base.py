@@ -1,6 +1,6 @@
 """The contract of a training method: a Lightning callback that injects an extra loss term."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import IntEnum
 from pathlib import Path
 from typing import ClassVar
@@ -89,3 +89,13 @@ class Method(Callback):
         as they are, momentum and weight decay included.
         """
         return []
+
+
+def leave_embeddings(methods: Iterable[Method]) -> bool:
+    """Whether no method asks for gradients at the embeddings of the clean pass.
+
+    A method from elsewhere counts as one that does: it may not have said so.
+    """
+    parts = [method.inner for method in methods]
+    own = all(type(part).__module__.startswith("attn_lightning.") for part in parts)
+    return own and all(part.differentiates < Differentiates.EMBEDDINGS for part in parts)

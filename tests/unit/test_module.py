@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback
+from torch.utils.data import DataLoader
 
 from attn_lightning.backbone.classifier import AttentionClassifier
+from attn_lightning.backbone.encoders import BiLSTM
 from attn_lightning.callbacks.cost import CostMeter
 from attn_lightning.errors import ConfigurationError, NumericalError
-from attn_lightning.methods import AttentionAT, AttentionIVAT, Method
+from attn_lightning.methods import AttentionAT, AttentionIVAT, Method, Scheduled, WordAT
 from attn_lightning.module import AttentionModule
 from attn_lightning.task_loss import LossWatch, class_weights_from_counts
-from attn_lightning.types import DataSpec, LossTerm
+from attn_lightning.types import Batch, DataSpec, LossTerm
 from support.training import fit, planted
 
 
@@ -246,6 +248,34 @@ def test_example_weights_and_attention_of_a_method_are_used(data):
     for attention, mask, has_embeddings in seen:
         torch.testing.assert_close(attention, mask / mask.sum(-1, keepdim=True))
         assert has_embeddings
+
+
+class Own(Method):
+    """A method from elsewhere, which may do more than it says."""
+
+    def loss(self, step):
+        return LossTerm("own", step.output.embeddings.square().mean(), self.weight)
+
+
+@pytest.mark.parametrize(
+    ("method", "read"),
+    [(None, 2), (AttentionAT(), 2), (WordAT(), 4), (Scheduled(WordAT()), 4), (Own(), 4)],
+)
+def test_equal_texts_are_read_once_unless_a_method_differentiates_them(method, read):
+    rows = []
+
+    class Counting(BiLSTM):
+        def forward(self, embeddings, mask):
+            rows.append(len(mask))
+            return super().forward(embeddings, mask)
+
+    tokens = torch.tensor([[2, 3, 5], [2, 3, 6], [4, 3, 5], [2, 3, 7]])
+    mask = torch.tensor([[True, True, False]] * 4)
+    module = AttentionModule(partial(AttentionClassifier, encoder=partial(Counting, hidden_size=4)))
+    module.build(DataSpec(2, 10, 4, ("a", "b"), has_question=True))
+    batch = Batch(tokens, mask, torch.tensor([0, 1, 0, 1]), torch.arange(4))
+    fit(module, DataLoader([batch], batch_size=None), *([method] if method else []))
+    assert rows[0] == read
 
 
 def test_a_name_that_only_some_epochs_log_does_not_outlive_them(data):

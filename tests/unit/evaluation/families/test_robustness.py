@@ -87,7 +87,7 @@ def assert_same(rows, expected):
         assert (row.n_valid, row.n) == (wanted[key].n_valid, wanted[key].n)
 
 
-@pytest.mark.parametrize("num_classes", [2, 3])
+@pytest.mark.parametrize("num_classes", [2, 3, 50])
 @pytest.mark.parametrize("target", ["prediction", "label"])
 @pytest.mark.parametrize("where", ["scores", "embeddings"])
 def test_rows_equal_a_loop_over_examples(where, target, num_classes):
