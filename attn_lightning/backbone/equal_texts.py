@@ -21,18 +21,20 @@ def equal_rows(embeddings: Tensor, mask: Tensor) -> tuple[Tensor, Tensor] | None
     Cost: two passes over the embeddings. A GPU waits for the number of texts.
     """
     with torch.no_grad():
-        # By one number per word: it tells nearly all texts apart, and equal ones are compared in full below.
-        numbers = embeddings.sum(-1).masked_fill(~mask, 0.0)
-        _, places = torch.cat([numbers, mask.to(numbers.dtype)], 1).unique(dim=0, return_inverse=True)
+        # By one number per text, which depends on the order of its words; those of equal ones are compared in full.
+        words = embeddings.sum(-1).masked_fill(~mask, 0.0)
+        numbers = (words * torch.arange(words.shape[1], device=words.device).cos()).sum(1)
+        _, places = numbers.unique(return_inverse=True)
         count, each = int(places.max()) + 1, torch.arange(len(mask), device=mask.device)
         if count == len(mask):
             return None
         rows = each.new_full((count,), len(mask)).scatter_reduce(0, places, each, "amin")
         copies = each[rows[places] != each]
         first = rows[places[copies]]
-        same = (embeddings[copies] == embeddings[first]).all(-1) | ~mask[copies]
-    # Two different texts of equal sums are possible, if hardly ever seen: then every row is read.
-    return (rows, places) if bool(same.all()) else None
+        words_equal = (embeddings[copies] == embeddings[first]).all(-1) | ~mask[copies]
+        same = words_equal.all() & (mask[copies] == mask[first]).all()
+    # Two different texts of one number are possible, if hardly ever seen: then every row is read.
+    return (rows, places) if bool(same) else None
 
 
 class ReadsEqualTextsOnce(nn.Module):

@@ -80,6 +80,11 @@ def test_different_words_of_equal_sums_are_told_apart() -> None:
     assert equal_rows(embeddings, torch.ones(3, 1, dtype=torch.bool)) is None
 
 
+def test_a_text_is_not_the_beginning_of_a_longer_one() -> None:
+    embeddings = torch.tensor([[[1.0], [0.0]], [[1.0], [0.0]]])
+    assert equal_rows(embeddings, torch.tensor([[True, True], [True, False]])) is None
+
+
 def test_what_is_no_number_equals_nothing() -> None:
     embeddings = torch.full((2, 1, 2), float("nan"))
     assert equal_rows(embeddings, torch.ones(2, 1, dtype=torch.bool)) is None
