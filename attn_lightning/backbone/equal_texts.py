@@ -3,8 +3,11 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+
+from attn_lightning.numerics import at_least_float32
 
 
 def equal_rows(embeddings: Tensor, mask: Tensor) -> tuple[Tensor, Tensor] | None:
@@ -24,12 +27,11 @@ def equal_rows(embeddings: Tensor, mask: Tensor) -> tuple[Tensor, Tensor] | None
         # By one number per text, which depends on the order of its words; those of equal ones are compared in full.
         words = embeddings.sum(-1).masked_fill(~mask, 0.0)
         numbers = (words * torch.arange(words.shape[1], device=words.device).cos()).sum(1)
-        _, places = numbers.unique(return_inverse=True)
-        count, each = int(places.max()) + 1, torch.arange(len(mask), device=mask.device)
-        if count == len(mask):
+        found = np.unique(at_least_float32(numbers).cpu().numpy(), return_index=True, return_inverse=True)[1:]
+        if len(found[0]) == len(mask):
             return None
-        rows = each.new_full((count,), len(mask)).scatter_reduce(0, places, each, "amin")
-        copies = each[rows[places] != each]
+        rows, places = (torch.from_numpy(index).to(mask.device) for index in found)
+        copies = (rows[places] != torch.arange(len(mask), device=mask.device)).nonzero().squeeze(1)
         first = rows[places[copies]]
         words_equal = (embeddings[copies] == embeddings[first]).all(-1) | ~mask[copies]
         same = words_equal.all() & (mask[copies] == mask[first]).all()
