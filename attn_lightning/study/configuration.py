@@ -90,7 +90,8 @@ def read_study(path: Path) -> Study:
             or of a data file or a folder of them, see `study.data_files`; from the current folder); `options` are
             shared by all cells. A list of values is crossed with all other lists. The value `"{label}/FILE"` of an
             option of a method is that file of the run of the method `label` with the same data, options and seed, which
-            is then run first. `seeds` is a number n (0 to n - 1) or a list.
+            is then run first; the value `"{seed}"` is the seed of each cell. `seeds` is a number n (0 to n - 1) or a
+            list.
 
     Returns:
         The study, every axis expanded.

@@ -18,6 +18,9 @@ _LONGEST_NAME = 120
 _CONTROLS = ("run.control", "run.suite_untrained")
 """They do not depend on the training: one run of a configuration measures them, unless the study says otherwise."""
 
+SEED = "{seed}"
+"""The value of an option that is the seed of each cell."""
+
 _WITH_THE_STUDY = ("run.report",)
 """What a study does once, at its end, for all of its runs."""
 
@@ -205,7 +208,7 @@ def _cell(study: Study, experiments: Experiments, method: Variant, data: Variant
         options=options.label,
         seed=seed,
         config=study.experiments / f"{experiment}.yaml",
-        overrides=tuple(overrides.items()),
+        overrides=tuple((name, str(seed) if value == SEED else value) for name, value in overrides.items()),
         name=_run_name(method.label, data.label, options.label),
         # The first seed of the study and not seed 0, which it may not have.
         control=seed == study.seeds[0],

@@ -19,7 +19,8 @@ def validate(
 ) -> list[Wanted]:
     """Parse the command of every cell; cells that differ in the seed only are parsed once.
 
-    A cell that begins from another run names a file of its seed, and is parsed for itself.
+    A cell that begins from another run names a file of its seed, and one may have options that follow the seed: these
+    are parsed for themselves.
 
     Args:
         cells: all cells of a study.
@@ -35,14 +36,14 @@ def validate(
         ConfigurationError: commands that `fit` would refuse, all of them in one message; or a metric that no cell will
             have.
     """
-    parsed: dict[str, Wanted] = {}
-    runs: dict[str, dict[str, Any]] = {}
+    parsed: dict[tuple[Any, ...], Wanted] = {}
+    runs: dict[tuple[Any, ...], dict[str, Any]] = {}
     errors: dict[str, str] = {}
     wanting: dict[str, list[str | None]] = {metric: [] for metric in metrics}
     for cell in cells:
         # Seeds differ in nothing that the parser could refuse, so one of them is parsed for all.
-        name = _parsed_once(cell)
-        if name in parsed or cell.name in errors:
+        common = _parsed_once(cell)
+        if common in parsed or cell.name in errors:
             continue
         try:
             config = parse(cell.arguments(root))
@@ -51,7 +52,7 @@ def validate(
             # else is there, the files of a pretrained encoder among it.
             made_here = [option.removeprefix("method.") for option in cell.base_files(root)]
             now = without_models(revisions(config), made_here)
-            parsed[name], runs[name] = Wanted(comparable(config), {}, now), config["run"]
+            parsed[common], runs[common] = Wanted(comparable(config), {}, now), config["run"]
             for metric in metrics:
                 wanting[metric].append(why_not_logged(metric, config))
         except ConfigurationError as error:
@@ -74,5 +75,6 @@ def _of_cell(wanted: Wanted, run: Mapping[str, Any], cell: Cell) -> Wanted:
     return replace(wanted, config={**wanted.config, "seed_everything": cell.seed}, parts=run_folder.asked(own))
 
 
-def _parsed_once(cell: Cell) -> str:
-    return str(cell) if cell.bases else cell.name
+def _parsed_once(cell: Cell) -> tuple[str, tuple[tuple[str, str], ...], int | None]:
+    """What cells have in common that one of them is parsed for."""
+    return cell.name, cell.overrides, cell.seed if cell.bases else None

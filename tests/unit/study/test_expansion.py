@@ -136,6 +136,12 @@ def test_a_base_that_cannot_be_is_refused(study, text, message):
         expand(study(f"{text}seeds: 1\n"))
 
 
+def test_an_option_may_follow_the_seed(study):
+    cells = expand(study("methods: [vanilla]\ndata: {sst: {data.label_seed: '{seed}'}}\nseeds: [0, 3]\n"))
+    assert [cell.arguments(Path())[-1] for cell in cells] == ["--data.label_seed=0", "--data.label_seed=3"]
+    assert {cell.name for cell in cells} == {"vanilla_sst"}
+
+
 def test_braces_that_name_no_file_are_values(study):
     (cell,) = expand(study("methods: {vanilla: {method: '{class_path: X}'}}\ndata: [sst]\nseeds: 1\n"))
     assert cell.arguments(Path("runs"))[-1] == "--method={class_path: X}"

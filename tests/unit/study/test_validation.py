@@ -52,6 +52,17 @@ def test_a_cell_that_begins_from_another_run_is_parsed_for_itself(study):
     assert bases == [f"--method.base=runs/vanilla_planted/seed_{seed}/best.ckpt" for seed in (0, 1)]
 
 
+def test_a_cell_whose_options_follow_the_seed_is_parsed_for_itself(study):
+    cells = expand(study("methods: {vanilla: {}, iat: {method.base: '{seed}'}}\ndata: [planted]\nseeds: [3, 5]\n"))
+    parse = Parser()
+    found = validate(cells, ROOT, parse, revisions)
+    assert len(parse.commands) == 3
+    options = [
+        wanted.config["method"]["from"] for cell, wanted in zip(cells, found, strict=True) if cell.method == "iat"
+    ]
+    assert options == ["--method.base=3", "--method.base=5"]
+
+
 def test_a_model_that_the_study_itself_makes_is_not_held_to_what_it_was(study):
     text = "methods: {vanilla: {}, iat: {method.base: '{vanilla}/best.ckpt'}}\ndata: [planted]\nseeds: 1\n"
     cells = expand(study(text))
