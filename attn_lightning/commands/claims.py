@@ -88,10 +88,10 @@ def _draw(found: Sequence[Finding], path: Path) -> None:
     from attn_lightning.report.claim_drawings import claims_figure
     from attn_lightning.report.style import render
 
-    run = [each for each in found if each.measured.n]
-    if not run:
-        raise ConfigurationError("Expected claims that were run, but there are none to draw; run their studies first.")
-    contents = render(claims_figure(run, "What papers claim, and what comes out here"), path.suffix[1:])
+    compared = [each for each in found if each.is_compared]
+    if not compared:
+        raise ConfigurationError("Expected claims with two seeds, but there are none to draw; run their studies first.")
+    contents = render(claims_figure(compared, "What papers claim, and what comes out here"), path.suffix[1:])
     with replacing(path) as file:
         file.write(contents)
     say(f"figure: {path}")

@@ -97,6 +97,11 @@ class Finding:
         return ends if self.claim.direction == "higher" else (-ends[1], -ends[0])
 
     @property
+    def is_compared(self) -> bool:
+        """Whether there are two seeds at least, without which there is no interval."""
+        return self.measured.n > 1
+
+    @property
     def verdict(self) -> Verdict:
         """Holds where the whole interval is above `at_least`.
 
@@ -276,8 +281,8 @@ def _finding(claim: Claim, records: _Records, asked: int) -> Finding:
 
 
 def markdown(found: Sequence[Finding]) -> str:
-    """How many claims hold, a table of those that were run, a row for each, and a line with what was not."""
-    measured = [each for each in found if each.measured.n]
+    """How many claims hold, a table of those that were compared, a row for each, and a line with what was not."""
+    measured = [each for each in found if each.is_compared]
     counts = {verdict: sum(each.verdict == verdict for each in measured) for verdict in get_args(Verdict)}
     lines = [
         f"Of {len(measured)} comparisons {counts['holds']} hold, {counts['does not hold']} do not, and "
@@ -301,8 +306,9 @@ def markdown(found: Sequence[Finding]) -> str:
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     absent: dict[tuple[str, str], list[str]] = {}
     for each in found:
-        if not each.measured.n:
-            absent.setdefault((each.claim.claim, each.claim.study), []).append(each.claim.data)
+        if not each.is_compared:
+            begun = " with one seed" if each.measured.n else ""
+            absent.setdefault((each.claim.claim, each.claim.study), []).append(each.claim.data + begun)
     named = [f"{claim} ({study}: {', '.join(data)})" for (claim, study), data in absent.items()]
     return "\n".join([*lines, *(["", f"Not run: {'; '.join(named)}."] if named else [])])
 

@@ -154,6 +154,15 @@ def test_a_study_that_was_not_run_is_said_to_be_open(study, tmp_path):
     assert "Of 0 comparisons 0 hold, 0 do not, and 0 cannot be told." in markdown([each])
 
 
+def test_one_seed_is_no_comparison(study, tmp_path):
+    archive = study.with_name("tiny.jsonl.gz")
+    rewrite(archive, [entry for entry in entries_of(archive) if entry["cell"].endswith("/seed_1")])
+    (each,) = findings(read_claims(write(tmp_path / "claims.yaml", {**CLAIM, "study": str(study)})), tmp_path, PARSE)
+    assert (each.is_compared, each.verdict, each.why) == (False, "cannot be told", "one seed")
+    assert markdown([each]).splitlines()[-1] == f"Not run: It predicts better ({study}: planted with one seed)."
+    assert "Of 0 comparisons" in markdown([each])
+
+
 def test_p_values_are_adjusted_over_all_claims(study, tmp_path):
     claim = {**CLAIM, "study": str(study)}
     other = {**claim, "metric": "test/log_loss", "direction": "lower"}
