@@ -90,10 +90,8 @@ def test_what_is_no_number_equals_nothing() -> None:
     assert equal_rows(embeddings, torch.ones(2, 1, dtype=torch.bool)) is None
 
 
-@pytest.mark.parametrize("encoder", ENCODERS)
-def test_states_are_those_of_every_row_by_itself(monkeypatch: pytest.MonkeyPatch, encoder: partial[Encoder]) -> None:
+def check_states(monkeypatch: pytest.MonkeyPatch, pair: AttentionClassifier) -> None:
     tokens, mask = pairs()
-    pair = model(encoder).eval()
     with torch.enable_grad():
         expected = pair(tokens, mask)
     reads = Reads(monkeypatch, pair.encoder)
@@ -102,6 +100,11 @@ def test_states_are_those_of_every_row_by_itself(monkeypatch: pytest.MonkeyPatch
     assert reads.rows[0] == DIFFERENT
     torch.testing.assert_close(found.hidden, expected.hidden)
     torch.testing.assert_close(found.logits, expected.logits)
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_states_are_those_of_every_row_by_itself(monkeypatch: pytest.MonkeyPatch, encoder: partial[Encoder]) -> None:
+    check_states(monkeypatch, model(encoder).eval())
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
@@ -158,13 +161,5 @@ def test_dropped_word_vectors_make_texts_different(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.slow
 def test_a_pretrained_encoder_does_it_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    tokens, mask = pairs()
     words = ("<pad>", "<unk>", "good", "bad", "film", "the", "was", "zebra", "yak", "moth", "a", "b")
-    pair = model(partial(Pretrained, name=str(make_tiny_bert(tmp_path))), vocabulary=words).eval()
-    with torch.enable_grad():
-        expected = pair(tokens, mask)
-    reads = Reads(monkeypatch, pair.encoder)
-    with torch.no_grad():
-        found = pair(tokens, mask)
-    assert reads.rows[0] == DIFFERENT
-    torch.testing.assert_close(found.logits, expected.logits)
+    check_states(monkeypatch, model(partial(Pretrained, name=str(make_tiny_bert(tmp_path))), vocabulary=words).eval())
