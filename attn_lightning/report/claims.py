@@ -105,11 +105,12 @@ class Finding:
     def verdict(self) -> Verdict:
         """Holds where the whole interval is above `at_least`.
 
-        It does not hold where the whole interval is below that, or below what matters. Everything else, and everything
-        with less than two seeds, cannot be told.
+        It does not hold where the whole interval is below that, or below what matters. Everything else cannot be told,
+        and nothing can before all seeds are there that the study asks for: whoever looks after each seed, and stops at
+        an interval that decides, is wrong more often than the interval says.
         """
         low, high = self.interval
-        if math.isnan(low):
+        if math.isnan(low) or self.measured.n < self.asked:
             return "cannot be told"
         if low > self.claim.at_least:
             return "holds"
@@ -125,6 +126,8 @@ class Finding:
         """What of the interval decides, in words."""
         if self.measured.n < 2:
             return "one seed" if self.measured.n else "not run"
+        if self.measured.n < self.asked:
+            return f"{self.measured.n} of the {self.asked} seeds are there"
         low, high = self.interval
         least, matters = self.claim.at_least, self.claim.matters
         if self.verdict == "holds":

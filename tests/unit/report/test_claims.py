@@ -74,6 +74,15 @@ def test_an_open_claim_says_whether_its_published_number_is_excluded(published, 
     assert ("leaves out the published" in each.why) == left_out
 
 
+def test_nothing_is_decided_before_all_seeds_are_there():
+    measured = Comparison(4, 0.02, 0.01, 0.03, 1.0, 0.125, 12.0)
+    each = Finding(Claim(**CLAIM), 5, measured)
+    assert (each.verdict, each.why) == ("cannot be told", "4 of the 5 seeds are there")
+    assert Finding(Claim(**CLAIM), 4, measured).verdict == "holds"
+    row = markdown([each]).splitlines()[4]
+    assert "+0.020 [+0.010, +0.030] | 4/5" in row
+
+
 def test_turning_method_and_baseline_around_with_the_direction_keeps_the_verdict():
     generator = np.random.default_rng(0)
     for _ in range(50):
