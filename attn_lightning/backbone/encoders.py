@@ -93,7 +93,7 @@ class Encoder(nn.Module):
         """(B, T, D) states of two texts that read each other; only where `reads_pairs`."""
         raise NotImplementedError
 
-    def pair_attention(self, embeddings: Tensor, mask: Tensor, second: Tensor) -> Tensor:
+    def pair_attention(self, embeddings: Tensor, mask: Tensor, second: Tensor) -> Tensor | None:
         """(L, B, T, T) where each word of both texts looks in `read_pair`, as `token_attention` has it of one text."""
         raise NotImplementedError
 

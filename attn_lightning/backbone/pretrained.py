@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from attn_lightning.backbone import published, states
 from attn_lightning.backbone.encoders import Encoder
+from attn_lightning.backbone.kernels import plain_attention_pays
 from attn_lightning.backbone.layout import Layout, layout
 from attn_lightning.backbone.pieces import PieceEmbedding, WordPieces, scaled_pieces, unpacked
 from attn_lightning.checks import check_choice, check_numbers
@@ -30,6 +31,10 @@ CONFIG, PIECES = "pretrained_config", "pretrained_pieces"
 _WIDTH = 16
 """Passes of a frozen encoder are as wide as a multiple of this: the sums of a text's states are then taken in the same
 order in whatever batch it stands, so that stored states are those of any other pass, to the bit, on a CPU."""
+
+
+_ROUNDING = 0.05
+"""How far sums of attention are from 1 at most, in half precision."""
 
 
 def encoder_origins(backbone: nn.Module) -> dict[str, dict[str, str]]:
@@ -138,6 +143,8 @@ class Pretrained(Encoder):
         elif self.gradient_checkpointing:
             self.model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
             self.model.config.use_cache = False
+        # What the library takes by itself where the family has them.
+        self._has_fused = self.model.config._attn_implementation == "sdpa"
         self.output_size = int(self.model.config.hidden_size)
         if self.max_word_pieces > self.cutting.max_length // 2 - 4:
             raise ConfigurationError(
@@ -204,25 +211,22 @@ class Pretrained(Encoder):
             return self._store.fetch(keys, words).to(embeddings.device)
         return self._run(embeddings, words, second)
 
-    def token_attention(self, embeddings: Tensor, mask: Tensor) -> Tensor:
+    def token_attention(self, embeddings: Tensor, mask: Tensor) -> Tensor | None:
         """See `Encoder.token_attention`: a word looks as its pieces do together, and is looked at as much as they are.
 
         Attention that goes to special pieces is left out, and what remains is scaled to 1.
         """
         return self._attention(embeddings, mask, None)
 
-    def pair_attention(self, embeddings: Tensor, mask: Tensor, second: Tensor) -> Tensor:
+    def pair_attention(self, embeddings: Tensor, mask: Tensor, second: Tensor) -> Tensor | None:
         """See `Encoder.pair_attention`."""
         return self._attention(embeddings, mask | second, second)
 
-    def _attention(self, embeddings: Tensor, mask: Tensor, second: Tensor | None) -> Tensor:
+    def _attention(self, embeddings: Tensor, mask: Tensor, second: Tensor | None) -> Tensor | None:
         placed, inputs = self._placed(embeddings, mask, second)
-        # The fused kernels do not say where they look.
-        self.model.set_attn_implementation("eager")
-        try:
-            layers = self._model(placed, inputs, output_attentions=True).attentions
-        finally:
-            self.model.set_attn_implementation("sdpa")
+        layers = getattr(self._model(placed, inputs, output_attentions=True), "attentions", None)
+        if not layers or not self._is_attention(layers, inputs.shape[1]):
+            return None
         count, width = mask.shape
         member = inputs.new_zeros(len(placed.rows), inputs.shape[1], width)
         member[placed.passes, placed.places, placed.words % width] = 1.0
@@ -233,6 +237,14 @@ class Pretrained(Encoder):
             total = words.sum(-1, keepdim=True)
             found.append(torch.where(total > 0, words / total.where(total > 0, 1.0), 0.0))
         return torch.stack(found)
+
+    def _is_attention(self, layers: Sequence[Tensor], width: int) -> bool:
+        """Whether they are shares of attention between all places."""
+        # Longformer keeps what each place sees of its window, which may look like a square.
+        square = all(layer.shape[-2:] == (width, width) for layer in layers)
+        # SqueezeBERT gives scores away.
+        shares = square and all(bool(((layer.float().sum(-1) - 1).abs() < _ROUNDING).all()) for layer in layers)
+        return shares and not getattr(self.model.config, "attention_window", None)
 
     def scaled(self, embeddings: Tensor, factors: Tensor) -> Tensor:
         """See `Encoder.scaled`."""
@@ -301,8 +313,13 @@ class Pretrained(Encoder):
         options["attention_mask"] = (width < placed.lengths.unsqueeze(1)).long()
         if placed.second.any() and (getattr(self.model.config, "type_vocab_size", None) or 0) > 1:
             options["token_type_ids"] = placed.is_second.long()
-        if self.double_backward and self.model.config._attn_implementation != "eager":
-            self.model.set_attn_implementation("eager")  # the fused kernels have no second derivative
+        # The fused kernels have no second derivative, do not say where they look, and are not always the faster ones.
+        # With checkpointing the choice never changes: what is computed again must be what was computed first.
+        plain = self.double_backward or "output_attentions" in options
+        plain = plain or (plain_attention_pays(inputs) and not self.gradient_checkpointing)
+        kernel = "eager" if plain else "sdpa"
+        if self._has_fused and self.model.config._attn_implementation != kernel:
+            self.model.set_attn_implementation(kernel)
         if self.gradient_checkpointing:
             # A pass under constant parameters would be computed again when they no longer are: another graph.
             learns = any(parameter.requires_grad for parameter in self.model.parameters())

@@ -6,8 +6,12 @@ import json
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import nn
 
 from attn_lightning.backbone.pieces import WordPieces
 from attn_lightning.errors import ConfigurationError, one_line
@@ -23,6 +27,9 @@ HUB_TIMEOUT = 10.0
 
 TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json")
 """Files with the words of a tokenizer, beside those of SentencePiece, which end with `.model`."""
+
+_PADDING = 16
+"""Places behind a text by which it is found out whether an encoder ignores padding."""
 
 WAYS = (
     "give the folder of a copy (`config.json`, `tokenizer.json`, `model.safetensors`) with "
@@ -166,10 +173,11 @@ def load(name: str, revision: str | None, changes: dict[str, Any], num_layers: i
     pieces = word_pieces(tokenizer, config, folder)
     config = _changed(config, changes, num_layers)
     with _one_line(folder), _quiet(library):
-        model = library.AutoModel.from_pretrained(
-            folder, config=config, use_safetensors=True, dtype="float32", attn_implementation="sdpa", **safe
-        )
-    return _without_pooler(model), pieces
+        model = library.AutoModel.from_pretrained(folder, config=config, use_safetensors=True, dtype="float32", **safe)
+    model = _without_pooler(model)
+    pieces = replace(pieces, max_length=min([pieces.max_length, *_positions(model)]))
+    _check(model, pieces, folder)
+    return model, pieces
 
 
 def rebuild(config: str, changes: dict[str, Any], num_layers: int | None) -> Any:
@@ -178,7 +186,7 @@ def rebuild(config: str, changes: dict[str, Any], num_layers: int | None) -> Any
     content = json.loads(config)
     kind = content.pop("model_type")
     restored = _changed(library.AutoConfig.for_model(kind, **content), changes, num_layers)
-    return _without_pooler(library.AutoModel.from_config(restored, attn_implementation="sdpa"))
+    return _without_pooler(library.AutoModel.from_config(restored))
 
 
 def word_pieces(tokenizer: Any, config: Any, folder: Path) -> WordPieces:
@@ -199,9 +207,8 @@ def word_pieces(tokenizer: Any, config: Any, folder: Path) -> WordPieces:
     pair = _specials(tokenizer([["a"]], [["a"]], is_split_into_words=True))
     unknown = tokenizer.unk_token_id
     limits = [getattr(config, "max_position_embeddings", None), tokenizer.model_max_length]
-    # RoBERTa counts its positions from the id of padding on.
-    offset = (config.pad_token_id or 0) + 1 if config.model_type in ("roberta", "xlm-roberta", "camembert") else 0
-    known = [limit - (offset if place == 0 else 0) for place, limit in enumerate(limits) if limit and limit < 10**9]
+    # XLNet writes -1 for "any length".
+    known = [limit for limit in limits if 0 < (limit or 0) < 10**9]
     return WordPieces(
         tokenizer=tokenizer.backend_tokenizer.to_str(),
         prefix=tuple(alone[0]),
@@ -239,8 +246,48 @@ def _changed(config: Any, changes: dict[str, Any], num_layers: int | None) -> An
 def _without_pooler(model: Any) -> Any:
     """Parameters that nothing uses would make DDP wait for them."""
     if getattr(model, "pooler", None) is not None:
-        model.pooler = None
+        model.pooler = nn.Identity()  # not None, which some families call too
     return model
+
+
+def _positions(model: Any) -> list[int]:
+    """How many pieces have a position where it is counted from behind the id of padding, as in RoBERTa's family."""
+    tables = [module for name, module in model.named_modules() if name.endswith("position_embeddings")]
+    offsets = [getattr(table, "padding_idx", None) for table in tables]
+    return [table.num_embeddings - 1 - at for table, at in zip(tables, offsets, strict=True) if at is not None]
+
+
+def _check(model: Any, pieces: WordPieces, folder: Path) -> None:
+    """Raise unless the model reads vectors of pieces, each text the same however much padding stands behind it."""
+    kind = type(model).__name__
+    ids = torch.tensor([*pieces.prefix, *[pieces.unknown] * 3, *pieces.suffix])
+    try:
+        with torch.no_grad():
+            alone = model.get_input_embeddings()(ids).unsqueeze(0)
+            padded = nn.functional.pad(alone, (0, 0, 0, _PADDING))
+            states, behind = (
+                model.eval()(
+                    inputs_embeds=inputs, attention_mask=(torch.arange(inputs.shape[1]) < len(ids)).long()[None]
+                ).last_hidden_state[0, : len(ids)]
+                for inputs in (alone, padded)
+            )
+        size = (len(ids), model.config.hidden_size)
+    except Exception as error:
+        raise ConfigurationError(
+            f"Expected an encoder of texts in {folder}, which reads vectors of pieces (`inputs_embeds`), but {kind} "
+            f"gave {type(error).__name__}: {' '.join(str(error).split()):.200}; use an encoder such as BERT, without "
+            "a decoder."
+        ) from error
+    if states.shape != size:
+        raise ConfigurationError(
+            f"Expected an encoder in {folder} with one state of {size[1]} numbers for each of {size[0]} pieces, but "
+            f"{kind} gave {tuple(states.shape)}; use another one."
+        )
+    if not torch.allclose(states, behind, rtol=1e-3, atol=1e-4 * float(states.abs().max())):
+        raise ConfigurationError(
+            f"Expected an encoder in {folder} that ignores padding, but what {kind} makes of a text changes with the "
+            "padding behind it, and so with the other texts of a batch; use another one."
+        )
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from attn_lightning.backbone.encoders import Encoder
+from attn_lightning.backbone.kernels import plain_attention_pays
 from attn_lightning.checks import check_numbers
 from attn_lightning.errors import ConfigurationError
 
@@ -68,7 +69,7 @@ class Transformer(Encoder):
     def forward(self, embeddings: Tensor, mask: Tensor) -> Tensor:
         """See `Encoder.forward`."""
         states = self._inputs(embeddings, mask)
-        with self._kernels():
+        with self._kernels(states):
             for layer in self.layers:
                 states = layer(states, src_key_padding_mask=~mask)
         hidden: Tensor = self.norm(states)
@@ -91,9 +92,10 @@ class Transformer(Encoder):
         inputs: Tensor = self.projection(embeddings.masked_fill(~mask.unsqueeze(-1), 0.0))
         return inputs + positions(mask.shape[1], self.output_size).to(inputs)
 
-    def _kernels(self) -> AbstractContextManager[None]:
-        """The fused kernels have no second derivative."""
-        return sdpa_kernel(SDPBackend.MATH) if self.double_backward else nullcontext()
+    def _kernels(self, states: Tensor) -> AbstractContextManager[None]:
+        """The fused kernels have no second derivative, and are not always the faster ones."""
+        plain = self.double_backward or plain_attention_pays(states)
+        return sdpa_kernel(SDPBackend.MATH) if plain else nullcontext()
 
 
 def positions(length: int, size: int) -> Tensor:

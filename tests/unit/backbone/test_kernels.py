@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from attn_lightning.backbone.kernels import recurrent_kernels
+from attn_lightning.backbone.kernels import plain_attention_pays, recurrent_kernels
 
 ON_DEVICE = SimpleNamespace(is_cuda=True, requires_grad=True)
 """All that is asked of an input; a CPU has no such tensor."""
@@ -38,3 +38,14 @@ def test_nothing_is_switched_without_gradients_without_rnns_and_on_the_cpu():
         assert torch.backends.cudnn.enabled == before
     with torch.no_grad(), recurrent_kernels(rnn, ON_DEVICE):
         assert torch.backends.cudnn.enabled == before
+
+
+@pytest.mark.parametrize(
+    ("asked", "length", "pays"), [(torch.bfloat16, 40, True), (torch.bfloat16, 128, False), (None, 40, False)]
+)
+def test_plain_attention_is_for_short_texts_in_half_precision(asked, length, pays):
+    inputs = torch.zeros(2, length, 3)
+    with torch.autocast("cpu", asked, enabled=asked is not None):
+        assert plain_attention_pays(inputs) == pays
+        assert not plain_attention_pays(inputs.to("meta"))
+    assert plain_attention_pays(inputs.to(asked)) == pays

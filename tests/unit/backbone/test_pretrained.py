@@ -113,7 +113,27 @@ def test_attention_inside_is_that_of_the_pieces(folder: Path) -> None:
                 if row is not None and column is not None:
                     words[row, column] += pieces[query, key].detach()
         torch.testing.assert_close(layer[0, :3, :3], words / words.sum(1, keepdim=True), atol=1e-5, rtol=1e-5)
-    assert ours.encoder.model.config._attn_implementation == "sdpa"
+    ours(TOKENS, TOKENS > 0)
+    assert ours.encoder.model.config._attn_implementation == "sdpa", "the next pass is a fast one again"
+
+
+def test_kernels_follow_the_pass_and_change_no_number(folder: Path) -> None:
+    from transformers import AttentionInterface
+
+    ours, mask, taken = model(folder), TOKENS > 0, []
+    fused = AttentionInterface._global_mapping["sdpa"]
+    AttentionInterface._global_mapping["sdpa"] = lambda *args, **options: (
+        taken.append("sdpa") or fused(*args, **options)
+    )
+    try:
+        expected = ours(TOKENS, mask).hidden
+        assert taken
+        taken.clear()
+        with torch.autocast("cpu", torch.bfloat16):
+            torch.testing.assert_close(ours(TOKENS, mask).hidden, expected, atol=0.03, rtol=0.03)
+        assert not taken
+    finally:
+        AttentionInterface._global_mapping["sdpa"] = fused
 
 
 def test_frozen_states_are_computed_once_and_equal(folder: Path, tmp_path: Path) -> None:
@@ -175,8 +195,10 @@ def test_gradient_checkpointing_gives_the_same_gradients(folder: Path) -> None:
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("method", [WordAT(), WordVAT(), AttentionIVAT(), Relation()], ids=lambda m: type(m).__name__)
 def test_gradient_checkpointing_gives_the_same_gradients_under_methods_and_half_precision(
-    folder: Path, method: Method, precision: torch.dtype
+    folder: Path, method: Method, precision: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # The kernels that checkpointing always takes: those of other rounding would hide what is compared.
+    monkeypatch.setattr("attn_lightning.backbone.pretrained.plain_attention_pays", lambda _: False)
     batch = Batch(TOKENS, TOKENS > 0, torch.tensor([0, 1]), torch.arange(2))
     found = []
     for checkpointing in (False, True):

@@ -1,12 +1,19 @@
-"""Encoders that cannot be had: one clear error for each, and nothing unsafe is read."""
+"""Families of encoders against `transformers`; what cannot be had gives one clear error, and nothing unsafe is read."""
 
+import json
 import sys
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
+from attn_lightning.backbone.classifier import AttentionClassifier
+from attn_lightning.backbone.pretrained import Pretrained
 from attn_lightning.backbone.published import folder_of, load, rebuild, transformers
 from attn_lightning.errors import ConfigurationError
+from attn_lightning.types import DataSpec
 from support.tiny_bert import make_tiny_bert
 
 # They need the extra `transformers`, which makes every import of Lightning slower: not for the fast suite.
@@ -80,3 +87,111 @@ def test_a_shape_can_be_built_again_with_fewer_layers(tmp_path: Path) -> None:
     shapes = {name: value.shape for name, value in model.state_dict().items()}
     assert {name: value.shape for name, value in again.state_dict().items()} == shapes
     assert not any("layer.1" in name or "pooler" in name for name in shapes)
+
+
+WORDS = ("<pad>", "<unk>", "good", "film", "was", "zebra")
+SMALL = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "max_position_embeddings": 64,
+    "initializer_range": 0.3,
+}
+
+
+def make_family(folder: Path, family: str, **options: Any) -> Path:
+    """A tiny model of another family with random weights, and the tokenizer of the tiny BERT."""
+    make_tiny_bert(folder)
+    library = transformers()
+    torch.manual_seed(0)
+    size = json.loads((folder / "config.json").read_text("utf-8"))["vocab_size"]
+    config = library.AutoConfig.for_model(family, **{"vocab_size": size, **SMALL, **options})
+    library.AutoModel.from_config(config).save_pretrained(folder)
+    path = folder / "tokenizer_config.json"
+    settings = {**json.loads(path.read_text("utf-8")), "tokenizer_class": "PreTrainedTokenizerFast"}
+    path.write_text(json.dumps(settings), "utf-8")
+    return folder
+
+
+def reading(folder: Path) -> AttentionClassifier:
+    torch.manual_seed(0)
+    spec = DataSpec(2, len(WORDS), 5, ("no", "yes"), vocabulary=WORDS)
+    return AttentionClassifier(spec, partial(Pretrained, name=str(folder))).eval()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [
+        ("roberta", {}),
+        ("distilbert", {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32}),
+        ("albert", {"embedding_size": 8}),
+        ("electra", {"embedding_size": 8}),
+        ("deberta", {}),
+        ("deberta-v2", {"relative_attention": True, "pos_att_type": ["p2c", "c2p"]}),
+        ("mpnet", {}),
+        ("modernbert", {"pad_token_id": 0, "cls_token_id": 2, "sep_token_id": 3, "bos_token_id": 2, "eos_token_id": 3}),
+        ("squeezebert", {"embedding_size": 16, **dict.fromkeys(("q_groups", "k_groups", "v_groups"), 1)}),
+        ("xlm", {"emb_dim": 16, "n_layers": 2, "n_heads": 2}),
+    ],
+)
+def test_states_of_other_families_are_those_of_transformers(
+    tmp_path: Path, family: str, options: dict[str, Any]
+) -> None:
+    if family == "squeezebert":
+        options |= dict.fromkeys(("post_attention_groups", "intermediate_groups", "output_groups"), 1)
+    folder = make_family(tmp_path / "model", family, **options)
+    library, ours = transformers(), reading(folder)
+    tokens = torch.tensor([[2, 3, 0, 0], [4, 5, 3, 2]])
+    found = ours(tokens, tokens > 0).hidden
+    for row, ids in enumerate(tokens.tolist()):
+        words = [WORDS[word] for word in ids if word]
+        encoded = library.AutoTokenizer.from_pretrained(folder)([words], is_split_into_words=True, return_tensors="pt")
+        encoded.pop("token_type_ids", None)
+        with torch.no_grad():
+            states = library.AutoModel.from_pretrained(folder).eval()(**encoded).last_hidden_state[0]
+        for place in range(len(words)):
+            first = encoded.word_ids(0).index(place)
+            torch.testing.assert_close(found[row, place], states[first], atol=1e-5, rtol=1e-5)
+    found.square().sum().backward()
+    attention = ours.token_attention(ours.embed(tokens), tokens > 0)
+    if family == "squeezebert":
+        assert attention is None, "it gives scores away, which are no attention"
+        return
+    assert attention is not None
+    torch.testing.assert_close(attention.sum(-1), (tokens > 0).float().expand(len(attention), -1, -1))
+
+
+@pytest.mark.parametrize(
+    ("family", "options", "reason"),
+    [
+        ("fnet", {}, r"ignores padding, but what FNetModel"),
+        ("convbert", {"embedding_size": 16}, r"ignores padding, but what ConvBertModel"),
+        ("t5", {"d_model": 16, "num_layers": 2, "num_heads": 2, "d_ff": 32, "d_kv": 8}, r"T5Model gave .*a decoder"),
+    ],
+)
+def test_families_whose_states_would_be_others_in_each_batch_and_decoders_are_refused(
+    tmp_path: Path, family: str, options: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=reason):
+        load_from(make_family(tmp_path / "model", family, **options))
+
+
+def test_attention_within_a_window_is_no_attention_between_words(tmp_path: Path) -> None:
+    # A text of 9 places, as many as a window of 8 has: its attention looks like a square.
+    ours = reading(make_family(tmp_path / "model", "longformer", attention_window=8))
+    tokens = torch.tensor([[2, 5, 3]])
+    assert ours.token_attention(ours.embed(tokens), tokens > 0) is None
+
+
+@pytest.mark.parametrize("family", ["roberta", "mpnet"])
+def test_positions_that_are_counted_from_the_id_of_padding_on_leave_room_for_fewer_pieces(
+    tmp_path: Path, family: str
+) -> None:
+    ours = reading(make_family(tmp_path / "model", family, pad_token_id=1))
+    assert ours.encoder.cutting.max_length == 62
+    # Letters of "zebra" are its pieces: 2 special ones and 5 for each word do not fit into 62.
+    tokens = torch.full((1, 14), 5)
+    hidden = ours(tokens, tokens > 0).hidden
+    assert hidden[0, :12].any(-1).all()
+    assert not hidden[0, 12:].any()
