@@ -43,7 +43,7 @@ def encoder_origins(backbone: nn.Module) -> dict[str, dict[str, str]]:
 
 
 class Pretrained(Encoder):
-    """A pretrained transformer encoder (BERT and its family), one state per word.
+    """A pretrained transformer encoder (BERT, RoBERTa, DeBERTa, XLNet, ModernBERT, ...), one state per word.
 
     Words are the units of the data, and this encoder cuts each of them into its own pieces (`is_pretokenized`), runs on
     the pieces and gives every word one state again. So attention, rationales, erasing and explanations are per word as
@@ -51,7 +51,8 @@ class Pretrained(Encoder):
     (`--data.unknown=keep`, which the command line sets by itself): an encoder that reads letters needs no `<unk>`.
 
     The input embeddings are those of the pieces; methods that perturb words perturb them. Nothing that comes with the
-    files is ever run: weights are read as safetensors only, and repository code is refused.
+    files is ever run: weights are read as safetensors only, and repository code is refused. So are models with a
+    decoder, and those in which padding takes part (FNet, ConvBERT), which a pass over one text finds out.
 
     Frozen and cached (`frozen: true`): states of every text are computed once, stored in Arrow and mapped into memory;
     every epoch, method and seed on the same data reuses them. A text that is not among them, or whose embeddings were
@@ -67,7 +68,8 @@ class Pretrained(Encoder):
         input_size: E of word vectors, which it does not use.
         name: a folder, an installed package with a folder `model`, or a name on the hub together with `revision`.
         revision: the commit on the hub.
-        layer: take the states of this layer, from 1 (or -1 for the last one); those above are not built.
+        layer: take the states of this layer, from 1 (or -1 for the last one); those above are not built. Where a
+            family normalizes behind its last layer, this one takes that place.
         frozen: train the head alone; dropout is off then.
         cached: with `frozen`, keep the states on disk.
         half_states: keep them as float16.
@@ -141,6 +143,11 @@ class Pretrained(Encoder):
         if self.frozen:
             self.model.requires_grad_(False)
         elif self.gradient_checkpointing:
+            if not getattr(self.model, "supports_gradient_checkpointing", False):
+                raise ConfigurationError(
+                    f"Expected an encoder that can compute activations again, but got {type(self.model).__name__}; "
+                    "leave `gradient_checkpointing` out."
+                )
             self.model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
             self.model.config.use_cache = False
         # What the library takes by itself where the family has them.
@@ -151,7 +158,8 @@ class Pretrained(Encoder):
                 f"Expected an encoder that reads {2 * self.max_word_pieces + 8} pieces at once, but {self.name} reads "
                 f"{self.cutting.max_length}; lower `max_word_pieces`."
             )
-        self._special = {part: torch.tensor(getattr(self.cutting, part)) for part in ("prefix", "separator", "suffix")}
+        parts = ("prefix", "separator", "suffix")  # any of them may be empty
+        self._special = {part: torch.tensor(getattr(self.cutting, part), dtype=torch.int64) for part in parts}
         table = self.model.get_input_embeddings()
         self.input = PieceEmbedding(table, self.cutting, spec.vocabulary, self.max_word_pieces)
         self.train(self.training)
@@ -345,10 +353,12 @@ class Pretrained(Encoder):
         """See `Encoder.learning_rates`: one group per layer, the embeddings below the first."""
         most = int(self.model.config.num_hidden_layers)
         groups: dict[int, list[nn.Parameter]] = {}
+        tables = [module for module in self.model.modules() if isinstance(module, nn.Embedding)]
+        below = {id(parameter) for table in tables for parameter in table.parameters()}
         # By name, which all families number alike ("encoder.layer.3.", "transformer.layer.3.", "layers.3.").
         for name, parameter in self.model.named_parameters():
             number = re.search(r"\.(\d+)\.", name)
-            depth = int(number[1]) + 1 if number else (0 if "embed" in name else most)
+            depth = int(number[1]) + 1 if number else (0 if "embed" in name or id(parameter) in below else most)
             groups.setdefault(min(depth, most), []).append(parameter)
         return [(group, self.learning_rate * self.layer_decay ** (most - depth)) for depth, group in groups.items()]
 

@@ -206,6 +206,8 @@ def word_pieces(tokenizer: Any, config: Any, folder: Path) -> WordPieces:
         raise ConfigurationError(f"Expected a tokenizer in {folder} that reads 'a' as one word, but it does not.")
     pair = _specials(tokenizer([["a"]], [["a"]], is_split_into_words=True))
     unknown = tokenizer.unk_token_id
+    # Families that never read two texts put nothing between them, and could not tell where the second one begins.
+    ends = [(piece,) for piece in (tokenizer.sep_token_id, tokenizer.eos_token_id) if piece is not None]
     limits = [getattr(config, "max_position_embeddings", None), tokenizer.model_max_length]
     # XLNet writes -1 for "any length".
     known = [limit for limit in limits if 0 < (limit or 0) < 10**9]
@@ -213,7 +215,7 @@ def word_pieces(tokenizer: Any, config: Any, folder: Path) -> WordPieces:
         tokenizer=tokenizer.backend_tokenizer.to_str(),
         prefix=tuple(alone[0]),
         suffix=tuple(alone[1]),
-        separator=tuple(pair[1]) if len(pair) == 3 else tuple(alone[1]),
+        separator=tuple(pair[1] if len(pair) == 3 else alone[1]) or next(iter(ends), ()),
         unknown=int(unknown if unknown is not None else tokenizer.mask_token_id or 0),
         special=tuple(int(piece) for piece in tokenizer.all_special_ids),
         max_length=min(known, default=512),
@@ -252,9 +254,9 @@ def _without_pooler(model: Any) -> Any:
 
 def _positions(model: Any) -> list[int]:
     """How many pieces have a position where it is counted from behind the id of padding, as in RoBERTa's family."""
-    tables = [module for name, module in model.named_modules() if name.endswith("position_embeddings")]
-    offsets = [getattr(table, "padding_idx", None) for table in tables]
-    return [table.num_embeddings - 1 - at for table, at in zip(tables, offsets, strict=True) if at is not None]
+    named = [module for name, module in model.named_modules() if name.endswith("position_embeddings")]
+    tables = [table for table in named if isinstance(table, nn.Embedding) and table.padding_idx is not None]
+    return [table.num_embeddings - 1 - (table.padding_idx or 0) for table in tables]
 
 
 def _check(model: Any, pieces: WordPieces, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -195,3 +196,86 @@ def test_positions_that_are_counted_from_the_id_of_padding_on_leave_room_for_few
     hidden = ours(tokens, tokens > 0).hidden
     assert hidden[0, :12].any(-1).all()
     assert not hidden[0, 12:].any()
+
+
+CORPUS = ["the good film was bad", "a zebra went to the cinema", "naïve café über 2023"] * 20
+
+
+def with_bytes(folder: Path) -> Path:
+    """A tiny GPT-2: pieces of bytes, nothing around a text and nothing between two."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    made.train_from_iterator(
+        CORPUS, trainers.BpeTrainer(vocab_size=320, special_tokens=["<end>"], initial_alphabet=alphabet)
+    )
+    transformers().PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<end>").save_pretrained(folder)
+    return save(folder, "gpt2", vocab_size=made.get_vocab_size(), n_embd=16, n_layer=2, n_head=2)
+
+
+def with_specials_at_the_end(folder: Path) -> Path:
+    """A tiny XLNet: SentencePiece, and two special pieces behind a text."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+
+    made = Tokenizer(models.Unigram())
+    made.pre_tokenizer = pre_tokenizers.Metaspace()  # type: ignore[assignment]
+    special = ["<unk>", "<sep>", "<cls>"]
+    made.train_from_iterator(CORPUS, trainers.UnigramTrainer(vocab_size=90, special_tokens=special, unk_token="<unk>"))
+    made.post_processor = processors.TemplateProcessing(  # type: ignore[assignment]
+        single="$A <sep> <cls>", pair="$A <sep> $B <sep> <cls>", special_tokens=[("<sep>", 1), ("<cls>", 2)]
+    )
+    names = {"unk_token": "<unk>", "sep_token": "<sep>", "cls_token": "<cls>"}
+    transformers().PreTrainedTokenizerFast(tokenizer_object=made, **names).save_pretrained(folder)
+    return save(folder, "xlnet", vocab_size=made.get_vocab_size(), d_model=16, n_layer=2, n_head=2, d_inner=32)
+
+
+def save(folder: Path, family: str, **options: Any) -> Path:
+    torch.manual_seed(0)
+    library = transformers()
+    config = library.AutoConfig.for_model(family, initializer_range=0.3, **options)
+    library.AutoModel.from_config(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("make", "prefix", "separator", "suffix"),
+    [(with_bytes, (), (0,), ()), (with_specials_at_the_end, (), (1,), (1, 2))],
+)
+def test_tokenizers_of_other_kinds(
+    tmp_path: Path, make: Callable[[Path], Path], prefix: tuple[int], separator: tuple[int], suffix: tuple[int]
+) -> None:
+    folder, words = make(tmp_path / "model"), ["naïve", "zebra", "filmed", "🙂"]
+    library = transformers()
+    spec = DataSpec(2, 6, 5, ("no", "yes"), vocabulary=("<pad>", "<unk>", *words))
+    ours = AttentionClassifier(spec, partial(Pretrained, name=str(folder), max_word_pieces=16)).eval()  # type: ignore[arg-type]
+    pieces = ours.encoder.cutting
+    assert (pieces.prefix, pieces.separator, pieces.suffix) == (prefix, separator, suffix)
+    tokens = torch.arange(2, 6).unsqueeze(0)
+    encoded = library.AutoTokenizer.from_pretrained(folder, add_prefix_space=True)(
+        [words], is_split_into_words=True, return_tensors="pt"
+    )
+    encoded.pop("token_type_ids", None)
+    with torch.no_grad():
+        states = library.AutoModel.from_pretrained(folder).eval()(**encoded).last_hidden_state[0]
+        found = ours(tokens, tokens > 0).hidden[0]
+    for place in range(len(words)):
+        torch.testing.assert_close(found[place], states[encoded.word_ids(0).index(place)], atol=1e-5, rtol=1e-5)
+
+
+def test_an_encoder_that_cannot_compute_activations_again(tmp_path: Path) -> None:
+    folder = with_specials_at_the_end(tmp_path / "model")
+    spec = DataSpec(2, len(WORDS), 5, ("no", "yes"), vocabulary=WORDS)
+    with pytest.raises(ConfigurationError, match=r"XLNetModel; leave `gradient_checkpointing` out"):
+        AttentionClassifier(spec, partial(Pretrained, name=str(folder), gradient_checkpointing=True))  # type: ignore[arg-type]
+
+
+def test_tables_of_embeddings_have_the_lowest_rate_whatever_they_are_called(tmp_path: Path) -> None:
+    folder = with_bytes(tmp_path / "model")
+    spec = DataSpec(2, len(WORDS), 5, ("no", "yes"), vocabulary=WORDS)
+    ours = AttentionClassifier(spec, partial(Pretrained, name=str(folder), learning_rate=1.0, layer_decay=0.5))  # type: ignore[arg-type]
+    rates = {id(parameter): rate for group, rate in ours.encoder.learning_rates() for parameter in group}
+    named = {name: rates[id(parameter)] for name, parameter in ours.encoder.model.named_parameters()}
+    assert (named["wte.weight"], named["wpe.weight"], named["ln_f.weight"]) == (0.25, 0.25, 1.0)
+    assert (named["h.0.ln_1.weight"], named["h.1.ln_1.weight"]) == (0.5, 1.0)
