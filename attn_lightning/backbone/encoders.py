@@ -62,6 +62,10 @@ class Encoder(nn.Module):
         """Groups of parameters with a learning rate of their own; all others have that of the model."""
         return []
 
+    def word_costs(self) -> Tensor | None:
+        """(V,) what each word of the vocabulary costs in a pass, where words differ; None where all cost the same."""
+        return None
+
     def prepare(self, batches: Iterable[tuple[Tensor, Tensor, Tensor | None]], folder: Path, texts: str) -> None:
         """Do once what every epoch would repeat, before training.
 

@@ -362,6 +362,10 @@ class Pretrained(Encoder):
             groups.setdefault(min(depth, most), []).append(parameter)
         return [(group, self.learning_rate * self.layer_decay ** (most - depth)) for depth, group in groups.items()]
 
+    def word_costs(self) -> Tensor | None:
+        """See `Encoder.word_costs`: the pieces of each word, unless an epoch reads stored states."""
+        return None if self.frozen and self.cached else self.input.counts
+
     def prepare(self, batches: Iterable[tuple[Tensor, Tensor, Tensor | None]], folder: Path, texts: str) -> None:
         """Store the states of texts on disk, unless they are there; see `Encoder.prepare`."""
         if not (self.frozen and self.cached):

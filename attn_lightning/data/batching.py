@@ -1,24 +1,23 @@
-"""Encoded texts to padded batches: memory-mapped rows, buckets of similar length, shares for several processes."""
+"""Encoded texts to padded batches: memory-mapped rows, and the loaders that read them."""
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import DataLoader, Dataset
 
+from attn_lightning.backbone.encoders import Encoder
+from attn_lightning.data.buckets import LengthBatches, Rows
 from attn_lightning.data.rows import ArrowDataset, MappedRows, to_numpy
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.types import Batch
-
-POOL = 64
-"""Batches that are sorted by length together in training: little padding, and still another mixture every epoch."""
 
 TRAINING_TOKENS, EVALUATION_TOKENS = 2**17, 300_000
 """The most tokens of a batch, padding included, where nobody gave a budget.
@@ -27,8 +26,6 @@ At 20 KB a token, forward and backward together, the default model needs 2.6 GB 
 data sets of this package reaches either number: the longest text of 2,809 words in training and 2,122 elsewhere, in
 batches of 32 and of 128.
 """
-
-Rows = NDArray[np.int64]
 
 
 def row_index(rows: Sequence[int], instead: str) -> Rows:
@@ -70,6 +67,16 @@ class RaggedColumn:
         start = self._start[row]
         values: NDArray[Any] = self._values[self._chunk[row]][start : start + self.lengths[row]]
         return values
+
+    def sums(self, of_value: Rows) -> Rows:
+        """(N,) sum of `of_value[v]` over the values v of every row; 1 for values beyond its end."""
+        known = np.append(of_value, 1)
+        totals = [np.concatenate([[0], np.cumsum(known[np.minimum(values, len(of_value))])]) for values in self._values]
+        # One array over all chunks, so that a row is two places in it.
+        before = np.cumsum([0, *map(len, totals)])[self._chunk] + self._start
+        flat = np.concatenate(totals)
+        sums: Rows = flat[before + self.lengths] - flat[before]
+        return sums
 
     def pad(self, rows: Rows, dtype: type[np.generic]) -> NDArray[Any]:
         """(B, T) of the rows, zeros on the right."""
@@ -132,6 +139,10 @@ class EncodedTexts(Dataset[Batch]):
         """(N,) tokens of the second text of every row; None where texts are single."""
         return None if self._questions is None else self._questions.lengths
 
+    def costs(self, of_word: Rows) -> tuple[Rows, Rows | None]:
+        """(N,) what the text of every row costs, and its second text, by what every word costs."""
+        return self._ids.sums(of_word), None if self._questions is None else self._questions.sums(of_word)
+
     def __len__(self) -> int:
         return len(self.dataset)
 
@@ -182,141 +193,6 @@ def with_second(batch: Batch, second: NDArray[np.int64], candidates: NDArray[np.
     return batch._replace(tokens=tokens, **longer)
 
 
-def length_batches(
-    lengths: ArrayLike,
-    batch_size: int | None = None,
-    token_budget: int | None = None,
-    second_lengths: ArrayLike | None = None,
-) -> Iterator[Rows]:
-    """Every row once, the longest first, in batches of similar length that keep to both bounds.
-
-    Args:
-        lengths: (N,) tokens of every row, each at least 1.
-        batch_size: the most rows of a batch; None: no bound.
-        token_budget: the most tokens of a batch, padding included, so that memory depends on it and not on the data. A
-            longer row is a batch of its own. None: no bound.
-        second_lengths: (N,) tokens of the second text of every row, which count too; None where there are none.
-
-    Yields:
-        Rows, as indices into `lengths`.
-    """
-    counts = np.asarray(lengths, np.int64)
-    # The longest first: a batch that does not fit into memory fails at once and not at the end of an epoch.
-    order = np.argsort(-counts, kind="stable")
-    second = np.zeros_like(counts) if second_lengths is None else np.asarray(second_lengths, np.int64)
-    for start, end in _runs(counts[order], second[order], batch_size or len(counts), token_budget):
-        yield order[start:end]
-
-
-def _runs(
-    falling: Rows, second: Rows, most: int, token_budget: int | None, world_size: int = 1
-) -> Iterator[tuple[int, int]]:
-    """Start and end of runs of at most `most` rows, of which a process's share keeps to the budget.
-
-    Rows of a run are padded to its first length, and the second texts behind them to the longest.
-    """
-    start = 0
-    while start < len(falling):
-        # All rows of a run are padded to its first, the longest, so that length decides how many fit.
-        fitting = most if token_budget is None else token_budget // int(falling[start]) * world_size
-        # At least one row per process, also where a single text is over the budget.
-        end = min(start + min(most, max(fitting, world_size)), len(falling))
-        if token_budget is not None and second[start:end].any():
-            widths = falling[start] + np.maximum.accumulate(second[start:end])
-            shares = np.arange(world_size, world_size + len(widths)) // world_size
-            end = start + max(int((shares * widths <= token_budget).sum()), min(world_size, len(widths)))
-        yield start, end
-        start = end
-
-
-class LengthBatches(DistributedSampler[list[int]]):
-    """Lists of rows of similar length, every row exactly once per epoch over all processes together.
-
-    With several processes each global batch of `world_size * batch_size` rows is dealt out to them, so that all have
-    the same number of batches of the same length. It is a `DistributedSampler` so that Lightning leaves it in place.
-    Training batches change from epoch to epoch and depend on `seed` and the epoch alone, so a resumed run goes on as
-    the uninterrupted one would have. Cost: one sort per epoch.
-
-    Args:
-        lengths: (N,) tokens of every row.
-        batch_size: rows of a batch per process.
-        shuffle: a new order every epoch; otherwise sorted by length, the longest first.
-        seed: of the shuffling.
-        token_budget: the most tokens, padding included, of a batch per process; `batch_size` still holds.
-        second_lengths: (N,) tokens of the second text of every row, which count in the budget; None for single texts.
-        rank: this process.
-        world_size: all processes.
-
-    Raises:
-        ConfigurationError: fewer rows than processes.
-    """
-
-    def __init__(
-        self,
-        lengths: Rows,
-        batch_size: int,
-        *,
-        shuffle: bool = False,
-        seed: int = 0,
-        token_budget: int | None = None,
-        second_lengths: Rows | None = None,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        if len(lengths) < world_size:
-            raise ConfigurationError(
-                f"Expected at least one row per process, but got {len(lengths)} rows for {world_size} processes; "
-                "use fewer devices."
-            )
-        super().__init__(range(len(lengths)), world_size, rank, shuffle, seed)  # type: ignore[arg-type]
-        self.lengths = lengths
-        self.second_lengths = np.zeros_like(lengths) if second_lengths is None else second_lengths
-        self.batch_size = batch_size
-        self.token_budget = token_budget
-        self.world_size = world_size
-        self._planned: tuple[int, list[Rows]] | None = None
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for rows in self._plan():
-            # Every world_size-th row of a sorted batch, so that all processes get the same lengths and none waits for
-            # another.
-            yield rows[self.rank :: self.world_size].tolist()
-
-    def __len__(self) -> int:
-        return len(self._plan())
-
-    def _plan(self) -> list[Rows]:
-        # The length is asked for several times per epoch.
-        if self._planned is None or self._planned[0] != self.epoch:
-            self._planned = (self.epoch, self._global_batches())
-        return self._planned[1]
-
-    def _global_batches(self) -> list[Rows]:
-        size = self.batch_size * self.world_size
-        if not self.shuffle:
-            return self._cut(np.argsort(-self.lengths, kind="stable"), size)
-        # Of seed and epoch alone, on every process alike; Lightning sets the epoch by `set_epoch`.
-        generator = np.random.default_rng([self.seed, self.epoch])
-        order = generator.permutation(len(self.lengths))
-        # Sorted within pools only: sorting all rows would put the same texts together in every epoch.
-        pools = [order[start : start + POOL * size] for start in range(0, len(order), POOL * size)]
-        batches = [batch for pool in pools for batch in self._cut(pool[np.argsort(-self.lengths[pool])], size)]
-        if len(batches[-1]) < self.world_size:
-            batches[-2:] = [np.concatenate(batches[-2:])]
-        # Shuffled again, or every pool would begin with its longest texts: a rhythm in length that the optimizer would
-        # feel.
-        return [batches[place] for place in generator.permutation(len(batches))]
-
-    def _cut(self, rows: Rows, size: int) -> list[Rows]:
-        """Rows, the longest first, in runs of at most `size` that keep to the budget."""
-        runs = _runs(self.lengths[rows], self.second_lengths[rows], size, self.token_budget, self.world_size)
-        batches = [rows[start:end] for start, end in runs]
-        # Fewer rows than processes would leave one of them without a batch, and the others waiting for it.
-        if len(batches) > 1 and len(batches[-1]) < self.world_size:
-            batches[-2:] = [np.concatenate(batches[-2:])]
-        return batches
-
-
 class Lengths(Protocol):
     """Examples that know how long each of them is."""
 
@@ -330,6 +206,9 @@ def batch_loader(
     examples: Lengths, batch_size: int, *, trainer: Trainer | None, num_workers: int = 0, seed: int = 0, **options: Any
 ) -> DataLoader[Batch]:
     """Batches of a split in the order of `LengthBatches`, shared among the processes of the trainer.
+
+    Where the encoder of the trainer's model pays for pieces of words, these count and not the words, for batches of
+    similar length as for the budget.
 
     Args:
         examples: a map-style dataset whose item is a list of rows.
@@ -347,18 +226,26 @@ def batch_loader(
     if trainer is not None:
         shared = int(trainer.strategy.broadcast(shared))
         options |= {"rank": trainer.global_rank, "world_size": trainer.world_size}
+    lengths, second = examples.lengths, second_lengths(examples)
+    if isinstance(examples, EncodedTexts) and (costs := _word_costs(trainer)) is not None:
+        lengths, second = examples.costs(costs)
     return DataLoader(
         examples,  # type: ignore[arg-type]
         # No collation by torch: an item of the dataset is a whole batch already.
         batch_size=None,
-        sampler=LengthBatches(
-            examples.lengths, batch_size, seed=shared + seed, second_lengths=second_lengths(examples), **options
-        ),
+        sampler=LengthBatches(lengths, batch_size, seed=shared + seed, second_lengths=second, **options),
         num_workers=num_workers,
         pin_memory=pinned,
         # Starting workers anew in every epoch takes longer than a small epoch.
         persistent_workers=num_workers > 0,
     )
+
+
+def _word_costs(trainer: Trainer | None) -> Rows | None:
+    """See `Encoder.word_costs`; None without a model of ours."""
+    encoder = getattr(getattr(getattr(trainer, "lightning_module", None), "backbone", None), "encoder", None)
+    costs = encoder.word_costs() if isinstance(encoder, Encoder) else None
+    return None if costs is None else costs.cpu().numpy().astype(np.int64)
 
 
 def second_lengths(examples: Lengths) -> Rows | None:

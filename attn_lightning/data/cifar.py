@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from attn_lightning.checks import check_choice, check_numbers
-from attn_lightning.data.batching import Rows
+from attn_lightning.data.buckets import Rows
 from attn_lightning.data.cache import MANIFEST, build_aside, default_cache, is_whole
 from attn_lightning.data.formats import Row
 from attn_lightning.data.labels import Labels

@@ -13,14 +13,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from attn_lightning.checks import check_choice, check_numbers
-from attn_lightning.data.batching import (
-    EVALUATION_TOKENS,
-    TRAINING_TOKENS,
-    EncodedTexts,
-    Rows,
-    _SplitLoaders,
-    batch_loader,
-)
+from attn_lightning.data.batching import EVALUATION_TOKENS, TRAINING_TOKENS, EncodedTexts, _SplitLoaders, batch_loader
+from attn_lightning.data.buckets import Rows
 from attn_lightning.data.cache import build_aside, default_cache, is_whole
 from attn_lightning.data.cutting import cut
 from attn_lightning.data.embeddings import Embeddings, RandomEmbeddings

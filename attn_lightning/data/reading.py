@@ -7,7 +7,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor, nn
 
 from attn_lightning.backbone.encoders import Encoder
-from attn_lightning.data.batching import length_batches
+from attn_lightning.data.buckets import length_batches
 from attn_lightning.data.datamodule import TextDataModule
 from attn_lightning.data.text import PADDING_ID
 

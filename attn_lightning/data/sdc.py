@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attn_lightning.checks import check_choice, check_numbers
-from attn_lightning.data.batching import Rows
+from attn_lightning.data.buckets import Rows
 from attn_lightning.data.legacy_random import LegacyIntegers
 from attn_lightning.data.segments import (
     NUM_CLASSES,

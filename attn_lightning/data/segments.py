@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from attn_lightning.checks import check_numbers
-from attn_lightning.data.batching import Rows, _SplitLoaders, batch_loader, row_index
+from attn_lightning.data.batching import _SplitLoaders, batch_loader, row_index
+from attn_lightning.data.buckets import Rows
 from attn_lightning.data.sources import SPLITS, SplitName
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.types import Batch, DataSpec

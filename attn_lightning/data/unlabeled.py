@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 
 from attn_lightning.checks import check_choice, check_numbers
-from attn_lightning.data.batching import EncodedTexts, Rows
+from attn_lightning.data.batching import EncodedTexts
+from attn_lightning.data.buckets import Rows
 from attn_lightning.data.cache import MANIFEST
 from attn_lightning.data.encoding import encode_rows, write_rows
 from attn_lightning.data.formats import Row
@@ -125,6 +126,11 @@ class LabeledTexts(EncodedTexts):
         """(n,) tokens of their second texts."""
         every = super().second_lengths
         return None if every is None else every[self.rows]
+
+    def costs(self, of_word: Rows) -> tuple[Rows, Rows | None]:
+        """(n,) of every row taken, see `EncodedTexts.costs`."""
+        first, second = super().costs(of_word)
+        return first[self.rows], None if second is None else second[self.rows]
 
     def __len__(self) -> int:
         return len(self.rows)

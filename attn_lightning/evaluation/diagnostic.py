@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from attn_lightning.backbone.random_attention import random_soft_attention
 from attn_lightning.backbone.scorers import AdditiveScorer
-from attn_lightning.data.batching import LengthBatches, Rows
+from attn_lightning.data.buckets import LengthBatches, Rows
 from attn_lightning.evaluation.subject import Examples, ProgressCallback, Ragged, Split, Subject, on_device
 from attn_lightning.metrics.prediction import prediction_metrics
 from attn_lightning.numerics import masked_softmax

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.checks import check_choice
-from attn_lightning.data.batching import length_batches
+from attn_lightning.data.buckets import length_batches
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.evaluation.shared_texts import SharedTexts, kept_places, shareable_lstm
 from attn_lightning.evaluation.subject import Subject

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from attn_lightning.data.batching import Rows
+from attn_lightning.data.buckets import Rows
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.evaluation.subject import Explained, Ragged
 from attn_lightning.files import replacing, write_json

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from attn_lightning.data.batching import Rows, second_lengths, with_second
+from attn_lightning.data.batching import second_lengths, with_second
+from attn_lightning.data.buckets import Rows
 from attn_lightning.data.candidates import candidates_of
 from attn_lightning.data.datamodule import TextDataModule
 from attn_lightning.data.text import TextTokenizer

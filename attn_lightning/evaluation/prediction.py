@@ -17,7 +17,8 @@ from rich.text import Text
 from torch import Tensor
 
 from attn_lightning.console import literal, printable
-from attn_lightning.data.batching import length_batches, with_second
+from attn_lightning.data.batching import with_second
+from attn_lightning.data.buckets import length_batches
 from attn_lightning.data.candidates import candidates_of
 from attn_lightning.data.text import UNKNOWN_ID, TextTokenizer
 from attn_lightning.errors import ConfigurationError, NumericalError, one_line

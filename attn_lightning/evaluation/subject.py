@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from attn_lightning.backbone.protocol import Backbone
-from attn_lightning.data.batching import LengthBatches, Rows, second_lengths
+from attn_lightning.data.batching import second_lengths
+from attn_lightning.data.buckets import LengthBatches, Rows
 from attn_lightning.files import replacing
 from attn_lightning.metrics.per_example import to_array
 from attn_lightning.types import UNLABELED, Batch

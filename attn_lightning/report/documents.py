@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from attn_lightning.data.batching import Rows
+from attn_lightning.data.buckets import Rows
 from attn_lightning.errors import DataFormatError, one_line
 from attn_lightning.evaluation.explainers.available import explainers
 from attn_lightning.evaluation.out_of_domain import chosen_rows

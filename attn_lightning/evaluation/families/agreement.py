@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attn_lightning.checks import check_numbers
-from attn_lightning.data.batching import LengthBatches
+from attn_lightning.data.buckets import LengthBatches
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.evaluation.family import Family, Row
 from attn_lightning.evaluation.subject import Explained, ProgressCallback, Subject

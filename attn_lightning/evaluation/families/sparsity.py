@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from attn_lightning.data.batching import LengthBatches
+from attn_lightning.data.buckets import LengthBatches
 from attn_lightning.evaluation.erasure import inference
 from attn_lightning.evaluation.families.plausibility import CACHED_TOKENS
 from attn_lightning.evaluation.family import MODEL, Family, Row

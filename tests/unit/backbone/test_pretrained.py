@@ -175,6 +175,15 @@ def test_states_of_a_frozen_encoder_are_the_same_to_the_bit_in_any_batch(folder:
         assert torch.equal(alone, states[: len(row)])
 
 
+def test_a_word_costs_its_pieces_unless_an_epoch_reads_stored_states(folder: Path) -> None:
+    costs = model(folder).encoder.word_costs()
+    assert costs is not None
+    # Words that are no pieces fall into their letters; special ones are the unknown piece; padding is never read.
+    assert costs.tolist() == [0, 1, 1, 1, 1, 1, 1, 5, 1, 3]
+    assert model(folder, frozen=True, cached=False).encoder.word_costs() is not None
+    assert model(folder, frozen=True).encoder.word_costs() is None
+
+
 def test_rates_fall_from_layer_to_layer(folder: Path) -> None:
     encoder = model(folder, learning_rate=1e-4, layer_decay=0.5).encoder
     rates = {id(p): rate for group, rate in encoder.learning_rates() for p in group}
