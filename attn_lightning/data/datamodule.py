@@ -67,7 +67,8 @@ class TextDataModule(_SplitLoaders):
         split_seed: seed of the splits that are made here; None: as the protocol says.
         token_budget: the most tokens of a batch, padding included, so that one long text costs its own length and not
             that of a batch of such texts; a longer text is a batch of its own. None: 131,072 in training and 300,000
-            elsewhere, which bounds no batch of texts of up to 2,300 words.
+            elsewhere, which bounds no batch of texts of up to 2,300 words. An encoder that reads pieces of words pays
+            for those: they count.
         num_workers: processes that make batches; 0 is fast enough, batches are views into mapped memory.
         max_examples: train on a random subset of this size that keeps the shares of the classes; None takes all.
         max_test_examples: test on a random subset of this size that keeps the shares of the classes; None: all.
