@@ -18,6 +18,12 @@ def first_column(page):
     return page.locator("#studies table").first.locator("tbody th").all_inner_texts()
 
 
+def drawn(marks, count):
+    """Whether a chart has so many of them, once it is drawn: a busy browser draws later than it answers."""
+    marks.nth(count - 1).wait_for(state="attached")
+    return marks.count() == count
+
+
 def test_tables_sort_by_a_click(studies):
     control = "TF-IDF linear (control)"
     assert first_column(studies) == ["ivat", "vanilla", control]
@@ -45,15 +51,15 @@ def test_another_metric_changes_everything(studies):
 
 def test_runs_are_dots_joined_by_seed(studies):
     chart = studies.get_by_role("img", name="Accuracy of every run by method")
-    assert chart.locator("path.mark").count() == 6
-    assert chart.locator("path.seed").count() == 3
-    assert chart.locator("path.mean").count() == 2
+    assert drawn(chart.locator("path.mark"), 6)
+    assert drawn(chart.locator("path.seed"), 3)
+    assert drawn(chart.locator("path.mean"), 2)
     assert "seed 0: 0.8000" in chart.locator("path.mark title").first.text_content()
 
 
 def test_the_trade_off_has_a_front(studies):
     chart = studies.get_by_role("img", name="a point per method")
-    assert chart.locator("path.mark").count() == 2
+    assert drawn(chart.locator("path.mark"), 2)
     assert chart.locator("text.name").all_text_contents() == ["ivat", "vanilla"]
     studies.select_option("#trade-y-0", label="Time of fitting (s)")
     assert studies.get_by_role("img", name="Time of fitting (s) against Accuracy").is_visible()
@@ -61,10 +67,10 @@ def test_the_trade_off_has_a_front(studies):
 
 def test_curves_of_robustness_and_learning(studies):
     robust = studies.get_by_role("img", name="Accuracy under")
-    assert robust.locator("path.bold").count() == 2
-    assert robust.locator("path.thin").count() == 6
+    assert drawn(robust.locator("path.bold"), 2)
+    assert drawn(robust.locator("path.thin"), 6)
     learning = studies.get_by_role("img", name="val/accuracy by epoch").last
-    assert learning.locator("path.bold").count() == 2
+    assert drawn(learning.locator("path.bold"), 2)
     studies.locator("#curve-study").select_option("train/loss")
     assert studies.get_by_role("img", name="train/loss by epoch").is_visible()
 
