@@ -51,8 +51,9 @@ def plain_attention_pays(inputs: Tensor) -> bool:
     """Whether attention of a transformer should run as plain products, not by torch's fused kernel.
 
     In half precision on a CPU the backward pass of the fused kernel takes about 0.05 ms per text and head, however
-    short the text is: 32 texts of 12 heads and 40 places 46 ms, the plain products 2 ms (forward 4.5 and 1.8 ms). From
-    256 places on they are alike, and the products would keep a square of the length for every head.
+    short the text is: 32 texts of 12 heads and 40 places 46 ms, the plain products 2 ms (forward 4.5 and 1.8 ms;
+    `tests/benchmarks/bench_pretrained.py`). The gain shrinks with the length, and the products keep a square of the
+    length for every head.
 
     Args:
         inputs: (N, L, E) of the layers.

@@ -32,7 +32,6 @@ _WIDTH = 16
 """Passes of a frozen encoder are as wide as a multiple of this: the sums of a text's states are then taken in the same
 order in whatever batch it stands, so that stored states are those of any other pass, to the bit, on a CPU."""
 
-
 _ROUNDING = 0.05
 """How far sums of attention are from 1 at most, in half precision."""
 

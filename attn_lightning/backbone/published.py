@@ -266,7 +266,8 @@ def _check(model: Any, pieces: WordPieces, folder: Path) -> None:
     try:
         with torch.no_grad():
             alone = model.get_input_embeddings()(ids).unsqueeze(0)
-            padded = nn.functional.pad(alone, (0, 0, 0, _PADDING))
+            room = min(_PADDING, pieces.max_length - len(ids))
+            padded = nn.functional.pad(alone, (0, 0, 0, room))
             states, behind = (
                 model.eval()(
                     inputs_embeds=inputs, attention_mask=(torch.arange(inputs.shape[1]) < len(ids)).long()[None]
