@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
 
 
@@ -92,15 +92,18 @@ def log_evaluation(trainer: Trainer, values: dict[str, float | None]) -> None:
             logger.log_metrics(known)
 
 
-class BestSoFar(Callback):
+class BestSoFar(Checkpoint):
     """Logs the best value of the monitored metric so far as `best/<metric>`, which sweeps optimize.
 
     The summary of a W&B run holds the last value of a metric, and the last epoch is seldom the best. It follows the
     checkpoint of the best epoch, so it starts anew where a method with phases lets that start anew.
+
+    It writes no file, but is of the kind of callback that Lightning calls last at the end of an epoch, in their order:
+    as any other it would come before the epoch is compared, and know the best value of the epochs before alone.
     """
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log it, where an epoch was measured: checkpoints are written before this."""
+        """Log it, where an epoch was measured; the checkpoints that stand before it have compared this epoch."""
         best = trainer.checkpoint_callback
         if not isinstance(best, ModelCheckpoint) or best.best_model_score is None:
             return

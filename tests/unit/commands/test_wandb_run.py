@@ -6,9 +6,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 from jsonargparse import Namespace
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
 
+from attn_lightning.commands.trainer import checkpoints
 from attn_lightning.commands.wandb_run import (
     BestSoFar,
     flattened,
@@ -22,6 +24,8 @@ from attn_lightning.commands.wandb_run import (
 class Logger(WandbLogger):
     """A logger that keeps what it is given and knows no server."""
 
+    save_dir = name = version = None
+
     def __init__(self):
         self.logged, self.updates = [], []
 
@@ -32,6 +36,10 @@ class Logger(WandbLogger):
 
     def log_metrics(self, metrics, step=None):
         self.logged.append((dict(metrics), step))
+
+    def after_save_checkpoint(self, checkpoint_callback): ...
+
+    def finalize(self, status): ...
 
 
 CONFIG = {"method": {"class_path": "A", "init_args": {"weight": 0.5, "inner": {"class_path": "B"}}}, "seed": 1}
@@ -76,3 +84,41 @@ def test_the_best_value_so_far_is_logged_once_there_is_one(tmp_path: Path):
     best.best_model_score = torch.tensor(0.75)
     BestSoFar().on_train_epoch_end(trainer, None)
     assert logger.logged == [({"best/val/accuracy": 0.75}, 12)]
+
+
+class Improving(LightningModule):
+    """Its accuracy is .1 after the first epoch, .2 after the second and so on."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(1, 1)
+
+    def training_step(self, batch, batch_idx):
+        return self.layer(batch).sum()
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val/accuracy", 0.1 * (self.current_epoch + 1))
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.0)
+
+
+@pytest.mark.parametrize("options", [{}, {"check_val_every_n_epoch": 2}, {"val_check_interval": 0.5}])
+def test_the_best_value_is_that_of_the_epoch_that_has_just_ended(tmp_path: Path, options):
+    logger, loader = Logger(), torch.utils.data.DataLoader(torch.ones(2, 1))
+    every = options.get("check_val_every_n_epoch", 1)
+    trainer = Trainer(
+        max_epochs=4,
+        accelerator="cpu",
+        logger=False,
+        callbacks=checkpoints(tmp_path, "val/accuracy", "max", every),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        **options,
+    )
+    trainer.loggers = [logger]
+    trainer.fit(Improving(), loader, loader)
+    best = [metrics["best/val/accuracy"] for metrics, _ in logger.logged if "best/val/accuracy" in metrics]
+    # Once more after an epoch without validation, which changes nothing.
+    assert best == pytest.approx([0.1, 0.2, 0.3, 0.4] if every == 1 else [0.2, 0.2, 0.4])
