@@ -252,7 +252,11 @@ class AttentionCLI(LightningCLI):
         callbacks.extend(run_callbacks(self.record))
         if fits and config["enable_checkpointing"] is not False and not config["fast_dev_run"]:
             every = config["check_val_every_n_epoch"]
-            callbacks.extend(checkpoints(self.choice.folder, run.monitor, run.monitor_mode, every))
+            own = checkpoints(self.choice.folder, run.monitor, run.monitor_mode, every)
+            given = config["callbacks"] or []
+            # Before those of the configuration: Lightning calls the first one the checkpoint callback, whose best epoch
+            # is tested and recorded.
+            config["callbacks"] = [*own, *(given if isinstance(given, list) else [given])]
         if not fits:
             config["enable_checkpointing"] = False
         config = {
@@ -266,7 +270,8 @@ class AttentionCLI(LightningCLI):
         config["use_distributed_sampler"] = False
         try:
             return super()._instantiate_trainer(config, callbacks)
-        except ValueError as error:
+        # A RuntimeError is what two checkpoints that follow the same metric end in.
+        except (ValueError, RuntimeError) as error:
             raise ConfigurationError(
                 f"Expected options that Lightning's Trainer takes, but got: {one_line(error)}"
             ) from error

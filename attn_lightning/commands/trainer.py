@@ -93,7 +93,11 @@ def checkpoints(folder: Path, monitor: str, mode: str, every_n_epochs: int | Non
         "enable_version_counter": False,
     }
     best = ModelCheckpoint(filename="best", monitor=monitor, mode=mode, **options)
-    last = ModelCheckpoint(filename="last", save_on_train_epoch_end=True, every_n_epochs=every_n_epochs or 1, **options)
+    # Without a metric its mode says nothing, but Lightning tells checkpoints apart by it: with the usual one there
+    # could be no plain `ModelCheckpoint` of the user's beside it, which keeps every epoch, say.
+    last = ModelCheckpoint(
+        filename="last", mode="max", save_on_train_epoch_end=True, every_n_epochs=every_n_epochs or 1, **options
+    )
     return [best, last, BestSoFar()]
 
 
