@@ -9,7 +9,7 @@ def keep_words_for_letters(options: Namespace) -> None:
     """Set `data.unknown` to `keep` where the encoder is `Pretrained`, so that naming the encoder is enough.
 
     Args:
-        options: of `fit`, `validate` or `test`; changed in place, so that the configuration of the run says it.
+        options: of `fit`, `validate` or `test`; changed in place, so that the configuration says it.
     """
     encoder: Any = options.get("model.backbone.init_args.encoder")
     path = encoder.get("class_path", "") if isinstance(encoder, Namespace | dict) else ""

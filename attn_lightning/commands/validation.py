@@ -13,6 +13,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from attn_lightning.commands.arguments import prepared
 from attn_lightning.commands.fit import AttentionCLI
+from attn_lightning.commands.letters import keep_words_for_letters
 from attn_lightning.commands.parsing import class_change_resets_arguments
 from attn_lightning.commands.same_run import encoder_names, revisions_now
 from attn_lightning.data.revision import Version
@@ -101,6 +102,8 @@ class Validator:
         except SystemExit:
             message = errors.getvalue().removeprefix("error: ").split("\nrun with --help")[0].strip()
             raise ConfigurationError(message) from None
+        # As `fit` does, or its run would be one of another configuration than what was asked for.
+        keep_words_for_letters(config)
         return config
 
 

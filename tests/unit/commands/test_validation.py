@@ -30,6 +30,14 @@ def test_callbacks_of_the_package_are_found_by_their_name(validator):
     assert callback["init_args"]["suite"] == "plausibility"
 
 
+def test_what_fit_sets_by_itself_is_part_of_the_configuration(validator):
+    """Else a run would never be the one that its study asks for, and be made again with every call."""
+    encoder = ["--model.backbone.encoder=Pretrained", "--model.backbone.encoder.name=owner/name"]
+    for options, unknown in (([], "token"), (encoder, "keep")):
+        config = validator.parse(["fit", "--data=TextFiles", "--data.train=a.csv", *options])
+        assert config["data"]["init_args"]["unknown"] == unknown
+
+
 def test_one_command_leaves_nothing_to_the_next(validator):
     validator.parse(["fit", "--data=Planted", "--method=AttentionAT", "--seed_everything=3"])
     config = validator.parse(["fit", "--data=Planted"])
