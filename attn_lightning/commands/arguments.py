@@ -180,13 +180,21 @@ def with_checkpoint_config(arguments: list[str], trusted: Collection[str] = ()) 
         trusted: classes of other packages that the configuration and the checkpoint may name.
 
     Returns:
-        The same with `--config RUN/config.yaml` put first if `--ckpt_path` names a file.
+        The same with the configuration with which the run was trained last put first, as `--config`, if `--ckpt_path`
+        names a file.
 
     Raises:
         ConfigurationError: the checkpoint cannot be read, it names a class that is not trusted, or the command line
-            also changes the model: those values would be ignored in favour of the checkpoint's.
+            also changes the model: those values would be ignored in favour of the checkpoint's; or `test` or
+            `validate` gets `last`.
     """
     paths = values_of(arguments, "--ckpt_path")
+    if paths and paths[-1] == "last" and arguments[0] != "fit":
+        # Lightning would find no such file, say so in a warning, and measure random weights.
+        raise ConfigurationError(
+            f"Expected `--ckpt_path` of `{arguments[0]}` to be a file, but got 'last', which `fit` alone takes; give a "
+            f"file such as RUN/{run_folder.CHECKPOINTS}/last.ckpt."
+        )
     # `last` is a file of the run that goes on, whose configuration is given by its name.
     if not paths or paths[-1] == "last":
         return arguments
@@ -200,14 +208,15 @@ def with_checkpoint_config(arguments: list[str], trusted: Collection[str] = ()) 
     contents = read_checkpoint(checkpoint)
     checkpoint_contents(contents)
     check_checkpoint(contents, trusted)
-    config = run_folder.of_checkpoint(checkpoint) / run_folder.CONFIG
-    if config.exists():
+    folder = run_folder.of_checkpoint(checkpoint)
+    # The newest: a run that was made longer and then interrupted is to become as long as it was made.
+    if (config := run_folder.newest_config(folder)) is not None:
         check_configuration(run_folder.read_config(config), trusted)
         return [arguments[0], "--config", str(config), f"--run.name={config.parent.parent.name}", *arguments[1:]]
     if not values_of(arguments, "--config"):
         raise ConfigurationError(
-            f"Expected {config} beside the checkpoint, but there is none; pass the configuration of that run with "
-            "`--config`."
+            f"Expected {folder / run_folder.CONFIG} beside the checkpoint, but there is none; pass the configuration "
+            "of that run with `--config`."
         )
     return arguments
 

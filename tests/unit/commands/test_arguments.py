@@ -158,6 +158,19 @@ def test_a_checkpoint_brings_its_configuration(finished):
         assert arguments[-len(given) :] == given
 
 
+def test_a_run_that_was_made_longer_goes_on_as_long(finished_copy):
+    path = finished_copy / "checkpoints" / "last.ckpt"
+    longer = finished_copy / "config_resumed_1.yaml"
+    longer.write_text((finished_copy / "config.yaml").read_text())
+    assert with_checkpoint_config(["fit", f"--ckpt_path={path}"])[:3] == ["fit", "--config", str(longer)]
+
+
+@pytest.mark.parametrize("command", ["test", "validate"])
+def test_last_is_a_word_of_fit_alone(command):
+    with pytest.raises(ConfigurationError, match=rf"`{command}` to be a file, but got 'last'"):
+        with_checkpoint_config([command, "--config", "a.yaml", "--ckpt_path", "last"])
+
+
 def test_no_checkpoint_nothing_changed():
     for arguments in (["fit"], ["fit", "--ckpt_path=last"], ["fit", "--config", "a.yaml"]):
         assert with_checkpoint_config(arguments) == arguments
