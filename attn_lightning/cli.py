@@ -1,6 +1,10 @@
 """The command line: which command runs, and how an error of the user's is shown. Imports nothing heavy itself."""
 
 import errno
+import os
+import select
+import signal
+import sys
 from collections.abc import Callable, Sequence
 
 from attn_lightning import __version__
@@ -11,6 +15,9 @@ from attn_lightning.startup import lean_torchmetrics
 
 _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 """What no program can mend by itself, and what no traceback explains."""
+
+_OF_PERMISSIONS = (errno.EACCES, errno.EPERM)
+"""Somebody else's run folder, which can be read but takes no results, above all."""
 
 COMMANDS = {
     "fit": "train, keep the best epoch, test it and leave a complete run folder",
@@ -114,6 +121,21 @@ def _check_encoding(arguments: Sequence[str]) -> None:
             )
 
 
+def _nobody_reads() -> bool:
+    """Whether the other end of the standard output is gone, as `| head` is once it has its lines."""
+    try:
+        descriptor = sys.stdout.fileno()
+    except OSError:  # in a notebook or a test it is no file
+        return False
+    looked_at = select.poll()
+    looked_at.register(descriptor, 0)
+    if not looked_at.poll(0):
+        return False
+    # What is left would be written once more when Python ends, and fail with a message then.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+    return True
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run one command.
 
@@ -121,7 +143,8 @@ def main(arguments: Sequence[str]) -> int:
         arguments: the command line without the program's name.
 
     Returns:
-        The exit code: 0 success, 1 an error during the run, 2 unusable arguments, 130 interrupted, 143 terminated.
+        The exit code: 0 success, 1 an error during the run, 2 unusable arguments, 130 interrupted, 141 nobody reads its
+        output, 143 terminated.
     """
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_help())
@@ -155,6 +178,15 @@ def main(arguments: Sequence[str]) -> int:
             say(
                 f"error: Expected a path with names that the system can hold, of at most 255 bytes each, but got "
                 f"{name[:60]!r}... of {len(name):,} characters; correct it.",
+                error=True,
+            )
+            return 1
+        if error.errno == errno.EPIPE and _nobody_reads():
+            return 128 + signal.SIGPIPE
+        if error.errno in _OF_PERMISSIONS:
+            say(
+                f"error: Expected to be allowed to read and write here, but got: {error}; change the permissions, or "
+                "copy what it belongs to, such as a run folder, to a place of your own.",
                 error=True,
             )
             return 1

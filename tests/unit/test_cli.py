@@ -1,9 +1,13 @@
 """The dispatcher: which command runs, and what errors look like."""
 
+import errno
+import os
+
 import pytest
 import torch
 
 from attn_lightning import __version__, cli
+from attn_lightning.console import say
 from attn_lightning.errors import AttnLightningError, ConfigurationError
 
 
@@ -66,6 +70,33 @@ def test_names_that_no_file_can_have_are_one_line(capsys, arguments):
     error = capsys.readouterr().err
     assert len(error.splitlines()) == 1
     assert "of at most 255 bytes each, but got '" in error
+
+
+def test_a_place_without_permission_is_one_line(monkeypatch, capsys):
+    """The run folder of somebody else."""
+    error = PermissionError(errno.EACCES, "Permission denied", "/their/run/evaluations")
+    monkeypatch.setattr(cli, "_command", lambda name: raising(error))
+    assert cli.main(["test"]) == 1
+    shown = capsys.readouterr().err
+    assert len(shown.splitlines()) == 1
+    assert "/their/run/evaluations" in shown
+
+
+def test_an_output_that_nobody_reads_any_more_ends_the_command(monkeypatch, capsys):
+    """`... | head -3`."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    monkeypatch.setattr(cli, "_command", lambda name: lambda arguments: say("a line"))
+    with os.fdopen(writer, "w") as output:
+        monkeypatch.setattr("sys.stdout", output)
+        assert cli.main(["experiments"]) == 141
+    assert capsys.readouterr().err == ""
+
+
+def test_a_broken_pipe_of_something_else_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr(cli, "_command", lambda name: raising(BrokenPipeError(errno.EPIPE, "Broken pipe")))
+    with pytest.raises(BrokenPipeError):
+        cli.main(["fit"])
 
 
 def test_our_own_bugs_keep_their_traceback(monkeypatch):
