@@ -31,7 +31,7 @@ from attn_lightning.commands.parsing import OneLineErrorParser, class_change_res
 from attn_lightning.commands.processes import Agreement, Decision, is_first, place
 from attn_lightning.commands.run_choice import RunChoice, choose
 from attn_lightning.commands.run_options import RunConfig, RunOptions
-from attn_lightning.commands.same_run import SameRun, revisions_now
+from attn_lightning.commands.same_run import SameRun, differing, revisions_now
 from attn_lightning.commands.slurm import requeued_in_time
 from attn_lightning.commands.trainer import check_trainer_options, checkpoints, loggers, plugins, run_callbacks
 from attn_lightning.commands.wandb_run import name_by_sweep, sweep_of_agent
@@ -184,6 +184,9 @@ class AttentionCLI(LightningCLI):
         # Before the folder is made: a refused command leaves nothing behind.
         check_trainer_options(self.options.trainer)
         keep_words_for_letters(self.options)
+        # The first one is that of the checkpoint.
+        if self.config.subcommand != "fit" and len(self.options.config or []) > 1:
+            self._check_model(self.options.config[0])
         self._choose()
         assert self.choice is not None
         if self.choice.complete:
@@ -195,6 +198,19 @@ class AttentionCLI(LightningCLI):
         if not sys.stdout.isatty() and self.options.trainer.enable_progress_bar is None:
             # A bar redrawn thousands of times is useless in a log file; the line per epoch stays.
             self.options.trainer.enable_progress_bar = False
+
+    def _check_model(self, path: Any) -> None:
+        """Refuse another model than that of the checkpoint, from a further `--config`.
+
+        A normalizer, say, has no weights that could be missed: another one would be measured in silence.
+        """
+        command = self.config.subcommand
+        own = self.parser.parse_args([command, "--config", str(path)])[command]
+        if found := differing(own.model.as_dict(), self.options.model.as_dict(), "model"):
+            raise ConfigurationError(
+                f"Expected the model of the checkpoint, but `--config` says something else of {', '.join(found[:5])}; "
+                "leave it out: the configuration of a run is read by itself."
+            )
 
     def _choose(self) -> None:
         """Agree with the other processes of this job on a run folder."""

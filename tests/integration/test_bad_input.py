@@ -160,6 +160,14 @@ def test_model_options_beside_a_checkpoint_are_refused(cli, finished, command, o
     refused(outcome, option.split("=")[0], "--ckpt_path")
 
 
+def test_a_model_in_a_further_configuration_beside_a_checkpoint_is_refused(cli, copy):
+    """Weights fit a model with another normalizer, which would be measured in silence."""
+    command = ["test", "--ckpt_path", copy / "checkpoints" / "best.ckpt", "--config"]
+    refused(cli(*command, "entmax_planted"), "the model of the checkpoint", "model.backbone.normalizer")
+    outcome = cli(*command, EXPERIMENTS / "method" / "ivat.yaml")
+    assert outcome.code == 0, outcome.err
+
+
 @pytest.mark.parametrize(
     ("option", "text"),
     [("--data.seed=5", "vocabulary"), ("--data.num_classes=3", "num_classes"), ("--data.train_documents=50", "vocab")],
