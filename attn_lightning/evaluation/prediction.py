@@ -102,6 +102,8 @@ class Predictor:
         assert module.spec is not None, "the checkpoint has it"
         self.spec: DataSpec = module.spec
         self.tokenizer = TextTokenizer.from_str(module.tokenizer_state)
+        # A model that reads letters can read words that its training never had.
+        self.tokenizer.growing = self.tokenizer.options.unknown == "keep"
         try:
             self.module = module.to(device)
         # A torch that was built without CUDA says so with an assertion.

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from attn_lightning.backbone.encoders import Average
-from attn_lightning.data.text import TextTokenizer
+from attn_lightning.data.text import TextOptions, TextTokenizer
 from attn_lightning.evaluation.prediction import Predictor, prediction_table
 from support.checkpoints import check, save
 
@@ -33,6 +35,25 @@ def test_known_and_unknown_words(predictor):
     assert answer.words == ["Good", "unheard", "film"]
     assert answer.unknown == [False, True, False]
     assert not answer.truncated
+
+
+def test_a_model_that_reads_letters_reads_new_words_by_them(tmp_path):
+    options = TextOptions(unknown="keep")
+    predictor = Predictor(save(TextTokenizer.train(["good film", "bad film"], options=options), tmp_path))
+    model = predictor.module.backbone
+
+    def know(vocabulary):
+        # As an encoder would make a vector of letters: another one for every word.
+        known, new = model.embedding.weight.data, vocabulary[len(model.embedding.weight) :]
+        vectors = [torch.full_like(known[:1], float(sum(map(ord, word)) % 7)) for word in new]
+        model.embedding = nn.Embedding.from_pretrained(torch.cat([known, *vectors]), padding_idx=0)
+
+    model.know = know
+    first, second, again = predictor.predict(["good zebra", "good yak", "good zebra"])
+    assert first.unknown == second.unknown == [False, False]
+    assert first.probability == pytest.approx(again.probability, abs=1e-6)
+    assert abs(first.probability - second.probability) > 1e-4
+    assert predictor.predict(["good yak"])[0].probability == pytest.approx(second.probability, abs=1e-6)
 
 
 def test_order_is_kept_and_batches_change_nothing(predictor):
