@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.data.batching import second_lengths, with_second
 from attn_lightning.data.buckets import Rows
 from attn_lightning.data.candidates import candidates_of
@@ -42,6 +43,13 @@ class Subset:
         batch = self.origin[self.rows[np.asarray(rows, np.int64)].tolist()]
         # Places in the subset: by these results are put in order, and not by those of the split.
         return batch._replace(rows=torch.as_tensor(rows, dtype=torch.int64))
+
+
+def teach_new_words(model: Backbone, examples: Examples) -> None:
+    """Let a model know the words of examples that no training had; only one that reads letters can."""
+    origin = examples.origin if isinstance(examples, Subset) else examples
+    if isinstance(origin, Reencoded):
+        model.know(origin.tokenizer.vocabulary)
 
 
 def subset(examples: Examples, size: int | None, seed: int) -> Examples:

@@ -17,12 +17,12 @@ from attn_lightning.evaluation.control import control_metrics, is_text, tfidf_lo
 from attn_lightning.evaluation.estimate import estimated_seconds
 from attn_lightning.evaluation.folder import EvaluationFolder
 from attn_lightning.evaluation.out_of_domain import (
-    Reencoded,
     Subset,
     check_rationales,
     examples_for,
     not_longer,
     subset,
+    teach_new_words,
 )
 from attn_lightning.evaluation.progress import Progress
 from attn_lightning.evaluation.subject import Examples, Subject
@@ -140,6 +140,7 @@ def evaluate(
         # The same measurements on random weights: what a model of this shape gets without having learned anything.
         if options.untrained:
             other = replace(subject, model=_fresh(evaluated.module, options.seed))
+            teach_new_words(other.model, subject.examples)
             untrained = measure(other, plan, folder.untrained, progress.about("untrained model: "))
         linear = _linear(evaluated, subject, options, folder.path) if options.linear else {}
         controls = [name for name, explainer in plan.explainers.items() if explainer.is_control]
@@ -169,8 +170,7 @@ def subject_of(evaluated: EvaluatedModel, options: EvaluationOptions) -> tuple[S
     if module.spec.has_question != getattr(data, "has_question", False):
         wanted = "pairs of texts" if module.spec.has_question else "single texts"
         raise ConfigurationError(f"Expected {wanted} for this checkpoint, but got others; use another `--data`.")
-    if isinstance(every, Reencoded):
-        module.backbone.know(every.tokenizer.vocabulary)  # words that training never saw
+    teach_new_words(module.backbone, every)
     # The choice first, so that the texts of a seed are the same for every `max_tokens`.
     examples, left_out = not_longer(subset(every, options.max_examples, options.seed), options.max_tokens)
     notes = [*notes, *left_out]

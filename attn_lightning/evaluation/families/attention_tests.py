@@ -40,6 +40,7 @@ from attn_lightning.evaluation.diagnostic import (
     uniform_weights,
 )
 from attn_lightning.evaluation.family import MODEL, Family, Row
+from attn_lightning.evaluation.out_of_domain import teach_new_words
 from attn_lightning.evaluation.subject import Explained, ProgressCallback, Ragged, Split, Subject, attention_of
 from attn_lightning.metrics.measure import Measure, by_name
 from attn_lightning.metrics.per_example import to_array
@@ -134,6 +135,8 @@ class AttentionTests(Family):
         Raises:
             ConfigurationError: another model has another number of classes.
         """
+        for other in chain(*self._others.values()):
+            teach_new_words(other, subject.examples)
         trains = self.diagnostic and subject.training is not None
         count = len(subject.examples)
         progress = _Progress(advance, count, self._units(subject) if trains else count)

@@ -1,7 +1,9 @@
 """From a model and data to what is measured: options, splits and subsets."""
 
 import io
+import json
 import re
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -11,9 +13,11 @@ from rich.console import Console
 
 from attn_lightning.backbone.classifier import AttentionClassifier
 from attn_lightning.backbone.encoders import Average
+from attn_lightning.data.corpora import TextFiles
 from attn_lightning.data.text import UNKNOWN_ID
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.evaluation.catalog import chosen_explainers, chosen_families
+from attn_lightning.evaluation.families.attention_tests import AttentionTests
 from attn_lightning.evaluation.runner import TABLES, EvaluatedModel, EvaluationOptions, evaluate, subject_of
 from attn_lightning.evaluation.suite import Plan
 from attn_lightning.module import AttentionModule
@@ -107,3 +111,37 @@ def test_it_says_how_long_it_will_take_before_anything_else_and_not_when_nothing
     assert re.match(r"note: this will take about \d+ s; ", first)
     assert any("kept" in line for line in others)
     assert not any("this will take" in line for line in said())
+
+
+class Letters(AttentionClassifier):
+    """A model that can learn words after its training, as one that reads letters does."""
+
+    def know(self, vocabulary):
+        table = self.embedding.weight.data
+        new = torch.ones(max(0, len(vocabulary) - len(table)), table.shape[1])
+        self.embedding = torch.nn.Embedding.from_pretrained(torch.cat([table, new]), padding_idx=0)
+
+
+def test_every_model_of_an_evaluation_knows_the_new_words_of_other_data(tmp_path):
+    def module():
+        built = AttentionModule(partial(Letters, encoder=Average))
+        built.build(replace(data.spec, vocabulary=()))
+        built.tokenizer_state = data.tokenizer.to_str()
+        return built.eval()
+
+    data = planted(unknown="keep")
+    data.prepare_data()
+    data.setup()
+    path = tmp_path / "mine.jsonl"
+    rows = [{"text": f"word{number} never seen", "label": name} for number in range(4) for name in data.label_names]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    other = TextFiles(train=path, validation=path, test=path, cache=tmp_path)
+    other.prepare_data()
+    other.setup()
+    tests = AttentionTests(diagnostic=False, adversarial=False, others={"seed": module().backbone})
+    plan = Plan([*chosen_families("calibration"), tests], chosen_explainers("attention"))
+    evaluated = EvaluatedModel(module(), other, "digest", "best", own=False)
+    summary, _ = evaluate(evaluated, plan, EvaluationOptions(max_examples=5), tmp_path / "found", None)
+    for findings in (summary.trained, summary.untrained):
+        assert {row.n for row in findings.rows["calibration"]} == {5}
+        assert any(row.setting.get("other") == "seed" for row in findings.rows["attention_tests"])
