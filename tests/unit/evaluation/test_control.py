@@ -55,6 +55,23 @@ def test_a_corpus_of_rare_words_keeps_its_vocabulary():
     assert 0 <= ours["accuracy"] <= 1
 
 
+@pytest.mark.parametrize("between", ["", " "])
+def test_characters_of_a_script_without_spaces_are_words(between):
+    generator = np.random.default_rng(0)
+    labels = [0, 1] * 200
+    texts = [between.join([*generator.choice(list("天地玄黄宇宙洪荒日月"), 12), "好坏"[label]]) for label in labels]
+    ours = tfidf_logistic_regression((texts[:300], labels[:300]), (texts[300:], labels[300:]), 2)
+    assert ours["accuracy"] > 0.95
+
+
+def test_sequences_of_single_letters_have_a_control():
+    generator = np.random.default_rng(0)
+    labels = [0, 1] * 100
+    texts = [" ".join([*generator.choice(list("abcd"), 8), "xy"[label]]) for label in labels]
+    ours = tfidf_logistic_regression((texts[:150], labels[:150]), (texts[150:], labels[150:]), 2)
+    assert ours["accuracy"] > 0.95
+
+
 def test_the_figures_are_made_once_per_data(tmp_path, monkeypatch):
     data = Planted(train_documents=60, validation_documents=10, test_documents=20, cache=tmp_path)
     data.prepare_data()
