@@ -1,5 +1,6 @@
 """Examples of any text data as a checkpoint's own vocabulary reads them: evaluation out of domain."""
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from attn_lightning.data.datamodule import TextDataModule
 from attn_lightning.data.text import TextTokenizer
 from attn_lightning.errors import ConfigurationError, DataFormatError, listed
 from attn_lightning.evaluation.subject import Examples
+from attn_lightning.metrics.per_example import to_array
 from attn_lightning.types import UNLABELED, Batch
 
 
@@ -47,9 +49,10 @@ class Subset:
 
 def teach_new_words(model: Backbone, examples: Examples) -> None:
     """Let a model know the words of examples that no training had; only one that reads letters can."""
-    origin = examples.origin if isinstance(examples, Subset) else examples
-    if isinstance(origin, Reencoded):
-        model.know(origin.tokenizer.vocabulary)
+    while isinstance(examples, Subset):
+        examples = examples.origin
+    if isinstance(examples, Reencoded):
+        model.know(examples.tokenizer.vocabulary)
 
 
 def subset(examples: Examples, size: int | None, seed: int) -> Examples:
@@ -227,17 +230,21 @@ def _matched(theirs: list[str], ours: list[str]) -> tuple[NDArray[np.int64], lis
     return np.arange(len(ours)), [f"the classes of one side are numbers and stand for places among the others: {pairs}"]
 
 
-def check_rationales(examples: Examples) -> None:
+def check_rationales(examples: Examples) -> str | None:
     """Look at every rationale once.
+
+    Returns:
+        SHA-256 of all of them, which tells two annotations of the same texts apart; None where there are none.
 
     Raises:
         DataFormatError: a rationale marks a token that does not exist, naming the row.
     """
+    digest = hashlib.sha256()
     for start in range(0, len(examples), 1024):
         rows = list(range(start, min(start + 1024, len(examples))))
         batch = examples[rows]
         if batch.rationale is None:
-            return
+            return None
         if batch.rationale.shape != batch.mask.shape:
             raise DataFormatError(
                 f"Expected rationales of the shape of the tokens {tuple(batch.mask.shape)}, but got "
@@ -250,3 +257,8 @@ def check_rationales(examples: Examples) -> None:
                 f"Expected a rationale with one mark per token, but that of row {row} is longer than its "
                 f"{int(batch.mask[beyond][0].sum())} tokens; mend the row."
             )
+        assert batch.has_rationale is not None, "None together with the rationale"
+        marks, known = to_array(batch.rationale), to_array(batch.has_rationale)
+        for line, real, has in zip(marks, to_array(batch.mask), known, strict=True):
+            digest.update(b"%d" % has + np.packbits(line[real]).tobytes())
+    return digest.hexdigest()

@@ -129,6 +129,11 @@ def evaluate(
         "examples": len(subject.examples),
         "seed": options.seed,
     }
+    # Beside the texts, as the same ones can be marked anew; and some parts learn from the training split.
+    if subject.rationales is not None:
+        identity["rationales"] = subject.rationales
+    if not evaluated.own:
+        identity["own"] = False
     progress = Progress(console, quiet=quiet)
     with EvaluationFolder(parent, name, identity, waits) as folder:
         for note in notes:
@@ -174,7 +179,7 @@ def subject_of(evaluated: EvaluatedModel, options: EvaluationOptions) -> tuple[S
     # The choice first, so that the texts of a seed are the same for every `max_tokens`.
     examples, left_out = not_longer(subset(every, options.max_examples, options.seed), options.max_tokens)
     notes = [*notes, *left_out]
-    check_rationales(examples)
+    rationales = check_rationales(examples)
     training: Examples | None = None
     # The training split of other data is nothing that the model has learned from.
     if evaluated.own and "train" in splits:
@@ -189,6 +194,7 @@ def subject_of(evaluated: EvaluatedModel, options: EvaluationOptions) -> tuple[S
         token_budget=options.token_budget,
         seed=options.seed,
         device=next(module.backbone.parameters()).device,
+        rationales=rationales,
     ), notes
 
 

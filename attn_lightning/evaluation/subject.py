@@ -58,6 +58,7 @@ class Subject:
         token_budget: the most tokens, padding included, of any pass, so that memory depends on it and not on the data.
         seed: of everything that is drawn; two evaluations with the same seed are equal.
         device: where the model is.
+        rationales: SHA-256 of the rationales of the examples; None where there are none.
     """
 
     model: Backbone
@@ -69,6 +70,7 @@ class Subject:
     token_budget: int = 2**16
     seed: int = 0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    rationales: str | None = None
 
     def batches(self) -> Iterator[Batch]:
         """Every example once in padded batches on the device, the longest first; `Batch.rows` says which they are."""

@@ -113,6 +113,47 @@ def test_it_says_how_long_it_will_take_before_anything_else_and_not_when_nothing
     assert not any("this will take" in line for line in said())
 
 
+def test_rationales_that_were_marked_anew_are_measured_anew(tmp_path):
+    """The same texts and labels in a file with other marks."""
+
+    def measured(marks):
+        path = tmp_path / "test.jsonl"
+        rows = [{"words": ["a", "fine", "day"], "label": label, "rationale": marks} for label in (0, 1) * 4]
+        path.write_text("\n".join(map(json.dumps, rows)))
+        columns = {"tokens_column": "words", "rationale_column": "rationale"}
+        data = TextFiles(train=path, validation=path, test=path, cache=tmp_path, **columns)
+        data.prepare_data()
+        data.setup()
+        torch.manual_seed(0)
+        module = AttentionModule(partial(AttentionClassifier, encoder=Average))
+        module.build(data.spec)
+        module.tokenizer_state = data.tokenizer.to_str()
+        plan = Plan(chosen_families("plausibility"), chosen_explainers("attention"))
+        options = EvaluationOptions(untrained=False, linear=False)
+        summary, folder = evaluate(
+            EvaluatedModel(module.eval(), data, "digest", "best"), plan, options, tmp_path / "found", None
+        )
+        return summary.flat()["plausibility/attention/rationale_mass"], folder.name
+
+    (first, folder), (other, anew) = measured([1, 0, 0]), measured([0, 1, 1])
+    assert first + other == pytest.approx(1, abs=1e-6)
+    assert anew == f"{folder}-1"
+    assert measured([1, 0, 0]) == (first, folder)
+
+
+def test_what_was_measured_without_the_training_split_is_measured_again_with_it(evaluated, tmp_path):
+    plan = Plan([AttentionTests(num_permutations=2, adversarial=False)], chosen_explainers("attention"))
+    options = EvaluationOptions(untrained=False, linear=False)
+
+    def diagnosed(own):
+        summary, _ = evaluate(replace(evaluated, own=own), plan, options, tmp_path, None)
+        return "attention_tests/diagnostic_accuracy[weights=uniform]" in summary.flat()
+
+    assert not diagnosed(own=False)
+    assert diagnosed(own=True)
+    assert not diagnosed(own=False)
+
+
 class Letters(AttentionClassifier):
     """A model that can learn words after its training, as one that reads letters does."""
 
