@@ -81,7 +81,17 @@ class Subject:
             second_lengths=second_lengths(self.examples),
         )
         for rows in plan:
-            yield on_device(self.examples[rows], self.device)
+            batch = on_device(self.examples[rows], self.device)
+            if batch.tokens.is_floating_point():
+                # Segments are stored in float32; in a run of double precision the trainer converts them.
+                batch = batch._replace(tokens=batch.tokens.to(self._dtype))
+            yield batch
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        """Of the weights of the model."""
+        kinds = (weight.dtype for weight in self.model.parameters() if weight.is_floating_point())
+        return next(kinds, torch.float32)
 
     @cached_property
     def learned_from(self) -> "Split":

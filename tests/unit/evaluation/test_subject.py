@@ -25,6 +25,22 @@ def test_batches_cover_the_split_once_within_their_limits(batch_size, token_budg
             assert torch.equal(line[mask], texts.texts[row])
 
 
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+def test_segments_have_the_precision_of_the_model_and_words_stay_numbers(kind):
+    class Segments:
+        lengths = np.array([3, 3])
+
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, rows):
+            return random_texts((3, 3))[rows]._replace(tokens=torch.zeros(len(rows), 3, 2))
+
+    model = nn.Linear(2, 2).to(kind)
+    assert {batch.tokens.dtype for batch in Subject(model, Segments(), 2).batches()} == {kind}
+    assert {batch.tokens.dtype for batch in Subject(model, random_texts((3, 3)), 2).batches()} == {torch.int64}
+
+
 def test_draws_depend_on_seed_and_keys_alone():
     def draw(seed, *keys):
         return torch.rand(3, generator=Subject(nn.Identity(), random_texts((1,)), 2, seed=seed).generator(*keys))
