@@ -128,6 +128,8 @@ class RandomAttentionPretraining(Method):
         _scorer_parameters(model)
         if 0 < self.classifier_rate < 1:
             _split_off(trainer.optimizers[0], parameters)
+            for config in trainer.lr_scheduler_configs:
+                self._take_up(config.scheduler)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget the best of the first phase when the second one begins."""
@@ -147,11 +149,22 @@ class RandomAttentionPretraining(Method):
                 "train/rap_clamped", clamped, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(batch.rows)
             )
 
+    def _take_up(self, schedule: Any) -> None:
+        """Give a schedule a function for each group that the optimizer got after it: it refuses a step with fewer."""
+        if isinstance(schedule, torch.optim.lr_scheduler.LambdaLR):
+            for group in schedule.optimizer.param_groups[len(schedule.base_lrs) :]:
+                schedule.base_lrs.append(group["lr"])
+                schedule.lr_lambdas.append(lambda _: self._rate)
+
+    @property
+    def _rate(self) -> float:
+        """Learning rate of the classifier in this phase, as a share of the others'."""
+        return 1.0 if self._pretraining else self.classifier_rate
+
     def _set_classifier_rate(self, optimizer: torch.optim.Optimizer) -> None:
-        rate = 1.0 if self._pretraining else self.classifier_rate
         for group in optimizer.param_groups:
             if group.get("is_classifier"):
-                group["lr"] = rate * optimizer.param_groups[0]["lr"]
+                group["lr"] = self._rate * optimizer.param_groups[0]["lr"]
 
 
 def _scorer_parameters(model: Backbone) -> list[nn.Parameter]:

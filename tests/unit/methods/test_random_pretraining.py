@@ -9,8 +9,9 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from torch import Tensor
+from torch import Tensor, nn
 
+from attn_lightning.backbone.encoders import Average
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.methods import InstanceWeighting, RandomAttentionPretraining
 from attn_lightning.methods.base import Method
@@ -109,6 +110,31 @@ def test_a_slow_classifier_has_its_own_learning_rate(tmp_path: Path) -> None:
     method = RandomAttentionPretraining(num_pretraining_epochs=1, classifier_rate=0.25, random_fraction=0.5)
     averaging_fit(tmp_path, method, rates, max_epochs=2)
     assert rates.rates == pytest.approx([1e-3, 2.5e-4])
+
+
+class OwnRate(Average):
+    """An encoder with a learning rate of its own, as a pretrained one has."""
+
+    def learning_rates(self) -> list[tuple[list[nn.Parameter], float]]:
+        return [(list(self.parameters()), 1e-4)]
+
+
+def test_a_slow_classifier_goes_with_an_encoder_whose_rate_has_a_schedule(tmp_path: Path) -> None:
+    """A schedule has one function per group of parameters, and the slow classifier is one more group."""
+    rates, keep = LearningRates(), ModelCheckpoint(tmp_path, "{epoch}", save_top_k=-1, auto_insert_metric_name=False)
+    make = lambda: RandomAttentionPretraining(num_pretraining_epochs=1, classifier_rate=0.25)  # noqa: E731
+    whole = averaging_fit(tmp_path, make(), rates, keep, max_epochs=2, encoder=OwnRate)
+    assert rates.rates == pytest.approx([1e-3, 2.5e-4])
+    again = averaging_fit(
+        tmp_path,
+        make(),
+        ModelCheckpoint(tmp_path / "again"),
+        max_epochs=2,
+        encoder=OwnRate,
+        resume=tmp_path / "0.ckpt",
+    )
+    for name, value in whole.backbone.state_dict().items():  # type: ignore[union-attr]
+        torch.testing.assert_close(again.backbone.state_dict()[name], value, atol=0, rtol=0)  # type: ignore[union-attr]
 
 
 def test_weight_zero_is_the_baseline(tmp_path: Path) -> None:
