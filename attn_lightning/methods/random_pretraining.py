@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
+from attn_lightning.backbone.normalizers import TopK
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.backbone.random_attention import random_soft_attention, random_subset_attention
 from attn_lightning.checks import check_choice, check_numbers
@@ -22,6 +23,9 @@ from attn_lightning.step import TrainStep
 from attn_lightning.types import Batch
 
 Masks = Literal["subsets", "soft"]
+
+_USUAL_SIZE = 5
+"""Words of a random subset for a model that does not say how many it selects."""
 
 
 class RandomAttentionPretraining(Method):
@@ -59,7 +63,8 @@ class RandomAttentionPretraining(Method):
         weight: 0 switches the method off; any other value is the same, as there is no term.
         num_pretraining_epochs: T1, at least 1 and below the number of epochs.
         masks: kind of random attention, `subsets` or `soft`.
-        subset_size: k of `subsets`; shorter texts use all their tokens, their share is logged as `train/rap_clamped`.
+        subset_size: k of `subsets`; null takes that of the model's normalizer if it selects, as an explainer's does,
+            and 5 otherwise. Shorter texts use all their tokens, their share is logged as `train/rap_clamped`.
         classifier_rate: learning rate of the classifier in the second phase, as a share of the others', in [0, 1];
             0 freezes it.
         random_fraction: probability, in [0, 1), that a text gets random attention in the second phase.
@@ -74,12 +79,14 @@ class RandomAttentionPretraining(Method):
         weight: float = 1.0,
         num_pretraining_epochs: int = 3,
         masks: Masks = "subsets",
-        subset_size: int = 5,
+        subset_size: int | None = None,
         classifier_rate: float = 0.0,
         random_fraction: float = 0.0,
     ) -> None:
         super().__init__(weight)
-        check_numbers(self, at_least=1, num_pretraining_epochs=num_pretraining_epochs, subset_size=subset_size)
+        check_numbers(self, at_least=1, num_pretraining_epochs=num_pretraining_epochs)
+        if subset_size is not None:
+            check_numbers(self, at_least=1, subset_size=subset_size)
         check_choice(self, choices=get_args(Masks), masks=masks)
         check_numbers(self, at_least=0, at_most=1, advice="0 freezes", classifier_rate=classifier_rate)
         check_numbers(self, at_least=0, below=1, random_fraction=random_fraction)
@@ -96,12 +103,12 @@ class RandomAttentionPretraining(Method):
             return None
         own = step.output.attention
         if self._pretraining:
-            return self._draw(step.batch.mask).to(own.dtype)
+            return self._draw(step).to(own.dtype)
         if self.random_fraction == 0:
             return None
         # One draw per text: its attention is its own or random, never a mixture of both.
         chosen = torch.rand(len(own), 1, device=own.device) < self.random_fraction
-        return torch.where(chosen, self._draw(step.batch.mask).to(own.dtype), own)
+        return torch.where(chosen, self._draw(step).to(own.dtype), own)
 
     def frozen(self, model: Backbone) -> Sequence[nn.Parameter]:
         """The scorer in the first phase, the classifier in the second."""
@@ -109,8 +116,17 @@ class RandomAttentionPretraining(Method):
             return _scorer_parameters(model)
         return _classifier_parameters(model) if self.classifier_rate == 0 else []
 
-    def _draw(self, mask: Tensor) -> Tensor:
-        return random_soft_attention(mask) if self.masks == "soft" else random_subset_attention(mask, self.subset_size)
+    def _draw(self, step: TrainStep) -> Tensor:
+        if self.masks == "soft":
+            return random_soft_attention(step.batch.mask)
+        return random_subset_attention(step.batch.mask, self._size(step.model))
+
+    def _size(self, model: Any) -> int:
+        if self.subset_size is not None:
+            return self.subset_size
+        # A classifier that is fixed on the mean of five words would be asked about one, or ten, ever after.
+        normalizer = getattr(model, "normalizer", None)
+        return normalizer.k if isinstance(normalizer, TopK) else _USUAL_SIZE
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check that there is a second phase and parts to freeze; give a slow classifier its own parameter group."""
@@ -143,10 +159,11 @@ class RandomAttentionPretraining(Method):
         if self.weight == 0:
             return
         self._set_classifier_rate(trainer.optimizers[0])
-        if self._pretraining and self.masks == "subsets" and isinstance(batch, Batch):
-            clamped = (batch.mask.sum(1) < self.subset_size).float().mean()
+        if self._pretraining and self.masks == "subsets":
+            mask = (batch if isinstance(batch, Batch) else batch["labeled"]).mask
+            clamped = (mask.sum(1) < self._size(pl_module.backbone)).float().mean()
             pl_module.log(
-                "train/rap_clamped", clamped, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(batch.rows)
+                "train/rap_clamped", clamped, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(mask)
             )
 
     def _take_up(self, schedule: Any) -> None:

@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
 from attn_lightning.backbone.encoders import Average
+from attn_lightning.backbone.normalizers import GumbelTopK
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.methods import InstanceWeighting, RandomAttentionPretraining
 from attn_lightning.methods.base import Method
@@ -90,6 +91,30 @@ def test_a_resumed_run_finds_its_phase(tmp_path: Path) -> None:
     )
     for name, value in whole.backbone.state_dict().items():  # type: ignore[union-attr]
         torch.testing.assert_close(again.backbone.state_dict()[name], value, atol=0, rtol=0)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("options", "expected"), [({}, 2), ({"subset_size": 3}, 3)])
+def test_random_subsets_are_as_large_as_what_the_model_selects(options: dict[str, Any], expected: int) -> None:
+    """A student is fixed after the first phase: on the mean of more words than it gets, it would be on others."""
+    step = constant_step(MASK)
+    model: Any = step.model
+    model.normalizer = GumbelTopK(k=2)
+    found = RandomAttentionPretraining(**options).attention(step)
+    assert found is not None
+    assert (found > 0).sum(1).tolist() == [min(expected, length) for length in (6, 4, 1)]
+
+
+@pytest.mark.parametrize("pool", [None, "train"])
+def test_the_share_of_short_texts_is_logged_with_a_pool_too(pool: str | None, tmp_path: Path) -> None:
+    logged: dict[str, float] = {}
+
+    class Logged(Callback):
+        def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
+            logged.update({name: float(value) for name, value in trainer.callback_metrics.items()})
+
+    method = RandomAttentionPretraining(num_pretraining_epochs=1, subset_size=1000)
+    averaging_fit(tmp_path, method, Logged(), max_epochs=2, unlabeled=pool)
+    assert logged["train/rap_clamped"] == 1.0
 
 
 class LearningRates(Callback):
@@ -179,7 +204,7 @@ def test_both_remedies_together(tmp_path: Path) -> None:
                 "weight": 1.0,
                 "num_pretraining_epochs": 3,
                 "masks": "subsets",
-                "subset_size": 5,
+                "subset_size": None,
                 "classifier_rate": 0.0,
                 "random_fraction": 0.0,
             },
