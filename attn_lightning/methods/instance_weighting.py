@@ -95,7 +95,8 @@ class InstanceWeighting(Method):
     Own choices:
         The mask of soft attention is `a_t > 1 / n`, described by `mask_features` (first and last positions, tenths of
         the text, how many, how scattered): positions only, no word. P^ is a logistic regression fitted at the end of
-        every epoch, out of fold, on the masks of that epoch; its weights serve the next epoch, the first one has none.
+        every epoch, out of fold, on the last mask of each text in that epoch; its weights serve the next epoch, the
+        first one has none.
         One weight per training row is kept and stored in checkpoints (4 bytes each), and about 120 bytes per row
         while an epoch lasts. A logged `train/weighting_mask_probability` above the prior says that masks tell labels.
 
@@ -170,9 +171,11 @@ class InstanceWeighting(Method):
         """
         rows, labels, features = (np.concatenate(parts) for parts in zip(*_of_all_processes(self._seen), strict=True))
         self._seen = []
-        # The folds go by the order: that of the rows is the same for any number of processes and any shuffling.
-        order = np.argsort(rows, kind="stable")
-        rows, labels, features = rows[order], labels[order], features[order]
+        # The last mask of each row, as a pool without labels makes an epoch read labelled texts several times: the fit
+        # would otherwise have seen what is held out of it. In the order of the rows, by which the folds go: it is the
+        # same for any number of processes and any shuffling.
+        rows, last = np.unique(rows[::-1], return_index=True)
+        labels, features = labels[::-1][last], features[::-1][last]
         conditional = out_of_fold_probabilities(features, labels, self.num_folds)
         if conditional is None:
             logger.warning("InstanceWeighting needs two classes with two examples each; the weights stay as they are")

@@ -97,6 +97,18 @@ def test_weights_are_small_where_the_mask_tells_the_label_and_one_where_it_does_
     np.testing.assert_allclose(neutral._weights, 1.0, atol=0.2)
 
 
+def test_a_text_that_is_read_several_times_in_an_epoch_is_not_held_out_of_a_fit_that_saw_it() -> None:
+    """A pool without labels makes an epoch go over the labelled texts again and again."""
+    generator = np.random.default_rng(0)
+    rows, noise = np.arange(60), generator.normal(size=(60, 30)).astype(np.float32)
+    once, often = InstanceWeighting(), InstanceWeighting()
+    once._seen = [(rows, rows % 2, noise)]
+    earlier = [(rows, rows % 2, noise + generator.normal(0, 0.01, noise.shape).astype(np.float32)) for _ in range(20)]
+    often._seen = [*earlier, (rows[::-1], rows[::-1] % 2, noise[::-1])]
+    assert often.refit() == once.refit()
+    np.testing.assert_array_equal(often._weights, once._weights)
+
+
 def test_clipped_weights_are_counted() -> None:
     method = InstanceWeighting(min_weight=0.9, max_weight=1.1)
     logs = told_by_mask(method, share=0.9)
