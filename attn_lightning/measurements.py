@@ -204,4 +204,6 @@ def _may_log(callback: Callback) -> bool:
     """Whether the callback may log names that do not begin with `train/`: of ours and Lightning's only one does."""
     # A callback of someone else may log under any name, which nobody can know before it does.
     package = type(callback).__module__.partition(".")[0]
-    return getattr(callback, "logs_validation_metrics", False) or package not in ("attn_lightning", "lightning")
+    logs = getattr(callback, "logs_validation_metrics", False) or package not in ("attn_lightning", "lightning")
+    # `Combined` and `Scheduled` hand every hook on: their parts log.
+    return logs or any(_may_log(part) for part in getattr(callback, "parts", ()))

@@ -12,7 +12,7 @@ from attn_lightning.backbone.classifier import AttentionClassifier
 from attn_lightning.data.planted_documents import generate
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.measurements import EpochMeans, Measurements, Probe, check_monitors
-from attn_lightning.methods import AttentionAT
+from attn_lightning.methods import VIBI, AttentionAT, Combined, InstanceWeighting, Scheduled
 from attn_lightning.module import AttentionModule
 from attn_lightning.types import AttentionOutput, Batch
 from support.training import fit, planted
@@ -226,6 +226,14 @@ def test_any_name_passes_beside_a_callback_that_may_log_it():
         pass
 
     check_monitors([Logs(), EarlyStopping(monitor="val/mine")], KNOWN)
+
+
+@pytest.mark.parametrize("wrap", [lambda method: Combined([method, InstanceWeighting()]), Scheduled])
+def test_the_names_of_a_method_inside_another_pass(wrap):
+    monitor = ModelCheckpoint(monitor="val/teacher_agreement_mean")
+    check_monitors([wrap(VIBI()), monitor], KNOWN)
+    with pytest.raises(ConfigurationError, match="which nothing logs here"):
+        check_monitors([wrap(AttentionAT()), monitor], KNOWN)
 
 
 @pytest.mark.parametrize("options", [{}, {"shortcut": 0.9}, {"num_classes": 3}])
