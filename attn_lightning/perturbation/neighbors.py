@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from attn_lightning.backbone.pieces import PieceEmbedding
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.data.text import UNKNOWN_ID
 from attn_lightning.errors import ConfigurationError
@@ -112,12 +113,18 @@ def word_table(model: Backbone) -> Tensor:
     """(V, E) word vectors of a model: its `embedding`, or its only `nn.Embedding`.
 
     Raises:
-        ConfigurationError: the model has none, or several of which none has that name.
+        ConfigurationError: the model has none, or several of which none has that name, or reads words as pieces.
     """
     tables = [module for module in model.modules() if isinstance(module, nn.Embedding)]
     named = getattr(model, "embedding", None)
     if isinstance(named, nn.Embedding):
         return named.weight
+    # Its encoder may have a single table, that of the pieces: the ids of words would be looked up among those.
+    if isinstance(named, PieceEmbedding):
+        raise ConfigurationError(
+            "Expected a model with one vector per word for interpretable perturbations of words, but the encoder of "
+            f"{type(model).__name__} reads each word as pieces; use WordAT or WordVAT."
+        )
     if len(tables) != 1:
         raise ConfigurationError(
             f"Expected a model with one `nn.Embedding` for interpretable perturbations of words, but "

@@ -1,14 +1,17 @@
 """Nearest words against dense cosines, directions to them against all differences at once; memory, cache, pickles."""
 
 import pickle
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from sklearn.metrics.pairwise import cosine_similarity
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from attn_lightning.backbone.classifier import AttentionClassifier
+from attn_lightning.backbone.pieces import PieceEmbedding
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.perturbation import neighbors
@@ -137,6 +140,20 @@ def test_a_model_without_word_vectors_is_refused() -> None:
         word_table(Bare())
     model = AttentionClassifier(DataSpec(2, V, E, ("a", "b")))
     assert word_table(model) is model.embedding.weight
+
+
+def test_a_model_that_reads_words_as_pieces_is_refused_also_with_a_single_table() -> None:
+    """XLNet and ModernBERT have one; the ids of words are no places in it."""
+
+    class OfPieces(Backbone):
+        def __init__(self) -> None:
+            super().__init__()
+            cutting: Any = SimpleNamespace(cut=lambda words, _: [[1]] * len(words), unknown=1)
+            self.encoder = nn.Embedding(9, E)
+            self.embedding = PieceEmbedding(self.encoder, cutting, ("<pad>", "<unk>", "a"), most=2)
+
+    with pytest.raises(ConfigurationError, match="OfPieces reads each word as pieces; use WordAT or WordVAT"):
+        word_table(OfPieces())
 
 
 def test_words_are_searched_for_anew_after_a_refresh_and_after_pickling(monkeypatch: pytest.MonkeyPatch) -> None:
