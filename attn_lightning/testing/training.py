@@ -64,7 +64,7 @@ def train(
 
 
 def check_training(make: Callable[..., Method], options: Mapping[str, Any] | None = None) -> None:
-    """It trains in float32 and in bfloat16: the loss is finite and the model moves.
+    """It trains in float32 and in bfloat16: the loss and the weights stay finite.
 
     Args:
         make: see `check_method`.
