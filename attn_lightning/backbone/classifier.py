@@ -234,6 +234,10 @@ class AttentionClassifier(Backbone):
         """See `Encoder.scaled`."""
         return self.encoder.scaled(embeddings, factors)
 
+    def perturbable(self, embeddings: Tensor, mask: Tensor) -> Tensor:
+        """See `Encoder.perturbable`."""
+        return self.encoder.perturbable(embeddings, mask)
+
     def know(self, vocabulary: Sequence[str]) -> None:
         """Learn the words of a text that training never saw; only an encoder that reads letters can."""
         if (learn := getattr(self.embedding, "know", None)) is not None:

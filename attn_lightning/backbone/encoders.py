@@ -93,6 +93,13 @@ class Encoder(nn.Module):
         """(..., E) embeddings of which each is a share of itself, by (..., 1) factors; 0 takes the word away."""
         return embeddings * factors
 
+    def perturbable(self, embeddings: Tensor, mask: Tensor) -> Tensor:
+        """Which numbers of (B, T, E) embeddings it reads as those of words: (B, T) bool for all of each, or (B, T, E).
+
+        Noise elsewhere would have a length and no effect.
+        """
+        return mask
+
     def read_pair(self, embeddings: Tensor, mask: Tensor, second: Tensor) -> Tensor:
         """(B, T, D) states of two texts that read each other; only where `reads_pairs`."""
         raise NotImplementedError

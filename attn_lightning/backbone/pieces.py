@@ -15,6 +15,7 @@ from weakref import ReferenceType, ref
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 COUNT = 4096.0
 """What the last number of a packed word holds per piece: no perturbation of the usual radius changes it by a half."""
@@ -187,3 +188,19 @@ def scaled_pieces(embeddings: Tensor, factors: Tensor) -> Tensor:
     """
     vectors = embeddings[..., :-1] * factors
     return torch.cat([vectors, embeddings[..., -1:].expand(*vectors.shape[:-1], 1)], -1)
+
+
+def held_by_pieces(embeddings: Tensor, size: int, mask: Tensor) -> Tensor:
+    """Which numbers of packed words belong to a piece, and are neither a place without one nor the number of pieces.
+
+    Args:
+        embeddings: (B, T, P * E + 1).
+        size: E.
+        mask: (B, T) bool, the words that count.
+
+    Returns:
+        (B, T, P * E + 1) bool.
+    """
+    vectors, counts = unpacked(embeddings, size)
+    real = torch.arange(vectors.shape[2], device=mask.device) < counts.unsqueeze(-1)
+    return F.pad((real & mask.unsqueeze(-1)).repeat_interleave(size, -1), (0, 1))

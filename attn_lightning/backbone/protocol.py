@@ -69,6 +69,10 @@ class Backbone(nn.Module):
         """(..., E) embeddings, each a share of itself by (..., 1) factors; 0 takes the word away."""
         return embeddings * factors
 
+    def perturbable(self, embeddings: Tensor, mask: Tensor) -> Tensor:
+        """Which numbers of (B, T, E) embeddings noise may change: (B, T) bool for whole words, or (B, T, E)."""
+        return mask
+
     def token_attention(self, embeddings: Tensor, mask: Tensor) -> Tensor | None:
         """(L, B, T, T) attention inside the encoder, see `Encoder.token_attention`; None where it has none."""
         return None

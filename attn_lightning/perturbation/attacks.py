@@ -123,7 +123,7 @@ def random_noise(site: Site, epsilon: float, draws: Tensor) -> Attacked:
         epsilon: length of r.
         draws: (B, T, ...) `d ~ N(0, I)`; values at padding are ignored.
     """
-    return _run(site, epsilon * unit_noise(draws, site.output.mask))
+    return _run(site, epsilon * unit_noise(draws, site.room))
 
 
 def one_step(site: Site, target: Tensor, epsilon: float, draws: Tensor, gradient: Tensor | None = None) -> Attacked:
@@ -181,7 +181,7 @@ def pgd(
     best = one_step(site, target, epsilon, draws, gradient) if weaker is None else weaker
     noise = site.noiseless
     if random_start:
-        noise = epsilon * unit_noise(draws, site.output.mask)
+        noise = epsilon * unit_noise(draws, site.room)
         reached, gradient = _climbed(site, target, noise)
         best = _more_harmful(target, best, reached)
     total, length = gradient.sum(), STEP_SHARE * epsilon / num_steps
@@ -232,12 +232,12 @@ def ascent(site: Site, gradient: Tensor, draws: Tensor) -> Tensor:
         gradient: (B, T, ...).
         draws: (B, T, ...) `d ~ N(0, I)`.
     """
-    uphill = unit_noise(gradient, site.output.mask)
+    uphill = unit_noise(gradient, site.room)
     blind = torch.linalg.vector_norm(uphill, dim=tuple(range(1, uphill.dim()))) == 0
     # The usual case; on a CPU the test costs less than the norm of the draws and the choice, elsewhere it waits.
     if blind.device.type == "cpu" and not blind.any():
         return uphill
-    return torch.where(_like(blind, uphill), unit_noise(draws, site.output.mask), uphill)
+    return torch.where(_like(blind, uphill), unit_noise(draws, site.room), uphill)
 
 
 def _project(noise: Tensor, epsilon: float) -> Tensor:

@@ -113,17 +113,17 @@ def squared_differences(scores: Tensor, mask: Tensor) -> Tensor:
     return squares + (shares * squares).sum(-1, keepdim=True)
 
 
-def unit_noise(noise: Tensor, mask: Tensor) -> Tensor:
-    """Noise of length 1 per example over its real tokens.
+def unit_noise(noise: Tensor, room: Tensor) -> Tensor:
+    """Noise of length 1 per example where it may be.
 
     Args:
-        noise: (B, T, ...) with at least one entry per row that is not 0; values at padding are ignored.
-        mask: (B, T) bool.
+        noise: (B, T, ...) with at least one entry per row that is not 0; values elsewhere are ignored.
+        room: (B, T) bool for whole tokens, or (B, T, ...), see `Site.room`.
 
     Returns:
-        (B, T, ...), 0 at padding; a row of zeros stays zero, as it has no direction.
+        (B, T, ...), 0 elsewhere; a row of zeros stays zero, as it has no direction.
     """
-    inside = mask.reshape(mask.shape + (1,) * (noise.dim() - mask.dim()))
+    inside = room.reshape(room.shape + (1,) * (noise.dim() - room.dim()))
     # Replaced and not multiplied: noise at padding may be NaN, and `0 * NaN` is NaN.
     return unit_vectors(torch.where(inside, noise, 0.0))
 

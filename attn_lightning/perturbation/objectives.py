@@ -85,7 +85,7 @@ def random_perturbation(trial: Trial, epsilon: float, start: Tensor) -> Tensor:
     Returns:
         (B, T, ...) `r`.
     """
-    return epsilon * unit_noise(start, trial.site.output.mask)
+    return epsilon * unit_noise(start, trial.site.room)
 
 
 def label_perturbation(trial: Trial, epsilon: float, projection: Projection) -> Tensor:
@@ -99,7 +99,7 @@ def label_perturbation(trial: Trial, epsilon: float, projection: Projection) -> 
     Returns:
         (B, T, ...) `r`, without graph; 0 at padding and in rows whose gradient is exactly 0.
     """
-    return epsilon * unit_noise(projection(_noiseless_gradient(trial)), trial.site.output.mask)
+    return epsilon * unit_noise(projection(_noiseless_gradient(trial)), trial.site.room)
 
 
 def virtual_perturbation(
@@ -121,12 +121,12 @@ def virtual_perturbation(
     Returns:
         (B, T, ...) `r`, without graph; 0 at padding and in rows whose gradient is exactly 0.
     """
-    mask = trial.site.output.mask
+    room = trial.site.room
     # Restricted before the first round too, so that no iterate leaves what the noise may be.
-    direction = unit_noise(projection(start), mask)
+    direction = unit_noise(projection(start), room)
     for _ in range(num_power_iterations):
         # Only the direction is kept: the length of the gradient goes with xi and the curvature, which epsilon replaces.
-        direction = unit_noise(projection(_gradient(trial, xi * direction)), mask)
+        direction = unit_noise(projection(_gradient(trial, xi * direction)), room)
     return epsilon * direction
 
 

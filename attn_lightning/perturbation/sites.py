@@ -24,6 +24,7 @@ class Site:
     Attributes:
         output: the clean pass.
         noiseless: `r = 0`, zeros of the shape (B, T, ...) of what is perturbed.
+        room: where noise may be: (B, T) bool for whole tokens, or (B, T, ...) for parts of them.
         rerun: `r` to the output under it, with the graph of the model, for the loss.
         probe: the same numbers with a graph to `r` only, for directions; never reaches below the place.
         place: what the noise is added to, as it stands in the graph of the clean pass, if the gradient at `r = 0` is to
@@ -32,6 +33,7 @@ class Site:
 
     output: AttentionOutput
     noiseless: Tensor
+    room: Tensor
     rerun: Callable[[Tensor], AttentionOutput]
     probe: Callable[[Tensor], AttentionOutput]
     place: Tensor | None = None
@@ -60,6 +62,7 @@ def score_site(model: Backbone, output: AttentionOutput) -> Site:
     return Site(
         output=output,
         noiseless=torch.zeros_like(fixed_scores),
+        room=mask,
         rerun=lambda noise: attend(hidden, scores + noise),
         probe=lambda noise: attend(fixed_hidden, fixed_scores + noise),
     )
@@ -90,6 +93,7 @@ def embedding_site(model: Backbone, output: AttentionOutput) -> Site:
     return Site(
         output=output,
         noiseless=torch.zeros_like(fixed),
+        room=model.perturbable(fixed, mask),
         rerun=lambda noise: from_embeddings(model, embeddings + noise, mask),
         probe=probe,
         place=place if place.requires_grad else None,

@@ -177,7 +177,7 @@ class Robustness(Family):
         for where, epsilons in self._epsilons().items():
             # One site for all attacks of a place: what they share of the clean pass is made once.
             site = SITES[where](subject.model, clean.output)
-            draws = _draws(subject, clean.batch, site.noiseless, list(SITES).index(where))
+            draws = _draws(subject, clean.batch, site, list(SITES).index(where))
             if "random" in self.attacks:
                 for level, epsilon in enumerate(epsilons, 1):
                     shaken = random_noise(site, epsilon, draws)
@@ -253,13 +253,13 @@ def word_budgets(lengths: Tensor, substitutions: Sequence[float]) -> Tensor:
     return torch.where(allowed < 1, shares, allowed).long()
 
 
-def _draws(subject: Subject, batch: Batch, like: Tensor, place: int) -> Tensor:
-    """(B, T, ...) standard normal numbers that depend on the seed, the place and the example alone; 0 at padding."""
-    draws = torch.zeros(like.shape)
-    for line, row, length in zip(draws, batch.rows.tolist(), batch.mask.sum(1).tolist(), strict=True):
+def _draws(subject: Subject, batch: Batch, site: Site, place: int) -> Tensor:
+    """(B, T, ...) standard normal numbers that depend on the seed, the place and the example alone; 0 without room."""
+    draws = torch.zeros(site.noiseless.shape)
+    for line, row, inside in zip(draws, batch.rows.tolist(), site.room.cpu(), strict=True):
         # By row of the split: neither the batch nor a change of the token budget moves an attack.
-        line[:length].normal_(generator=subject.generator(row, place))
-    return draws.to(like)
+        line[inside] = torch.empty_like(line[inside]).normal_(generator=subject.generator(row, place))
+    return draws.to(site.noiseless)
 
 
 def _rising(name: str, values: Sequence[float]) -> tuple[float, ...]:

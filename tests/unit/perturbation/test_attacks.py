@@ -366,7 +366,7 @@ def test_the_way_up_is_chosen_without_a_look_where_that_waits():
     # Tensors of the meta device have no values: to look at one is an error.
     mask, gradient, draws = (torch.ones(2, 3, device="meta", dtype=kind) for kind in (torch.bool, None, None))
     site = score_site(recurrent_classifier(), clean_pass(recurrent_classifier(), *random_texts(LENGTHS)))
-    elsewhere = replace(site, output=replace(site.output, mask=mask))
+    elsewhere = replace(site, room=mask)
     assert attacks.ascent(elsewhere, gradient, draws).shape == (2, 3)
 
 

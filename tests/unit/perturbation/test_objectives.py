@@ -312,6 +312,7 @@ def test_another_place_shares_every_direction(model: Head, output: AttentionOutp
     site = Site(
         output=output,
         noiseless=torch.zeros_like(output.hidden),
+        room=MASK,
         rerun=lambda noise: model.attend(output.hidden + noise, output.scores, MASK),
         probe=lambda noise: model.attend(output.hidden.detach() + noise, output.scores.detach(), MASK),
     )

@@ -1,9 +1,13 @@
 """Sites: what runs again, what is differentiated, and what stays as it is."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
+from attn_lightning.backbone.pieces import COUNT, held_by_pieces
+from attn_lightning.perturbation.directions import unit_noise
 from attn_lightning.perturbation.sites import clean_pass, embedding_site, score_site, select_rows
 from support.steps import random_step, recurrent_model
 
@@ -70,3 +74,26 @@ def test_a_clean_pass_has_no_graph_and_rows_are_taken_as_often_as_named() -> Non
     for name in ("logits", "attention", "scores", "hidden", "context", "mask", "embeddings"):
         values: Tensor = getattr(output, name)
         assert torch.equal(getattr(part, name), values[rows])
+
+
+def test_noise_on_words_that_an_encoder_reads_as_pieces_is_on_the_pieces_that_they_have() -> None:
+    """Elsewhere it would have a length and no effect, the less the longer the longest word of the batch is."""
+    step = random_step(recurrent_model(), MASK)
+    counts = torch.tensor([[1, 3, 1, 2, 1, 1], [1, 1, 1, 0, 0, 0], [2, 0, 0, 0, 0, 0], [1, 1, 1, 1, 0, 0]])
+    packed = torch.randn(B, T, 3 * 2 + 1)
+    packed[..., -1] = counts * COUNT
+    step.model.perturbable = lambda embeddings, mask: held_by_pieces(embeddings, 2, mask)  # type: ignore[method-assign]
+    site = embedding_site(step.model, replace(step.output, embeddings=packed))
+    noise = unit_noise(torch.randn_like(site.noiseless), site.room)
+    pieces = noise[..., :-1].unflatten(-1, (3, 2))
+    real = torch.arange(3) < counts.unsqueeze(-1)
+    assert (pieces[real] != 0).all()
+    assert not pieces[~real].any()
+    assert not noise[..., -1].any()
+    torch.testing.assert_close(pieces[real].square().sum(), torch.tensor(float(B)))
+
+
+def test_noise_is_on_all_of_the_words_elsewhere() -> None:
+    step = random_step(recurrent_model(), MASK)
+    for make in (score_site, embedding_site):
+        assert make(step.model, step.output).room is step.output.mask
