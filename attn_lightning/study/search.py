@@ -25,7 +25,7 @@ from attn_lightning.files import write_json, write_text
 from attn_lightning.locks import Claim, is_held
 from attn_lightning.run_folder import LOCK
 from attn_lightning.study.engines import Ended, Engine, Job
-from attn_lightning.study.sweeps import Parameter, Sweep
+from attn_lightning.study.sweeps import Parameter, Sweep, as_part
 
 try:
     import optuna
@@ -36,6 +36,9 @@ except ImportError as error:  # an extra: most users never search
 
 REPEATS = "repeats"
 """Where a trial keeps the number of the one that it repeats after a kill."""
+
+_IDENTITY = "sweep"
+"""Where the database keeps what it was made for; that of an earlier version does not say."""
 
 _POLL_SECONDS = 0.5
 
@@ -103,6 +106,12 @@ class Search:
     def __init__(self, sweep: Sweep, root: Path, seed: int = 0) -> None:
         if sweep.metric is None:
             raise ConfigurationError(f"Expected a `metric` in {sweep.path} to search for its best value, but got none.")
+        if uneven := [parameter.name for parameter in sweep.parameters if parameter.kind == "log" and parameter.step]:
+            # Optuna knows no steps on a logarithmic range, and would draw any number of it.
+            raise ConfigurationError(
+                f"Expected logarithmic ranges without `q` for a search, but got one for {uneven[0]!r} in {sweep.path}; "
+                "list its `values`, or leave `q` out."
+            )
         self.sweep, self.root = sweep, root
         self.metric: str = sweep.metric
         self.folder = root / f"search_{sweep.path.stem}"
@@ -115,9 +124,28 @@ class Search:
             # Five trials make a median worth comparing with, and after one epoch nobody can be judged.
             pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=1),
         )
+        self._check_identity()
         # The same seed after a restart would draw the points again that were tried already.
         self.study.sampler = _sampler(sweep, seed + len(self.study.trials))
         self._open: dict[str, _Open] = {}
+
+    def _check_identity(self) -> None:
+        """Refuse trials of another sweep under the same name: they would be compared with those of this one."""
+        now, before = self.sweep.identity, self.study.user_attrs.get(_IDENTITY)
+        if before is None:
+            self.study.set_user_attr(_IDENTITY, now)
+            return
+        changed = [key for key in ("command", "metric") if before[key] != now[key]]
+        for name, kind in now["parameters"].items():
+            # A new one was at its default so far, and of a wider range the numbers are still those of the option.
+            if before["parameters"].get(name, kind) != kind:
+                changed.append(f"parameters.{name}")
+        if changed:
+            raise ConfigurationError(
+                f"Expected {self.sweep.path} as it was when {self.folder} was begun, but `{'`, `'.join(changed)}` has "
+                "changed, so that earlier trials cannot be compared with new ones; save it under another name, or move "
+                "the folder away."
+            )
 
     def run(self, trials: int, engine: Engine, jobs: int, tell: Callable[[str], None]) -> None:
         """Run until this many trials have ended, those of earlier calls included.
@@ -274,17 +302,14 @@ class Search:
         return path
 
     def best_part(self) -> dict[str, Any]:
-        """The best values as a part of an experiment: nested as `--config` takes them."""
-        part: dict[str, Any] = {}
-        for name, value in self.study.best_params.items():
-            *above, last = name.split(".")
-            place = part
-            for key in above:
-                place = place.setdefault(key, {})
-                # Options of a class stand under `init_args` in a file, and the command line leaves that out.
-                place = place.setdefault("init_args", {}) if key in ("method", "data", "backbone") else place
-            place[last] = value
-        return part
+        """The best values as a part of an experiment."""
+        parameters = {parameter.name: parameter for parameter in self.sweep.parameters}
+        return as_part(
+            {
+                name: _value(parameters[name], found) if name in parameters else found
+                for name, found in self.study.best_params.items()
+            }
+        )
 
     def _write_best(self) -> Path:
         path = self.folder / "best.yaml"
@@ -325,7 +350,7 @@ def _suggest(trial: "optuna.Trial", parameter: Parameter) -> Any:
     match parameter.kind:
         case "choice":
             labels = [_label(value) for value in parameter.values]
-            return parameter.values[labels.index(trial.suggest_categorical(parameter.name, labels))]
+            return _value(parameter, trial.suggest_categorical(parameter.name, labels))
         case "integer":
             return trial.suggest_int(parameter.name, int(parameter.low), int(parameter.high), step=int(step or 1))
         case "log":
@@ -336,6 +361,12 @@ def _suggest(trial: "optuna.Trial", parameter: Parameter) -> Any:
             return trial.suggest_float(parameter.name, parameter.low - spread, parameter.low + spread, step=step)
         case _:
             return trial.suggest_float(parameter.name, parameter.low, parameter.high, step=step)
+
+
+def _value(parameter: Parameter, drawn: Any) -> Any:
+    """What stands on the command line for a number or a label that was drawn."""
+    # A search of an earlier version may have drawn what is no choice any more.
+    return {_label(value): value for value in parameter.values}.get(drawn, drawn)
 
 
 def _label(value: Any) -> Any:

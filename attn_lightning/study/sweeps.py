@@ -8,6 +8,7 @@ parameters:
   method.normalize: {values: [sentence, token]}
 """
 
+import copy
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,6 +30,8 @@ _DISTRIBUTIONS = (
     "inv_log_uniform_values", "normal", "q_normal",
 )  # fmt: skip
 _MOST_COMMANDS = 5000
+_CLASSES = ("method", "data", "backbone")
+"""Keys of a configuration whose value is a class, of which a sweep names the options."""
 
 Kind = Literal["choice", "integer", "real", "log", "normal"]
 
@@ -83,6 +86,12 @@ class Sweep:
     maximize: bool
     parameters: tuple[Parameter, ...]
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What trials of two sweeps must have in common to be compared: values as JSON has them."""
+        parameters = {p.name: [str(value) for value in p.values] or p.kind for p in self.parameters}
+        return {"command": list(self.arguments), "metric": [self.metric, self.maximize], "parameters": parameters}
+
     def command(self, values: Mapping[str, Any]) -> list[str]:
         """The command line of one trial after `python -m attn_lightning`, as an agent writes it."""
         return [*self.arguments, *(f"--{name}={value}" for name, value in values.items())]
@@ -131,6 +140,28 @@ def read_sweep(path: Path) -> Sweep:
     if combinations > _MOST_COMMANDS:
         raise _error(path, f"at most {_MOST_COMMANDS} combinations of choices", str(combinations), "list fewer values")
     return sweep
+
+
+def as_part(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of a trial as a part of an experiment: nested as `--config` takes them.
+
+    Args:
+        values: by the name of the option.
+    """
+    part: dict[str, Any] = {}
+    # The shorter names first: a class before its options, in whatever order a sweep names them.
+    for name, value in sorted(values.items(), key=lambda pair: pair[0].count(".")):
+        keys = name.split(".")
+        place = part
+        for key, below in itertools.pairwise(keys):
+            if not isinstance(place.setdefault(key, {}), dict):
+                place[key] = {"class_path": place[key]}
+            place = place[key]
+            # Options of a class stand under `init_args` in a file, and the command line leaves that out.
+            if key in _CLASSES and below not in ("class_path", "init_args"):
+                place = place.setdefault("init_args", {})
+        place[keys[-1]] = copy.deepcopy(value)
+    return part
 
 
 def check_sweep(sweep: Sweep, parse: Callable[[Sequence[str]], dict[str, Any]]) -> int:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 
 import psutil
 import pytest
@@ -14,6 +15,7 @@ import yaml
 
 optuna = pytest.importorskip("optuna", reason="needs the extra `search`")
 
+from attn_lightning.errors import ConfigurationError  # noqa: E402
 from attn_lightning.study.engines.local import LocalEngine  # noqa: E402
 from attn_lightning.study.search import Search, learning_curve, value_so_far  # noqa: E402
 from attn_lightning.study.sweeps import read_sweep  # noqa: E402
@@ -140,6 +142,50 @@ def test_a_killed_search_goes_on_in_the_folder_of_its_trial(tmp_path, engine, sw
     search.run(1, engine(), 1, lambda line: None)
     assert search.study.trials[-1].state.name == "COMPLETE"
     assert [path.name for path in search.folder.glob("trial_*")] == ["trial_0"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "changed"),
+    [
+        (("{min: 0.0, max: 3.0}",), ("{min: 0.0, max: 9.0}",), None),
+        (("{min: 0.0, max: 3.0}",), ("{min: 1, max: 9}",), "parameters.method.epsilon"),
+        (("{values: [1.0, 2.0]}",), ("{values: [1.0, 2.0, 3.0]}",), "parameters.method.epsilon"),
+        (("{min: 0.0, max: 3.0}",), ("{min: 0.0, max: 3.0}", "bayes", "--pause=0.1,"), "command"),
+    ],
+)
+def test_a_search_of_another_sweep_is_not_gone_on_with(tmp_path, sweep, before, after, changed):
+    Search(sweep(*before), tmp_path / "runs")
+    if changed is None:
+        Search(sweep(*after), tmp_path / "runs")
+        return
+    with pytest.raises(ConfigurationError, match=f"`{changed}` has changed"):
+        Search(sweep(*after), tmp_path / "runs")
+
+
+def test_another_metric_is_another_search(tmp_path, sweep):
+    """Optuna keeps the direction of its first call: the largest loss would have been the best."""
+    made = sweep("{min: 0.0, max: 3.0}")
+    Search(made, tmp_path / "runs")
+    with pytest.raises(ConfigurationError, match="`metric` has changed"):
+        Search(replace(made, metric="best/val/log_loss", maximize=False), tmp_path / "runs")
+
+
+def test_steps_of_a_logarithmic_range_are_refused_and_not_ignored(tmp_path, sweep):
+    with pytest.raises(ConfigurationError, match="without `q`"):
+        Search(sweep("{distribution: q_log_uniform_values, q: 0.5, min: 0.5, max: 8.0}"), tmp_path / "runs")
+
+
+def test_the_best_class_and_its_options_are_one_part(tmp_path, sweep):
+    nested = {"class_path": "AttentionAT", "init_args": {"weight": 2.0}}
+    made = sweep("{min: 0.5, max: 3.0}")
+    chosen = replace(made.parameters[0], name="method", kind="choice", values=(nested,))
+    search = Search(replace(made, parameters=(*made.parameters, chosen)), tmp_path / "runs")
+    trial = search.study.ask({"method": optuna.distributions.CategoricalDistribution([str(nested)])})
+    epsilon = trial.suggest_float("method.epsilon", 0.5, 3.0)
+    search.study.tell(trial, 0.5)
+    assert search.best_part() == {
+        "method": {"class_path": "AttentionAT", "init_args": {"weight": 2.0, "epsilon": epsilon}}
+    }
 
 
 def test_values_of_a_record():

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from attn_lightning.errors import ConfigurationError
-from attn_lightning.study.sweeps import check_sweep, read_sweep
+from attn_lightning.study.sweeps import as_part, check_sweep, read_sweep
 
 COMMAND = "['${env}', '${interpreter}', -m, attn_lightning, fit, --config, ivat_planted, '${args}']"
 
@@ -72,6 +72,22 @@ def test_a_mistake_is_one_line(written, parameters, options, message):
     with pytest.raises(ConfigurationError, match=message) as error:
         read_sweep(written(parameters, **options))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("names", [("method", "method.epsilon"), ("method.epsilon", "method")])
+def test_a_class_and_its_options_are_one_part(names):
+    values = {"method": "AttentionVAT", "method.epsilon": 2.5}
+    expected = {"method": {"class_path": "AttentionVAT", "init_args": {"epsilon": 2.5}}}
+    assert as_part({name: values[name] for name in names}) == expected
+
+
+def test_options_are_nested_as_a_file_has_them():
+    values = {"method.class_path": "AttentionVAT", "method.init_args.xi": 0.1, "model.backbone.encoder.hidden_size": 64}
+    assert as_part({"seed_everything": 1, **values}) == {
+        "seed_everything": 1,
+        "method": {"class_path": "AttentionVAT", "init_args": {"xi": 0.1}},
+        "model": {"backbone": {"init_args": {"encoder": {"hidden_size": 64}}}},
+    }
 
 
 def test_a_command_that_fit_refuses_is_named(written):
