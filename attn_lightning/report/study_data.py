@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from attn_lightning.data.revision import Version, recorded_revisions
+from attn_lightning.data.revision import GENERATED, Version, recorded_revisions
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.report.key_numbers import chosen_metrics
 from attn_lightning.report.run_data import Run, read_run, runs_below
@@ -122,15 +122,15 @@ def _method_label(run: Run) -> str:
 
 def _on_the_same_data(runs: Mapping[Cell, Run | None], notes: list[str]) -> dict[Cell, Run | None]:
     """Runs on other examples or files than the most of their table are left out of it."""
-    counts: dict[tuple[str, str], Counter[tuple[str, Version]]] = {}
+    counts: dict[tuple[object, ...], Counter[tuple[str, Version]]] = {}
     for cell, run in runs.items():
         if run is not None and run.test_digest:
-            counts.setdefault((cell.data, cell.options), Counter())[_examples(run)] += 1
+            counts.setdefault(_table_of(cell, run), Counter())[_examples(run)] += 1
     kept: dict[Cell, Run | None] = {}
     for cell, run in runs.items():
         if run is not None and run.test_digest:
             # What most runs were made with; of two kinds alike often, the one that came first.
-            usual = max(counts[cell.data, cell.options].items(), key=lambda item: item[1])[0]
+            usual = max(counts[_table_of(cell, run)].items(), key=lambda item: item[1])[0]
             tested, version = run.test_digest != usual[0], _examples(run)[1]
             if tested or not version.agrees(usual[1]):
                 what = "was tested on other examples" if tested else "was trained on other files"
@@ -143,7 +143,12 @@ def _on_the_same_data(runs: Mapping[Cell, Run | None], notes: list[str]) -> dict
 def _examples(run: Run) -> tuple[str, Version]:
     """What the results of a run belong to: its test examples, and its files where it was not made by a generator."""
     version = recorded_revisions(run.record).get("", Version(""))
-    return run.test_digest, Version("", "embedded") if version.kind == "embedded" else version
+    return run.test_digest, Version("", GENERATED) if version.kind == GENERATED else version
+
+
+def _table_of(cell: Cell, run: Run) -> tuple[object, ...]:
+    """What runs have in common that are compared; what is generated may follow the seed of the cell."""
+    return cell.data, cell.options, cell.seed if _examples(run)[1].kind == GENERATED else None
 
 
 def _state(run: Run) -> CellState:

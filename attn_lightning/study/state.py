@@ -11,6 +11,7 @@ import yaml
 from attn_lightning import run_folder
 from attn_lightning.checkpoint.trust import check_configuration, classes_of
 from attn_lightning.data.revision import (
+    GENERATED,
     Version,
     agree,
     located_revisions,
@@ -105,16 +106,26 @@ def without_other_data(states: Mapping[Cell, CellState]) -> dict[Cell, CellState
 
     Where the files themselves are not there to be compared, as with a table on another machine, the runs still are.
     """
-    newest: dict[str, dict[str, Version]] = {}
+    newest: dict[tuple[Any, ...], dict[str, Version]] = {}
     complete = [(cell, found) for cell, found in states.items() if found.state == "complete"]
     for cell, found in sorted(complete, key=lambda pair: pair[1].written):
-        newest.setdefault(cell.data, {}).update(located_revisions(found.record))
+        newest.setdefault(_table_of(cell, found), {}).update(located_revisions(found.record))
     return {
         cell: replace(found, state="different")
-        if found.state == "complete" and not agree(newest[cell.data], located_revisions(found.record))
+        if found.state == "complete" and not agree(newest[_table_of(cell, found)], located_revisions(found.record))
         else found
         for cell, found in states.items()
     }
+
+
+def _table_of(cell: Cell, found: CellState) -> tuple[Any, ...]:
+    """What runs have in common that must have seen the same files."""
+    data = located_revisions(found.record).get("")
+    if data is None or data.kind != GENERATED:
+        return (cell.data,)
+    # Of what is generated, options of the study may make other data, and so may the seed of the cell
+    # (`data.seed: "{seed}"`), by which runs are paired: no number of one table is compared across these.
+    return cell.data, cell.options, cell.seed
 
 
 def is_complete(folder: Path) -> bool:

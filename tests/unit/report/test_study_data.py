@@ -117,6 +117,18 @@ def test_runs_on_files_that_have_changed_since_are_left_out(folder, make_run, ki
     assert any("was trained on other files" in note for note in found.notes) == left_out
 
 
+def test_generated_test_examples_may_follow_the_seed(folder):
+    for path in folder.glob("*/*/metrics.json"):
+        record = json.loads(path.read_text())
+        revision = "noisy" if path.parent.parent.name == "ivat_mine" else f"seed {record['seed']}"
+        record["data"]["source"] = {"kind": "embedded", "revision": revision}
+        record["data"]["splits"]["test"]["sha256"] = f"digest of seed {record['seed']}"
+        path.write_text(json.dumps(record))
+    found = read_study_folder(folder)
+    assert [state.state for _, state in found.results] == ["complete"] * 4
+    assert found.notes == ()
+
+
 def test_runs_on_copies_of_two_kinds_stay_together_where_their_texts_are_equal(folder, make_run):
     make_run("changed_mine", "seed_0", data="mine")
     copies = {

@@ -78,6 +78,25 @@ def test_runs_that_saw_other_files_than_the_newest_are_left_out():
     assert [states[cell].state for cell in cells] == ["different", "complete", "complete"]
 
 
+@pytest.mark.parametrize(
+    ("options", "seeds", "states"),
+    [
+        (("negation=0", "negation=1"), (0, 0), ["complete", "complete"]),
+        (("", ""), (0, 1), ["complete", "complete"]),
+        (("", ""), (0, 0), ["different", "complete"]),
+    ],
+    ids=["options of the study", "{seed}", "methods of one table"],
+)
+def test_generated_data_may_differ_where_nothing_is_compared(options, seeds, states):
+    def run(revision, written):
+        return CellState("complete", {"data": {"source": {"kind": "embedded", "revision": revision}}}, written)
+
+    names = ("iat", "at")
+    cells = [Cell(names[k], "planted", options[k], seeds[k], Path("x.yaml"), (), f"x{k}", False) for k in range(2)]
+    found = without_other_data(dict(zip(cells, (run("one", 1), run("other", 2)), strict=True)))
+    assert [found[cell].state for cell in cells] == states
+
+
 def test_runs_on_a_copy_of_another_kind_count_if_the_texts_are_equal():
     def run(kind, revision, digest, written):
         data = {"source": {"kind": kind, "revision": revision}, "splits": {"train": {"sha256": digest}}}
