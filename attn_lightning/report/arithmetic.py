@@ -4,6 +4,10 @@ Sums are taken in another order with other threads, kernels or builds of torch, 
 last digit: the number of a single seed then belongs to a machine, and only the spread over seeds says something.
 """
 
+import json
+from collections.abc import Mapping
+from typing import Any
+
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.evaluation.naming import declared
 from attn_lightning.report.run_data import Run, mapping
@@ -47,6 +51,28 @@ def same_but_for_arithmetic(first: Run, second: Run) -> str:
         f"{tests[1][name]:.4f}), {len(moved)} test metrics differ. So much of the number of a single seed is its "
         "machine's: report means over seeds."
     )
+
+
+def configuration_but_seed(run: Run) -> str:
+    """What decided about the results of a run beside its seed: equal texts for runs that differ in their seed alone.
+
+    Empty where the configuration cannot be read, of which nothing can be told.
+    """
+    try:
+        kept = comparable(dict(run.config))
+    except (AttributeError, TypeError, ConfigurationError):
+        return ""
+    return json.dumps(_without_seed(kept, run.seed), sort_keys=True, default=str)
+
+
+def _without_seed(value: Any, seed: int | None) -> Any:
+    # Other options may follow the seed: which labels are shown, and the run of that seed which a method begins from.
+    if isinstance(value, Mapping):
+        follows = [key for key in value if key in ("seed", "seed_everything", "label_seed") and value[key] == seed]
+        return {str(key): _without_seed(each, seed) for key, each in value.items() if key not in follows}
+    if isinstance(value, list):
+        return [_without_seed(each, seed) for each in value]
+    return value.replace(f"seed_{seed}/", "seed/") if isinstance(value, str) else value
 
 
 def _same_configuration(first: Run, second: Run) -> bool:

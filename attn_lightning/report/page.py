@@ -10,6 +10,7 @@ from attn_lightning.checks import check_numbers
 from attn_lightning.errors import ConfigurationError, one_line
 from attn_lightning.files import replacing, write_text
 from attn_lightning.metrics.intervals import INTERVAL
+from attn_lightning.report.arithmetic import configuration_but_seed
 from attn_lightning.report.blocks import Blocks
 from attn_lightning.report.comparison import compare_runs, comparison_content
 from attn_lightning.report.documents import PREDICTIONS
@@ -244,7 +245,8 @@ def _groups(runs: Iterable[tuple[int, Run]]) -> dict[str, list[tuple[int, Run]]]
     """Runs by what they are beside their seed; a label of its own for each."""
     by_kind: dict[tuple[str, ...], list[tuple[int, Run]]] = {}
     for place, run in runs:
-        kind: tuple[str, ...] = (run.name, run.method, run.data_name, run.test_digest)
+        # By the configuration too: one name is given to a run with other options on the command line as well.
+        kind: tuple[str, ...] = (run.name, run.method, run.data_name, run.test_digest, configuration_but_seed(run))
         seeds = [other.seed for _, other in by_kind.get(kind, [])]
         # The same seed twice is another run of something that the record does not tell apart.
         kind = (*kind, run.label) if run.seed in seeds or run.seed is None else kind

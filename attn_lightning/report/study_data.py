@@ -8,6 +8,7 @@ from pathlib import Path
 
 from attn_lightning.data.revision import GENERATED, Version, recorded_revisions
 from attn_lightning.errors import ConfigurationError
+from attn_lightning.report.arithmetic import configuration_but_seed
 from attn_lightning.report.key_numbers import chosen_metrics
 from attn_lightning.report.run_data import Run, read_run, runs_below
 from attn_lightning.study.configuration import Study
@@ -90,8 +91,12 @@ def _inferred(folder: Path, found: Sequence[Run]) -> tuple[Study, dict[Cell, Run
     """Methods are what the names of the experiments say beside the name of the data; seeds are in the records."""
     cells: dict[Cell, Run | None] = {}
     taken: set[tuple[str, str, int]] = set()
+    kinds: dict[tuple[str, str], dict[str, str]] = {}
     for run in found:
         method, seed = _method_label(run), run.seed or 0
+        # Of other options it is another method, though its name is the same: no mean is over both.
+        kind = kinds.setdefault((method, run.data_name), {})
+        method = kind.setdefault(configuration_but_seed(run), f"{method} {run.folder.name}" if kind else method)
         # The same name and seed twice: kept apart by the folder, or one of the two would be lost.
         if (method, run.data_name, seed) in taken:
             method = f"{method} {run.folder.name}"

@@ -4,6 +4,7 @@ import json
 import re
 
 import pytest
+import yaml
 
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.report.page import ReportOptions, page_content, read_sources, write_page
@@ -57,6 +58,23 @@ def test_seeds_of_one_experiment_are_one_group(make_run, tmp_path):
     sources = read_sources(paths)
     labels = [group["label"] for group in page_content(sources, 10)["groups"]]
     assert labels == ["ivat_mine (2 seeds)", "ivat_mine/again"]
+
+
+def test_runs_of_one_name_with_other_options_are_no_seeds_of_one_another(make_run, tmp_path):
+    paths = [make_run(version=f"v{seed}", seed=seed) for seed in range(3)]
+    configurations = (
+        {"seed_everything": 0, "data": {"init_args": {"label_seed": 0}}},
+        {"seed_everything": 1, "data": {"init_args": {"label_seed": 1}}},
+        {"seed_everything": 2, "data": {"init_args": {"label_seed": 2}}, "trainer": {"max_epochs": 9}},
+    )
+    for path, configuration in zip(paths, configurations, strict=True):
+        (path / "config.yaml").write_text(yaml.safe_dump(configuration))
+    labels = [group["label"] for group in page_content(read_sources(paths), 10)["groups"]]
+    assert labels == ["ivat_mine (2 seeds)", "ivat_mine/v2"]
+    # In a folder without a record of a study, they are rows of their own.
+    (study,) = read_sources([tmp_path / "runs"]).studies
+    assert [variant.label for variant in study.study.methods] == ["ivat", "ivat v2"]
+    assert [cell.method for cell, _ in study.results] == ["ivat", "ivat", "ivat v2"]
 
 
 def test_bad_input_is_one_line_each_and_the_rest_is_made(make_run, tmp_path):
