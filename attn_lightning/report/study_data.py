@@ -13,7 +13,8 @@ from attn_lightning.report.key_numbers import chosen_metrics
 from attn_lightning.report.run_data import Run, read_run, runs_below
 from attn_lightning.study.configuration import Study
 from attn_lightning.study.expansion import Cell
-from attn_lightning.study.record import RECORD, bare_cell, bare_variant, read_record
+from attn_lightning.study.grouping import first_and_number
+from attn_lightning.study.record import RECORD, bare_cell, bare_variant, read_record, stale_runs
 from attn_lightning.study.state import CellState
 
 _BASELINES = ("vanilla", "softmax")
@@ -83,7 +84,14 @@ def _recorded(folder: Path, found: Sequence[Run], notes: list[str]) -> tuple[Stu
     except ConfigurationError as error:
         notes.append(f"the names of the runs are used: {error}")
         return None
-    by_folder = {run.folder: run for run in found}
+    stale = stale_runs(folder)
+    if stale:
+        labels = first_and_number(str(cell) for cell in cells if cell.folder(folder) in stale)
+        notes.append(
+            f"left out: {labels}: runs of other options or data than {study.name} asks for, or without a part of their "
+            "measurements, as it was looked at last"
+        )
+    by_folder = {run.folder: run for run in found if run.folder not in stale}
     return study, {cell: by_folder.get(cell.folder(folder)) for cell in cells}
 
 

@@ -1,10 +1,12 @@
 """What the folder of a study says of itself, so that a report can be made of the folder alone, on any machine."""
 
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+from attn_lightning import run_folder
 from attn_lightning.errors import ConfigurationError, one_line
 from attn_lightning.files import write_json
 from attn_lightning.study.configuration import Study, Variant
@@ -15,13 +17,14 @@ FORMAT = 1
 """Version of the layout of `study.json`."""
 
 
-def write_record(folder: Path, study: Study, cells: Sequence[Cell]) -> None:
+def write_record(folder: Path, study: Study, cells: Sequence[Cell], stale: Collection[Cell] = ()) -> None:
     """Write `study.json`: the axes of the study, what it compares, and the folder of every cell.
 
     Args:
         folder: of the study; must exist.
         study: the study.
         cells: all of its cells.
+        stale: cells whose run folders hold a complete run that the study does not ask for now.
     """
     contents = {
         "format": FORMAT,
@@ -40,11 +43,31 @@ def write_record(folder: Path, study: Study, cells: Sequence[Cell]) -> None:
                 "options": cell.options,
                 "seed": cell.seed,
                 "name": cell.name,
+                # With the run itself: another one may lie there when the record is read.
+                **({"stale": _digest(cell.folder(folder))} if cell in stale else {}),
             }
             for cell in cells
         ],
     }
     write_json(folder / RECORD, contents)
+
+
+def stale_runs(folder: Path) -> set[Path]:
+    """Folders of complete runs that the study did not ask for when it was looked at last, and that are still there.
+
+    Args:
+        folder: of a study whose record can be read.
+    """
+    cells = json.loads((folder / RECORD).read_text("utf-8"))["cells"]
+    named = {
+        bare_cell("", "", "", int(c["seed"]), str(c["name"])).folder(folder): c["stale"] for c in cells if "stale" in c
+    }
+    return {path for path, digest in named.items() if _digest(path) == digest}
+
+
+def _digest(run: Path) -> str:
+    path = run / run_folder.METRICS
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
 def read_record(folder: Path) -> tuple[Study, list[Cell]]:

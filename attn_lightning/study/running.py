@@ -93,8 +93,8 @@ class StudyRun:
         Raises:
             ConfigurationError: what `unready` says if no cell can run.
         """
-        self._record()
         states = dict(self.states())
+        self._record(states)
         planned = [
             # Only of cells that have failed by now: one that fails while the study runs is not begun again by itself.
             Planned(cell, wanted, retry_failed and states[cell].state == "failed")
@@ -134,7 +134,7 @@ class StudyRun:
         results = self.states()
         found = tables(self.study, results)
         notes = unknown_metrics(self.study, results)
-        self._record()
+        self._record(dict(results))
         write_text(self.root / "table.md", markdown(self.study, found, notes))
         write_text(self.root / "table.csv", comma_separated(found))
         console = stdout_console()
@@ -148,9 +148,15 @@ class StudyRun:
             say(f"published: {published}")
         return 0 if all(state.state == "complete" for _, state in results) else 1
 
-    def _record(self) -> None:
+    def _record(self, states: Mapping[Cell, CellState]) -> None:
         self.root.mkdir(parents=True, exist_ok=True)
-        write_record(self.root, self.study, [cell for cell, _ in self.cells])
+        # A report knows run folders alone, and would take these for runs of the study that it is now.
+        stale = {
+            cell
+            for cell, found in states.items()
+            if found.state != "complete" and found.record.get("status") == "complete"
+        }
+        write_record(self.root, self.study, list(states), stale)
 
     def _failures(self, results: Sequence[tuple[Cell, CellState]]) -> list[str]:
         failed = [(cell, str(state.record.get("error", ""))) for cell, state in results if state.state == "failed"]

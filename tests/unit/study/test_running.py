@@ -3,6 +3,7 @@
 import json
 from unittest import mock
 
+from attn_lightning.report.study_data import read_study_folder
 from attn_lightning.study.expansion import expand
 from attn_lightning.study.running import StudyRun
 
@@ -35,6 +36,25 @@ def test_tables_of_what_is_there_and_a_code_for_what_is_missing(study, tmp_path,
     ended(run, "iat_planted", status="complete", finished={"test": {}}, test={"test/accuracy": 0.5})
     assert run.show() == 0
     assert "tables: " in capsys.readouterr().out
+
+
+def test_a_report_leaves_out_what_the_tables_do_not_count(study, tmp_path):
+    """A run of an earlier version of the study lies in the place of a cell until that is run again."""
+    run = made(study, tmp_path / "tried")
+    # As the parser reads the file of a run: it has another method than the study.
+    run.parse = lambda arguments: {**parse(arguments), "method": "another"}
+    ended(run, "vanilla_planted", status="complete", finished={"test": {}}, test={"test/accuracy": 0.75})
+    ended(run, "iat_planted", status="complete", finished={"test": {}}, test={"test/accuracy": 0.5})
+    earlier = run.root / "iat_planted" / "seed_0" / "config.yaml"
+    earlier.write_text(json.dumps({**parse([]), "method": "another"}))
+    run.show()
+    assert "INCOMPLETE: 1 missing" in (run.root / "table.md").read_text()
+    found = read_study_folder(run.root)
+    assert [state.state for _, state in found.results] == ["complete", "missing"]
+    assert found.notes[0].startswith("left out: iat_planted/seed_0: runs of other options or data than tried asks for")
+    # A new run in its place counts before anybody has asked the study again.
+    earlier.with_name("metrics.json").write_text(json.dumps({"status": "complete", "test": {"test/accuracy": 0.6}}))
+    assert [state.state for _, state in read_study_folder(run.root).results] == ["complete", "complete"]
 
 
 def test_failed_cells_are_named_with_what_happened(study, tmp_path, capsys):
