@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from attn_lightning import run_folder
+from attn_lightning.data.revision import PARTS
 from attn_lightning.errors import ConfigurationError, one_line
 from attn_lightning.files import replacing, to_json, write_json, write_text
 from attn_lightning.study.expansion import Cell
@@ -180,11 +181,12 @@ def _lasting(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _without_place(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """A manifest whose folders, its own and that of its pool, are known by their names; SHA-256 says which they are."""
+    """A manifest whose folders and files of vectors are known by their names; SHA-256 says which they are."""
     kept = dict(manifest)
-    if isinstance(source := manifest.get("source"), Mapping) and source.get("kind") == "folder":
+    if isinstance(source := manifest.get("source"), Mapping) and source.get("kind") in ("folder", "file"):
         # The path of somebody's home folder is no result, and would be published with the archive.
         kept["source"] = {**source, "location": Path(str(source.get("location", ""))).name}
-    if isinstance(manifest.get("unlabeled"), Mapping):
-        kept["unlabeled"] = _without_place(manifest["unlabeled"])
+    for part in PARTS:
+        if isinstance(manifest.get(part), Mapping):
+            kept[part] = _without_place(manifest[part])
     return kept

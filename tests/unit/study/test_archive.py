@@ -30,6 +30,7 @@ RECORD = {
         "name": "sst2",
         "source": {"kind": "folder", "location": "/home/ada/data/sst2", "revision": "0f"},
         "unlabeled": {"source": {"kind": "folder", "location": "/home/ada/data/imdb", "revision": "1e"}},
+        "embeddings": {"source": {"kind": "file", "location": "/home/ada/glove.6B.300d.txt", "revision": "3c"}},
     },
     "models": {"teacher_checkpoint": {"kind": "file", "location": "/home/ada/runs/best.ckpt", "revision": "2d"}},
 }
@@ -58,6 +59,7 @@ def test_numbers_and_configuration_come_back_as_they_were(study, tmp_path):
     record = run_folder.read_metrics(cells[0].folder(there))
     assert record["test"] == RECORD["test"]
     assert record["data"]["source"] == {"kind": "folder", "location": "sst2", "revision": "0f"}
+    assert record["data"]["embeddings"]["source"]["location"] == "glove.6B.300d.txt"
     assert record["models"] == {"teacher_checkpoint": {"revision": "2d"}}
     assert "ada" not in json.dumps(record)
     assert "history" not in record
