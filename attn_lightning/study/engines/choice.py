@@ -57,9 +57,11 @@ def make_engine(options: argparse.Namespace, root: Path, count: int) -> Engine:
         count: number of jobs there can be.
 
     Raises:
-        ConfigurationError: there is no such engine, what it needs is not installed, or it cannot be reached.
+        ConfigurationError: there is no such engine, what it needs is not installed, or it cannot be reached; or an
+            option of another engine is given.
     """
     check_numbers(at_least=1, advice="leave it out", **{"--jobs": options.jobs})
+    _check_of_engine(options)
     if options.on == "local":
         # No more than there are jobs, and at least one where nothing is left to do.
         engine = LocalEngine(max(1, min(options.jobs or min(_MOST_JOBS, cores()), count)))
@@ -92,6 +94,19 @@ def make_engine(options: argparse.Namespace, root: Path, count: int) -> Engine:
         f"Expected `--on` to be local, ray, slurm, ray://HOST:PORT or HOST:PORT, but got {options.on!r}; choose one."
         f"{did_you_mean(options.on, _NAMES, most=1)}"
     )
+
+
+def _check_of_engine(options: argparse.Namespace) -> None:
+    """Refuse `--slurm.partition` without `--on slurm`: the cells would run here, and nothing would say so."""
+    parser = argparse.ArgumentParser()
+    add_engine_options(parser, "jobs")
+    engine = "ray" if ":" in options.on else options.on
+    for name, default in vars(parser.parse_args([])).items():
+        of, dot, _ = name.partition(".")
+        if dot and of != engine and vars(options).get(name, default) != default:
+            raise ConfigurationError(
+                f"Expected `--{name}` with `--on {of}`, but got `--on {options.on}`; change one of them."
+            )
 
 
 def _extra(pairs: list[str]) -> dict[str, str]:

@@ -35,6 +35,9 @@ def test_on_this_machine_there_are_no_more_jobs_than_cells(make, monkeypatch):
         (["--jobs", "0"], "`--jobs` to be a finite number at least 1, but got 0"),
         (["--on", "lokal"], r"but got 'lokal'; choose one. Did you mean local\?"),
         (["--on", "slurm", "--slurm.extra", "account"], "KEY=VALUE, but got"),
+        (["--slurm.partition", "gpu"], "Expected `--slurm.partition` with `--on slurm`, but got `--on local`"),
+        (["--ray.num_gpus", "0.5", "--on", "slurm"], "Expected `--ray.num_gpus` with `--on ray`, but got `--on slurm`"),
+        (["--slurm.time", "60", "--on", "ray://here:1"], "`--slurm.time` with `--on slurm`"),
     ],
 )
 def test_what_cannot_be_is_one_line(make, arguments, says):
