@@ -15,7 +15,7 @@ from attn_lightning.errors import ConfigurationError, did_you_mean
 from attn_lightning.metrics.statistics import Comparison, compare, holm
 from attn_lightning.study.archive import SUFFIX, read_archive, states
 from attn_lightning.study.configuration import study_contents_of
-from attn_lightning.study.expansion import expand
+from attn_lightning.study.expansion import Cell, expand
 from attn_lightning.study.named import named_study
 from attn_lightning.study.state import Parse
 from attn_lightning.study.table import bounds_of, value
@@ -27,7 +27,8 @@ Verdict = Literal["holds", "does not hold", "cannot be told"]
 Direction = Literal["higher", "lower"]
 
 _NEEDED = {"claim", "source", "study", "data", "method", "against", "metric", "direction"}
-_KEYS = _NEEDED | {"published", "at_least", "matters", "reading"}
+_NUMBERS = ("published", "at_least", "matters")
+_KEYS = _NEEDED | {*_NUMBERS, "options", "reading"}
 _DIGITS = 3
 
 
@@ -47,6 +48,7 @@ class Claim:
         published: the difference in the paper; NaN where it has none.
         at_least: the difference to the side of the claim is said to be above this; below 0 for "loses no more than".
         matters: the smallest difference that anybody would act on, in the unit of the metric.
+        options: label of the options there; empty where the study has one set of them.
         reading: a sentence about the result.
     """
 
@@ -61,6 +63,7 @@ class Claim:
     published: float = math.nan
     at_least: float = 0.0
     matters: float = 0.0
+    options: str = ""
     reading: str = ""
 
     @property
@@ -71,7 +74,8 @@ class Claim:
     @property
     def on(self) -> str:
         """What is compared, and by which metric."""
-        return f"{self.data}: {self.method} − {self.against}, {self.metric}"
+        where = ", ".join(filter(None, (self.data, self.options)))
+        return f"{where}: {self.method} − {self.against}, {self.metric}"
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,9 @@ class Finding:
     @property
     def _least(self) -> float:
         """The smallest difference that would support the claim."""
-        return max(self.claim.at_least, self.claim.matters) if self.claim.matters else self.claim.at_least
+        least, matters = self.claim.at_least, self.claim.matters
+        # "Loses no more than" is supported by no difference at all, whatever would matter.
+        return max(least, matters) if matters and least >= 0 else least
 
     @property
     def why(self) -> str:
@@ -128,16 +134,20 @@ class Finding:
             return "one seed" if self.measured.n else "not run"
         if self.measured.n < self.asked:
             return f"{self.measured.n} of the {self.asked} seeds are there"
-        low, high = self.interval
+        high = self.interval[1]
         least, matters = self.claim.at_least, self.claim.matters
+        # In the sign of the difference, which stands beside it.
+        above, sign = ("above", 1) if self.claim.direction == "higher" else ("below", -1)
         if self.verdict == "holds":
-            small = f", but below {matters:g}, which would matter" if high < matters else ""
-            return f"all of the interval is above {least:g}{small}"
+            small = f", but {'below' if sign > 0 else 'above'} {sign * matters:g}, which would matter"
+            return f"all of the interval is {above} {sign * least + 0.0:g}{small if high < matters else ''}"
         if self.verdict == "does not hold":
-            return "the interval has the opposite sign" if high < 0 else f"a difference of {self._least:g} is excluded"
+            excluded = f"a difference of {sign * self._least:g} is excluded"
+            return "the interval has the opposite sign" if high < 0 else excluded
         seeds = self.measured.seeds_needed
         needed = f"; {math.ceil(seeds)} seeds might tell" if least == 0 and math.isfinite(seeds) else ""
-        return f"the interval reaches from {_signed(low)} to {_signed(high)}{self._published}{needed}"
+        ends = f"{_signed(self.measured.low)} to {_signed(self.measured.high)}"
+        return f"the interval reaches from {ends}{self._published}{needed}"
 
     @property
     def _published(self) -> str:
@@ -194,7 +204,10 @@ def _claims(path: Path, number: int, entry: Any) -> list[Claim]:
         raise ConfigurationError(
             f"Expected `direction` of {where} to be higher or lower, but got {entry['direction']!r}; write one of them."
         )
-    for key in ("published", "at_least", "matters"):
+    for key in sorted(entry.keys() - {*_NUMBERS, "data", "method"}):
+        if not isinstance(entry[key], str):
+            raise ConfigurationError(f"Expected `{key}` of {where} to be text, but got {entry[key]!r}; correct it.")
+    for key in _NUMBERS:
         found = entry.get(key, 0.0)
         if isinstance(found, bool) or not isinstance(found, int | float) or not math.isfinite(found):
             raise ConfigurationError(
@@ -226,35 +239,35 @@ def findings(claims: Sequence[Claim], archives: Path, parse: Parse) -> list[Find
     Raises:
         ConfigurationError: a study, method or data that does not exist; a damaged archive.
     """
-    asked: dict[str, set[tuple[str, str]]] = {}
+    by_study: dict[str, list[Claim]] = {}
     for claim in claims:
-        asked.setdefault(claim.study, set()).update({(claim.method, claim.data), (claim.against, claim.data)})
-    read = {name: _records(name, archives, pairs, parse) for name, pairs in asked.items()}
+        by_study.setdefault(claim.study, []).append(claim)
+    read = {name: _records(name, archives, about, parse) for name, about in by_study.items()}
     found = [_finding(claim, *read[claim.study]) for claim in claims]
     adjusted = holm([each.measured.p for each in found])
     return [replace(each, p_holm=p) for each, p in zip(found, adjusted, strict=True)]
 
 
-_Records = Mapping[tuple[str, str], Mapping[int, Mapping[str, Any]]]
+_Records = Mapping[tuple[str, str, str], Mapping[int, Mapping[str, Any]]]
 
 
-def _records(name: str, archives: Path, asked: set[tuple[str, str]], parse: Parse) -> tuple[_Records, int]:
-    """The records of a study by method and data, then by seed, of those that are asked about; and its seeds."""
+def _records(name: str, archives: Path, claims: Sequence[Claim], parse: Parse) -> tuple[_Records, int]:
+    """The records of a study by method, data and options, then by seed, of those of the claims; and its seeds."""
     study = named_study(name)
     path = archives / f"{study.name}{SUFFIX}"
     entries = read_archive(path) if archives.is_dir() else {}
-    records: dict[tuple[str, str], dict[int, Mapping[str, Any]]] = {}
+    asked = {(method, claim.data, claim.options) for claim in claims for method in (claim.method, claim.against)}
     cells = expand(study)
-    for cell in cells:
-        records.setdefault((cell.method, cell.data), {})
+    records: dict[tuple[str, str, str], dict[int, Mapping[str, Any]]] = {_place(cell): {} for cell in cells}
     # To parse a command takes a tenth of a second: only those that somebody claims something of.
-    claimed = [cell for cell in cells if (cell.method, cell.data) in asked and str(cell) in entries]
+    claimed = [cell for cell in cells if _place(cell) in asked and str(cell) in entries]
     # The files of the data are not asked for: what is claimed stands or falls without them.
-    wanted = validate(claimed, Path("runs") / study.name, parse, lambda _: {})
+    metrics = list(dict.fromkeys(claim.metric for claim in claims))
+    wanted = validate(claimed, Path("runs") / study.name, parse, lambda _: {}, metrics)
     others = []
     for cell, found in states(entries, dict(zip(claimed, wanted, strict=True)), parse).items():
         if found.state == "complete":
-            records[cell.method, cell.data][cell.seed] = found.record
+            records[_place(cell)][cell.seed] = found.record
         else:
             others.append(str(cell))
     if others:
@@ -268,16 +281,25 @@ def _records(name: str, archives: Path, asked: set[tuple[str, str]], parse: Pars
     return records, len(study.seeds)
 
 
+def _place(cell: Cell) -> tuple[str, str, str]:
+    return cell.method, cell.data, cell.options
+
+
+def _named(method: str, data: str, options: str) -> str:
+    return f"{method} on {', '.join(filter(None, (data, options)))}"
+
+
 def _finding(claim: Claim, records: _Records, asked: int) -> Finding:
     for method in (claim.method, claim.against):
-        if (method, claim.data) not in records:
-            known = [f"{name} on {data}" for name, data in records]
+        if (method, claim.data, claim.options) not in records:
+            # With the options that the study crosses with all cells: a claim is about one set of them.
+            known, wanted = [_named(*place) for place in records], _named(method, claim.data, claim.options)
             raise ConfigurationError(
-                f"Expected a cell of {claim.study}, but got {method} on {claim.data} for {claim.claim!r}; correct it."
-                f"{did_you_mean(f'{method} on {claim.data}', known)}"
+                f"Expected a cell of {claim.study}, but got {wanted} for {claim.claim!r}; correct method, data and "
+                f"`options`.{did_you_mean(wanted, known)}"
             )
     first, second = (
-        {seed: value(record, claim.metric) for seed, record in records[method, claim.data].items()}
+        {seed: value(record, claim.metric) for seed, record in records[method, claim.data, claim.options].items()}
         for method in (claim.method, claim.against)
     )
     return Finding(claim, asked, compare(first, second, bounds_of(claim.metric)))

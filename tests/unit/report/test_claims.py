@@ -49,6 +49,7 @@ def found(low, high, **options):
         (-0.008, 0.006, {"at_least": -0.01}, "holds"),
         (-0.02, -0.005, {"at_least": -0.01}, "cannot be told"),
         (-0.02, -0.011, {"at_least": -0.01}, "does not hold"),
+        (-0.02, 0.001, {"at_least": -0.01, "matters": 0.005}, "cannot be told"),
         (math.nan, math.nan, {}, "cannot be told"),
     ],
 )
@@ -72,6 +73,22 @@ def test_an_open_claim_says_whether_its_published_number_is_excluded(published, 
     each = found(-0.01, 0.03, published=published, direction=direction)
     assert each.verdict == "cannot be told"
     assert ("leaves out the published" in each.why) == left_out
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (-0.03, 0.06, "from −0.030 to +0.060"),
+        (-0.03, -0.01, "below 0"),
+        (-0.004, -0.001, "below 0, but above -0.005, which"),
+        (-0.004, 0.002, "difference of -0.005 is excluded"),
+    ],
+)
+def test_a_reason_has_the_sign_of_the_difference_beside_it(low, high, said):
+    each = found(low, high, direction="lower", matters=0.005, published=-0.05)
+    assert said in each.why
+    # -.05 is not between -.03 and .06, and was between the turned ends.
+    assert ("leaves out the published −0.050" in each.why) == (high == 0.06)
 
 
 def test_nothing_is_decided_before_all_seeds_are_there():
@@ -154,6 +171,27 @@ def test_a_run_on_other_data_is_not_mixed_in(study, tmp_path):
     assert each.measured.n == 2
 
 
+def test_a_claim_is_about_one_set_of_options(tmp_path):
+    path = tiny_study(tmp_path / "tiny.yaml", ["vanilla", "ivat"], ["test/accuracy"])
+    contents = yaml.safe_load(path.read_text())
+    options = {**contents["options"], "trainer.max_epochs": [1, 2]}
+    path.write_text(yaml.safe_dump({**contents, "seeds": 2, "options": options}))
+    write_archive(path, {"vanilla": [0.80, 0.81], "ivat": [0.84, 0.86]}, PARSE)
+    archive = path.with_name("tiny.jsonl.gz")
+    entries = entries_of(archive)
+    for entry in entries:
+        if "max_epochs=2" in entry["cell"] and entry["cell"].startswith("ivat"):
+            entry["record"]["test"]["test/accuracy"] -= 0.1
+    rewrite(archive, entries)
+    claim = {**CLAIM, "study": str(path)}
+    with pytest.raises(ConfigurationError, match="correct method, data and `options`"):
+        findings(read_claims(write(tmp_path / "claims.yaml", claim)), tmp_path, PARSE)
+    both = [{**claim, "options": f"max_epochs={epochs}"} for epochs in (1, 2)]
+    first, second = findings(read_claims(write(tmp_path / "claims.yaml", *both)), tmp_path, PARSE)
+    assert [each.measured.difference for each in (first, second)] == pytest.approx([0.045, -0.055])
+    assert second.claim.on.startswith("planted, max_epochs=2: ivat")
+
+
 def test_a_study_that_was_not_run_is_said_to_be_open(study, tmp_path):
     (tmp_path / "empty").mkdir()
     claims = read_claims(write(tmp_path / "claims.yaml", {**CLAIM, "study": str(study)}))
@@ -188,6 +226,9 @@ def test_p_values_are_adjusted_over_all_claims(study, tmp_path):
         ({"direction": "up"}, "higher or lower"),
         ({"published": "much"}, "a number in the unit of the metric"),
         ({"matters": math.inf}, "a number in the unit of the metric"),
+        ({"metric": "test/acuracy"}, "Did you mean test/accuracy"),
+        ({"metric": "accuracy"}, "Expected metrics that runs of the study have"),
+        ({"study": 3}, "Expected `study`"),
         ({"method": "ivad"}, "Did you mean ivat on planted"),
         ({"data": ["planted", "plantd"]}, "Did you mean ivat on planted"),
     ],
