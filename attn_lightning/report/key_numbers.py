@@ -60,6 +60,7 @@ class Number:
         over: what the interval is about: `seeds`, `documents`, or nothing.
         controls: the values of those controls that were measured.
         published: what others printed for the same; None where nobody did.
+        std: standard deviation over seeds; NaN of a single run.
     """
 
     metric: str
@@ -69,6 +70,7 @@ class Number:
     over: str
     controls: Mapping[str, float]
     published: Known | None = None
+    std: float = math.nan
 
 
 def value(run: Run, metric: str) -> float:
@@ -113,7 +115,7 @@ def _number(seeds: Sequence[Run], metric: str) -> Number:
     if len(seeds) > 1:
         summary = summarize([value(run, metric) for run in seeds], bounds_of(metric))
         over = "" if math.isnan(summary.low) else "seeds"
-        return Number(metric, summary.mean, summary.low, summary.high, over, controls, known_elsewhere)
+        return Number(metric, summary.mean, summary.low, summary.high, over, controls, known_elsewhere, summary.std)
     found = value(seeds[0], metric)
     low, high = _over_documents(seeds[0], metric)
     return Number(metric, found, low, high, "" if math.isnan(low) else "documents", controls, known_elsewhere)

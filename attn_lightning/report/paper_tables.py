@@ -203,6 +203,8 @@ def of_runs(groups: Mapping[str, Sequence[Number]], data: str, style: str) -> Pa
     over = [kind for kind in ("seeds", "documents") if kind in overs]
     kinds = " or ".join(f"{kind} ({_KINDS[kind]})" for kind in over)
     behind = f"; in brackets 95 % intervals over {kinds}" if style == "interval" and over else ""
+    if style == "sd" and any(not math.isnan(number.std) for numbers in groups.values() for number in numbers):
+        behind = f"; of several seeds {_SPREADS[style]}"
     columns = tuple(_heading(metric_name(metric)) for metric in metrics)
     return PaperTable(file_name("runs", data), f"Test split of {data}{behind}. Best in bold.", columns, tuple(rows))
 
@@ -217,7 +219,7 @@ def _run_cell(metric: str, values: Mapping[str, Number], label: str) -> Cell | N
     found = values[label]
     # Among the runs of the table, whatever the controls beside them reach.
     best = label in _best(metric, {name: known.value for name, known in values.items()})
-    return Cell(Summary(1, found.value, math.nan, found.low, found.high), best=best)
+    return Cell(Summary(1, found.value, found.std, found.low, found.high), best=best)
 
 
 def _control_cell(groups: Mapping[str, Sequence[Number]], metric: str, control: str) -> Cell | None:

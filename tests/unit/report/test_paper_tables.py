@@ -151,6 +151,16 @@ def test_single_runs_stand_beside_controls():
     assert "95 % intervals over documents" in text
 
 
+def test_runs_of_several_seeds_have_their_deviation_behind_the_mean():
+    single = Number("test/accuracy", 0.8, 0.7, 0.9, "documents", {})
+    numbers = {"a (5 seeds)": [Number("test/accuracy", 0.9, 0.8, 0.95, "seeds", {}, std=0.012)], "b/v": [single]}
+    made = of_runs(numbers, "planted", "sd")
+    assert "| a (5 seeds) | **0.900** ± 0.012 |" in markdown(made, "sd")
+    assert "| b/v | 0.800 |" in markdown(made, "sd")
+    assert "of several seeds mean ± standard deviation" in made.caption
+    assert "deviation" not in of_runs({"b/v": [single]}, "planted", "sd").caption
+
+
 @pytest.mark.parametrize("style", ["sd", "interval", "mean"])
 def test_latex_is_a_whole_table_whatever_names_it_holds(study, found, style):
     """What LaTeX would stumble over: braces and environments that do not close, rows of another width, bare signs."""
