@@ -7,6 +7,8 @@ from pathlib import Path
 from attn_lightning.commands.one_line import OneLineArguments
 from attn_lightning.console import say
 from attn_lightning.errors import AttnLightningError
+from attn_lightning.study.configuration import full_metric
+from attn_lightning.study.own import names_between_commas
 
 FOLDER = "report"
 
@@ -63,13 +65,15 @@ def report_command(arguments: Sequence[str]) -> int:
     # This loads torch, which a mistake in the options should not have to wait for.
     from attn_lightning.report.page import ReportOptions, read_sources, write_page
 
+    names = names_between_commas("--metrics", options.metrics) if options.metrics else []
+    metrics = tuple(dict.fromkeys(map(full_metric, names)))
     paths = [folder_of(name, options.root) for name in options.paths]
     sources = read_sources(paths)
     # Counted here: what comes later, such as a figure without data, is no reason to fail.
     unread = len(sources.notes)
     chosen = ReportOptions(
         documents=options.documents,
-        metrics=tuple(name.strip() for name in options.metrics.split(",") if name.strip()),
+        metrics=metrics,
         style=options.style,
         figures=options.figures,
     )

@@ -23,6 +23,7 @@ from attn_lightning.report.study_content import study_content, study_tables
 from attn_lightning.report.study_data import StudyData, read_study_folder
 from attn_lightning.report.template import render
 from attn_lightning.study.grouping import first_and_number
+from attn_lightning.study.table import not_recorded
 
 PAGE = "report.html"
 TABLES, FIGURES = "tables", "figures"
@@ -137,6 +138,9 @@ def _write_tables(sources: Sources, output: Path, options: ReportOptions) -> lis
         tables.append(
             of_runs({label: key_numbers(runs, metrics) for label, runs in members.items()}, name, options.style)
         )
+    # A column of dashes would not say that the name was misspelled.
+    counted = [found.record for data in sources.studies for _, found in data.results if found.state == "complete"]
+    sources.notes.extend(not_recorded(options.metrics, [*(run.record for run in sources.runs), *counted]))
     (output / TABLES).mkdir(parents=True, exist_ok=True)
     written: list[str] = []
     for table in tables:

@@ -278,9 +278,14 @@ def _metrics(path: Path, value: Any) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _metric(path: Path, name: str) -> str:
+def full_metric(name: str) -> str:
+    """The key of a metric that is named without its split."""
     # Papers report the test split; whoever means another one says so.
-    full = name if "/" in name else f"test/{name}"
+    return name if "/" in name else f"test/{name}"
+
+
+def _metric(path: Path, name: str) -> str:
+    full = full_metric(name)
     if full.split("/")[0] not in ("test", "val", "evaluation", "cost"):
         raise _error(path, "metrics `test/...`, `val/...`, `evaluation/...` or `cost/...`", repr(full), "rename it")
     return full

@@ -61,7 +61,7 @@ def study_contents(asked: Asked, root: Path, experiments: Path = FOLDER) -> tupl
         ConfigurationError: an option cannot be read, a method is none, or a file of data is not there.
     """
     known = Experiments(experiments)
-    methods, data = _names("--methods", asked.methods), _names("--data", asked.data)
+    methods, data = names_between_commas("--methods", asked.methods), names_between_commas("--data", asked.data)
     for method in methods:
         if method not in known.methods:
             raise ConfigurationError(
@@ -85,7 +85,7 @@ def study_contents(asked: Asked, root: Path, experiments: Path = FOLDER) -> tupl
     if len(contents["data"]) < len(data):
         raise ConfigurationError(f"Expected `--data` of different names, but got {asked.data!r}; rename a file.")
     if asked.metrics is not None:
-        contents["metrics"] = _names("--metrics", asked.metrics)
+        contents["metrics"] = names_between_commas("--metrics", asked.metrics)
     # Only where no data has a test split: with one that has, the default tables are full for it and show a gap
     # elsewhere.
     elif "data.test" not in options and all(map(_is_untested, experiments_of_data)):
@@ -109,7 +109,12 @@ def write_study(path: Path, contents: dict[str, Any]) -> None:
         write_text(path, text)
 
 
-def _names(option: str, value: str) -> list[str]:
+def names_between_commas(option: str, value: str) -> list[str]:
+    """The names in the value of an option; a comma inside the setting of a metric divides nothing.
+
+    Raises:
+        ConfigurationError: one is empty.
+    """
     names = [name.strip() for name in _BETWEEN_NAMES.split(value)]
     if not all(names):
         raise ConfigurationError(f"Expected names between commas in `{option}`, but got {value!r}; write `a,b`.")

@@ -1,7 +1,7 @@
 """The tables of a study as numbers, from its run folders alone; `writing` shows them."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -205,9 +205,14 @@ def _controls(group: Sequence[tuple[Cell, CellState]], metric: str) -> list[Row]
 def unknown_metrics(study: Study, results: Sequence[tuple[Cell, CellState]]) -> list[str]:
     """A line for every metric that no complete run has, with the nearest that there are."""
     records = [found.record for _, found in results if found.state == "complete"]
+    return not_recorded([*study.metrics, *study.require], records)
+
+
+def not_recorded(metrics: Iterable[str], records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line for every metric that none of some run records has, with the nearest that there are."""
     known = sorted({key for record in records for key in _metric_names(record)})
     lines = []
-    for metric in dict.fromkeys([*study.metrics, *study.require]):
+    for metric in dict.fromkeys(metrics):
         # Without any finished run nothing is known yet, and every metric would be complained about.
         if records and metric not in known:
             hint = did_you_mean(metric, known) or f" Use one of {', '.join(known)}."
@@ -216,10 +221,10 @@ def unknown_metrics(study: Study, results: Sequence[tuple[Cell, CellState]]) -> 
 
 
 def _metric_names(record: Mapping[str, Any]) -> list[str]:
-    costs = [f"cost/{name}" for name in record.get("cost", {})]
-    return [
-        *record.get("test", {}),
-        *record.get("evaluation", {}),
-        *(key for key in record.get("best", {}) if key.startswith("val/")),
-        *costs,
-    ]
+    # A report reads the records of other people too, which may hold anything.
+    test, suite, best, costs = (
+        found if isinstance(found := record.get(part), Mapping) else {}
+        for part in ("test", "evaluation", "best", "cost")
+    )
+    validated = [key for key in best if key.startswith("val/")]
+    return [*test, *suite, *validated, *(f"cost/{name}" for name in costs)]

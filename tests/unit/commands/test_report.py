@@ -49,6 +49,20 @@ def test_what_cannot_be_read_is_a_line_and_an_exit_code(run, tmp_path, capsys):
     assert (tmp_path / "out" / "report.html").is_file()
 
 
+def test_metrics_are_named_as_in_a_study_and_one_that_no_run_has_is_said(run, capsys):
+    folder = run()
+    attacked = "evaluation/robustness/accuracy_area[where=scores,attack=pgd,target=label]"
+    record = json.loads((folder / "metrics.json").read_text())
+    (folder / "metrics.json").write_text(json.dumps({**record, "evaluation": {attacked: 0.25}}))
+    report_command([str(folder), "--no-figures", "--documents=0", f"--metrics=accuracy,{attacked},acuracy"])
+    (table,) = (folder / "report" / "tables").glob("*.csv")
+    header, row = table.read_text().splitlines()[:2]
+    assert header.count(": mean") == 2
+    assert row.split(",")[1] == "0.5"
+    assert "0.25" in row
+    assert "note: No finished run has 'test/acuracy'. Did you mean test/accuracy" in capsys.readouterr().out
+
+
 def test_metrics_and_style_of_the_tables(run, tmp_path):
     options = ["--metrics", "cost/fit_seconds, test/accuracy", "--style=mean", "--no-figures"]
     report_command([str(run()), "--output", str(tmp_path / "out"), *options])
