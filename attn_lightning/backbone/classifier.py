@@ -152,7 +152,7 @@ class AttentionClassifier(Backbone):
     def embed(self, tokens: Tensor) -> Tensor:
         """(B, T) int64 word ids, or (B, T, ...) segments, to (B, T, E) vectors, with dropout while training."""
         embeddings: Tensor = self.embedding(tokens)
-        dropped: Tensor = self.embedding_dropout(embeddings)
+        dropped = self.encoder.dropped(embeddings, self.embedding_dropout)
         if self.num_candidates and dropped is not embeddings:
             # Dropout must not take an answer away, least of all the right one.
             return torch.cat([dropped[:, : -self.num_candidates], embeddings[:, -self.num_candidates :]], 1)

@@ -100,6 +100,11 @@ class Encoder(nn.Module):
         """
         return mask
 
+    def dropped(self, embeddings: Tensor, dropout: nn.Module) -> Tensor:
+        """(B, T, E) embeddings of which dropout has taken entries; the very tensor where it takes none."""
+        found: Tensor = dropout(embeddings)
+        return found
+
     def read_pair(self, embeddings: Tensor, mask: Tensor, second: Tensor) -> Tensor:
         """(B, T, D) states of two texts that read each other; only where `reads_pairs`."""
         raise NotImplementedError

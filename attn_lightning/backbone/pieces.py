@@ -179,6 +179,20 @@ def unpacked(embeddings: Tensor, size: int) -> tuple[Tensor, Tensor]:
     return embeddings[..., :-1].unflatten(-1, (-1, size)), counts
 
 
+def dropped_pieces(embeddings: Tensor, dropout: nn.Module) -> Tensor:
+    """Packed words of whose pieces dropout has taken entries; the numbers of pieces stay, or words would come and go.
+
+    Args:
+        embeddings: (B, T, P * E + 1).
+        dropout: of all entries.
+
+    Returns:
+        The very tensor where dropout takes nothing.
+    """
+    dropped: Tensor = dropout(embeddings)
+    return embeddings if dropped is embeddings else torch.cat([dropped[..., :-1], embeddings[..., -1:]], -1)
+
+
 def scaled_pieces(embeddings: Tensor, factors: Tensor) -> Tensor:
     """Packed words whose pieces are scaled, and are as many as before.
 

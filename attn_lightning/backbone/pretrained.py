@@ -14,7 +14,14 @@ from attn_lightning.backbone import published, states
 from attn_lightning.backbone.encoders import Encoder
 from attn_lightning.backbone.kernels import plain_attention_pays
 from attn_lightning.backbone.layout import Layout, layout
-from attn_lightning.backbone.pieces import PieceEmbedding, WordPieces, held_by_pieces, scaled_pieces, unpacked
+from attn_lightning.backbone.pieces import (
+    PieceEmbedding,
+    WordPieces,
+    dropped_pieces,
+    held_by_pieces,
+    scaled_pieces,
+    unpacked,
+)
 from attn_lightning.checks import check_choice, check_numbers
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.numerics import at_least_float32
@@ -260,6 +267,10 @@ class Pretrained(Encoder):
     def perturbable(self, embeddings: Tensor, mask: Tensor) -> Tensor:
         """See `Encoder.perturbable`: the embeddings of the pieces that a word has."""
         return held_by_pieces(embeddings, self.input.size, mask)
+
+    def dropped(self, embeddings: Tensor, dropout: nn.Module) -> Tensor:
+        """See `Encoder.dropped`."""
+        return dropped_pieces(embeddings, dropout)
 
     def _run(self, embeddings: Tensor, mask: Tensor, second: Tensor | None) -> Tensor:
         placed, inputs = self._placed(embeddings, mask, second)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from attn_lightning.backbone.classifier import AttentionClassifier
 from attn_lightning.backbone.encoders import Average
+from attn_lightning.backbone.pieces import unpacked
 from attn_lightning.backbone.pretrained import Pretrained
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.methods import AttentionIVAT, Method, Relation, WordAT, WordVAT
@@ -61,6 +62,16 @@ def test_states_are_those_of_transformers(folder: Path, pooling: str) -> None:
             expected = states[pieces[0]] if pooling == "first" else states[pieces].mean(0)
             torch.testing.assert_close(hidden[row, place], expected, atol=1e-5, rtol=1e-5)
     assert torch.all(hidden[0, 3:] == 0)
+
+
+def test_dropout_of_embeddings_takes_numbers_and_no_words(folder: Path) -> None:
+    found = AttentionClassifier(SPEC, partial(Pretrained, name=str(folder)), embedding_dropout=0.5).train()
+    whole, dropped = found.encoder.input(TOKENS), found.embed(TOKENS)
+    torch.testing.assert_close(unpacked(dropped, SIZE)[1], unpacked(whole, SIZE)[1])
+    assert 0.2 < (dropped[whole != 0] == 0).float().mean() < 0.8
+    # No word is lost, and none has a piece that it does not have.
+    assert (found(TOKENS, TOKENS > 0).hidden.abs().sum(-1) > 0).equal(TOKENS > 0)
+    assert found.eval().embed(TOKENS)[..., -1].equal(whole[..., -1])
 
 
 def test_two_texts_in_one_pass(folder: Path) -> None:
