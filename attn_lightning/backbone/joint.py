@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from attn_lightning.backbone.pieces import PieceEmbedding
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.numerics import at_least_float32, full_precision
 from attn_lightning.types import AttentionOutput, Batch
@@ -21,7 +22,7 @@ def joint_passes(model: Backbone, first: Batch, second: Batch) -> tuple[Attentio
     own batch, so methods cannot tell it from that of a pass alone.
 
     Args:
-        model: the backbone; one with a `forward` of its own is run twice.
+        model: the backbone; one with a `forward` of its own, of pairs or of pieces is run twice.
         first: (B, T).
         second: (B', T').
 
@@ -33,6 +34,8 @@ def joint_passes(model: Backbone, first: Batch, second: Batch) -> tuple[Attentio
     lengths = sorted(batch.mask.shape[1] for batch in batches)
     # The second text of a pair stands at the end of its row, which stretching would move.
     apart = type(model).forward is not Backbone.forward or getattr(model, "pair", None) is not None
+    # Pieces are as wide as the longest word of their batch, and stored states are known by the very tensor.
+    apart = apart or isinstance(getattr(model, "embedding", None), PieceEmbedding)
     if apart or lengths[1] > MAX_STRETCH * lengths[0]:
         return model(first.tokens, first.mask), model(second.tokens, second.mask)
     embeddings = [model.embed(batch.tokens) for batch in batches]

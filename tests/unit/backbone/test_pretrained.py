@@ -12,6 +12,7 @@ from torch import Tensor
 
 from attn_lightning.backbone.classifier import AttentionClassifier
 from attn_lightning.backbone.encoders import Average
+from attn_lightning.backbone.joint import joint_passes
 from attn_lightning.backbone.pieces import unpacked
 from attn_lightning.backbone.pretrained import Pretrained
 from attn_lightning.errors import ConfigurationError
@@ -72,6 +73,22 @@ def test_dropout_of_embeddings_takes_numbers_and_no_words(folder: Path) -> None:
     # No word is lost, and none has a piece that it does not have.
     assert (found(TOKENS, TOKENS > 0).hidden.abs().sum(-1) > 0).equal(TOKENS > 0)
     assert found.eval().embed(TOKENS)[..., -1].equal(whole[..., -1])
+
+
+def test_a_pool_may_have_longer_words_and_its_states_may_be_stored(folder: Path, tmp_path: Path) -> None:
+    found = model(folder, frozen=True)
+    labeled, pool = (
+        Batch(tokens, tokens > 0, torch.zeros(1).long(), torch.arange(1))
+        for tokens in (torch.tensor([[2, 3, 4]]), torch.tensor([[7, 9, 5, 6]]))
+    )
+    expected = [found(batch.tokens, batch.mask).hidden for batch in (labeled, pool)]
+    texts = [(batch.tokens, batch.mask, None) for batch in (labeled, pool)]
+    found.encoder.prepare(texts, tmp_path, "texts")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(found.encoder, "_run", None)
+        outputs = joint_passes(found, labeled, pool)
+    for output, hidden in zip(outputs, expected, strict=True):
+        torch.testing.assert_close(output.hidden, hidden, rtol=0, atol=0)
 
 
 def test_two_texts_in_one_pass(folder: Path) -> None:
