@@ -222,7 +222,7 @@ class Pretrained(Encoder):
         keys = states.keys_of(tokens, mask, second)
         # A batch with a single new text runs as a whole: two sources of states in one batch would gain little.
         if all(key in self._store for key in keys):
-            return self._store.fetch(keys, words).to(embeddings.device)
+            return self._store.fetch(keys, words).to(embeddings)
         return self._run(embeddings, words, second)
 
     def token_attention(self, embeddings: Tensor, mask: Tensor) -> Tensor | None:

@@ -91,6 +91,16 @@ def test_a_pool_may_have_longer_words_and_its_states_may_be_stored(folder: Path,
         torch.testing.assert_close(output.hidden, hidden, rtol=0, atol=0)
 
 
+def test_stored_states_have_the_type_of_the_model(folder: Path, tmp_path: Path) -> None:
+    """The head takes no float32 states under `--trainer.precision=64-true`."""
+    found = model(folder, frozen=True).double()
+    expected = found(TOKENS, TOKENS > 0)
+    found.encoder.prepare([(TOKENS, TOKENS > 0, None)], tmp_path, "texts")
+    output = found(TOKENS, TOKENS > 0)
+    assert output.hidden.dtype == torch.float64
+    torch.testing.assert_close(output.logits, expected.logits, rtol=1e-5, atol=1e-6)
+
+
 def test_two_texts_in_one_pass(folder: Path) -> None:
     from dataclasses import replace
 
