@@ -69,8 +69,10 @@ class CostMeter(Callback):
         self._epoch_start, self._in_epoch = time.perf_counter(), True
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Start the clock of the step."""
+        """Start the clock of the step, and that of the epoch again behind a validation within it."""
         self._step_start = time.perf_counter()
+        if not self._in_epoch:
+            self._epoch_start, self._in_epoch = self._step_start, True
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

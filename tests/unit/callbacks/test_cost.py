@@ -67,6 +67,24 @@ def test_waiting_takes_time_of_the_clock_and_none_of_the_cpu():
     assert cost["fit_seconds"] - cost["cpu_seconds"] > 1
 
 
+def test_what_follows_a_validation_within_an_epoch_is_training_too():
+    class Slow(Model):
+        def training_step(self, batch, batch_idx):
+            time.sleep(0.05)
+            return super().training_step(batch, batch_idx)
+
+        def validation_step(self, batch, batch_idx):
+            time.sleep(0.5)
+
+    meter = CostMeter()
+    Trainer(
+        max_epochs=1, callbacks=[meter], logger=False, accelerator="cpu", enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, val_check_interval=2, num_sanity_val_steps=0,
+    ).fit(Slow(), batches(5, 9, 1, 2), batches(3))  # fmt: skip
+    cost = meter.cost(torch.device("cpu"))
+    assert cost["step_seconds"] <= cost["train_seconds"] < cost["fit_seconds"] - 1
+
+
 def test_two_processes_are_added_and_what_the_first_did_not_measure_is_left_out():
     first = {
         "fit_seconds": 1.0,
