@@ -37,6 +37,7 @@ from attn_lightning.measurements import MARKS, EpochMeans, Measurements, Probe, 
 from attn_lightning.methods.base import Method, leave_embeddings
 from attn_lightning.methods.combined import flatten
 from attn_lightning.methods.requirements import answer, check_methods, extra_term, ignored_pool, learns_from_pool
+from attn_lightning.numerics import full_precision
 from attn_lightning.optimization.choice import OptimizerName, let_rows_wait, make_optimizer
 from attn_lightning.optimization.groups import parameter_groups, with_schedule
 from attn_lightning.optimization.rows import RowAdam
@@ -254,7 +255,8 @@ class AttentionModule(LightningModule):
                 clean = step.output
                 # Only the head runs again; the scores stay the model's own, as methods that perturb them start from
                 # these.
-                output = self._model.attend(clean.hidden, clean.scores, batch.mask, attention)
+                with full_precision(self.device.type):
+                    output = self._model.attend(clean.hidden, clean.scores, batch.mask, attention)
                 step = replace(step, output=replace(output, embeddings=clean.embeddings))
         return step
 

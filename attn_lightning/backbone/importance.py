@@ -12,6 +12,7 @@ from attn_lightning.backbone.freezing import constant
 from attn_lightning.backbone.kernels import recurrent_kernels
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.checks import check_choice
+from attn_lightning.numerics import at_least_float32, full_precision
 from attn_lightning.types import AttentionOutput, Batch
 
 Importance = Literal["gradient", "gradient_full", "hidden"]
@@ -76,7 +77,7 @@ def importances(
         # A leaf: the gradient ends at the embeddings and never reaches the table.
         embeddings = model.embed(tokens).detach().requires_grad_()
         with recurrent_kernels(model, embeddings):
-            hidden = model.encode(embeddings, mask)
+            hidden = at_least_float32(model.encode(embeddings, mask))
             output, gradients = _head_gradients(model, hidden, mask, {_holds_attention(kind) for kind in kinds})
             results: dict[str, Tensor] = {}
             for kind in kinds:
@@ -130,12 +131,14 @@ def _head_gradients(
 ) -> tuple[AttentionOutput, dict[bool, Tensor]]:
     """The output, and (B, T, D) `dp_y/dh` by whether attention is held; nothing goes through the encoder."""
     states = hidden.detach().requires_grad_()
-    output = model.attend(states, model.score(states, mask), mask)
     gradients = {}
-    for hold in holds:
-        # Scores are constants as well: a bottleneck compresses the states by them.
-        attended = model.attend(states, output.scores.detach(), mask, output.attention.detach()) if hold else output
-        (gradients[hold],) = torch.autograd.grad(confidence(attended.logits).sum(), states, retain_graph=True)
+    # Outside autocast as in `Backbone.forward`: attention in bfloat16 would tie where it is ranked.
+    with full_precision(states.device.type):
+        output = model.attend(states, model.score(states, mask), mask)
+        for hold in holds:
+            # Scores are constants as well: a bottleneck compresses the states by them.
+            attended = model.attend(states, output.scores.detach(), mask, output.attention.detach()) if hold else output
+            (gradients[hold],) = torch.autograd.grad(confidence(attended.logits).sum(), states, retain_graph=True)
     return output, gradients
 
 

@@ -26,7 +26,8 @@ def single_logits(model: Backbone, states: Tensor, scores: Tensor) -> Tensor:
     """
     # One (N, 1) tensor serves twice: as the mask of texts of one token and as attention that is all on it.
     ones = torch.ones_like(scores).unsqueeze(1)
-    return model.attend(states.unsqueeze(1), scores.unsqueeze(1), ones.bool(), ones).logits
+    with full_precision(states.device.type):
+        return model.attend(states.unsqueeze(1), scores.unsqueeze(1), ones.bool(), ones).logits
 
 
 def segment_logits(model: Backbone, output: AttentionOutput) -> Tensor:
@@ -44,7 +45,9 @@ def segment_logits(model: Backbone, output: AttentionOutput) -> Tensor:
     first = torch.zeros(len(hidden) * length, 1 + behind, dtype=torch.bool, device=hidden.device)
     first[:, 0] = True
     texts, kept = hidden[:, places].flatten(0, 1), scores[:, places].flatten(0, 1)
-    return model.attend(texts, kept, first, first.to(hidden.dtype)).logits.reshape(*output.mask.shape, -1)
+    with full_precision(hidden.device.type):
+        logits = model.attend(texts, kept, first, first.to(hidden.dtype)).logits
+    return logits.reshape(*output.mask.shape, -1)
 
 
 def expected_loss(attention: Tensor, losses: Tensor, mask: Tensor) -> Tensor:

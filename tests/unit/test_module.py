@@ -12,7 +12,15 @@ from attn_lightning.backbone.classifier import AttentionClassifier
 from attn_lightning.backbone.encoders import BiLSTM
 from attn_lightning.callbacks.cost import CostMeter
 from attn_lightning.errors import ConfigurationError, NumericalError
-from attn_lightning.methods import AttentionAT, AttentionIVAT, Method, Scheduled, WordAT
+from attn_lightning.methods import (
+    AttentionAT,
+    AttentionIVAT,
+    HardAttention,
+    Method,
+    RandomAttentionPretraining,
+    Scheduled,
+    WordAT,
+)
 from attn_lightning.module import AttentionModule
 from attn_lightning.task_loss import LossWatch, class_weights_from_counts
 from attn_lightning.types import Batch, DataSpec, LossTerm
@@ -47,6 +55,22 @@ def test_class_weights_reach_the_loss_and_the_checkpoint(data, tmp_path, name):
     trainer.save_checkpoint(tmp_path / "model.ckpt")
     loaded = AttentionModule.load_from_checkpoint(tmp_path / "model.ckpt")
     torch.testing.assert_close(loaded.class_weights, module.class_weights)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [HardAttention(), RandomAttentionPretraining(num_pretraining_epochs=1)],
+    ids=lambda one: type(one).__name__,
+)
+def test_the_head_of_any_model_is_trained_outside_autocast(data, method):
+    """A model of the user's own takes no care of precision, nor should it have to."""
+
+    class Careless(AttentionClassifier):
+        def attend(self, hidden, scores, mask, attention=None):
+            assert not torch.is_autocast_enabled("cpu")
+            return super().attend(hidden, scores, mask, attention)
+
+    fit(AttentionModule(partial(Careless)), data, method, max_epochs=2, precision="bf16-mixed")
 
 
 # --- optimiser --------------------------------------------------------------------------------------------------------

@@ -279,6 +279,26 @@ def test_works_inside_a_trainer(stage, inference_mode, precision):
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+def test_the_head_of_any_model_stays_outside_autocast():
+    """One that takes no care itself would be tested in bfloat16, where weights of attention tie."""
+
+    class Careless(AttentionClassifier):
+        def encode(self, embeddings, mask):
+            return super().encode(embeddings, mask).bfloat16()
+
+        def attend(self, hidden, scores, mask, attention=None):
+            assert not torch.is_autocast_enabled("cpu")
+            assert hidden.dtype == scores.dtype == torch.float32
+            return super().attend(hidden, scores, mask, attention)
+
+    model, batch = Careless(DataSpec(2, 20, 6, ("a", "b"))).eval(), small_batch()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        clean = model(batch.tokens, batch.mask)
+        output, results = importances(model, batch, KINDS)
+    torch.testing.assert_close(output.logits, clean.logits)
+    assert all((results[kind] > 0).any() for kind in KINDS)
+
+
 def test_an_encoder_that_ignores_a_word_gives_it_no_gradient():
     class Blind(AttentionClassifier):
         def encode(self, embeddings, mask):
