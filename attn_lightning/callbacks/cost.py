@@ -30,7 +30,7 @@ COSTS = by_name(
         Measure("step_seconds", "inside training steps: forward, loss, backward, update", 0.0, MANY, False, "s"),
         Measure(
             "train_tokens",
-            "real tokens of what the methods learn from, pool included",
+            "real tokens of what the methods learn from, pool and all processes included",
             0.0,
             MANY,
             None,
@@ -97,8 +97,10 @@ class CostMeter(Callback):
         self._close_epoch()
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop the clock of the fit."""
+        """Stop the clock of the fit, and add the tokens of the other processes."""
         self._fit_seconds, self._cpu_seconds = self._since_start()
+        if isinstance(self._tokens, Tensor):
+            self._tokens = trainer.strategy.reduce(self._tokens, reduce_op="sum")  # type: ignore[assignment]
 
     def _since_start(self) -> tuple[float, float]:
         return time.perf_counter() - self._fit_start, time.process_time() - self._cpu_start

@@ -40,6 +40,7 @@ def test_two_processes_leave_one_complete_run(tmp_path, prepared_data):
     (folder,) = tmp_path.glob("ivat_planted/*")
     record = json.loads((folder / "metrics.json").read_text())
     assert record["status"] == "complete"
+    assert record["cost"]["train_tokens"] == record["data"]["splits"]["train"]["tokens"]
     assert {"best.ckpt", "last.ckpt"} == {path.name for path in (folder / "checkpoints").iterdir()}
     rows = pq.read_table(folder / "predictions.parquet").column("row").to_pylist()
     assert sorted(rows) == list(range(17))
