@@ -109,12 +109,12 @@ class AttentionModule(LightningModule):
         self._losses = LossWatch(self.device)
         self._frozen: list[nn.Parameter] = []
 
-    def build(self, spec: DataSpec) -> None:
-        """Build the backbone for this data; called by the trainer, or by hand where there is no data module."""
+    def build(self, spec: DataSpec, stored: bool = False) -> None:
+        """Build the backbone for this data, or that of a checkpoint; called by hand where there is no data module."""
         if self.backbone is not None:
-            # A checkpoint brought its backbone along; the data of now must be of the same kind.
+            # A checkpoint brings its backbone along, before the data or behind it; both must be of the same kind.
             assert self.spec is not None
-            check_same_data(self.spec, spec)
+            check_same_data(*((spec, self.spec) if stored else (self.spec, spec)))
             return
         self.spec = spec
         self.backbone = self._make_backbone(spec)
@@ -376,7 +376,7 @@ class AttentionModule(LightningModule):
                 f"Expected `backbone`, because the checkpoint's own, {stored['unnamed_backbone']}, has no name that "
                 "could be stored; pass it: `AttentionModule.load_from_checkpoint(path, backbone=...)`."
             )
-        self.build(checkpoint_spec(checkpoint))
+        self.build(checkpoint_spec(checkpoint), stored=True)
         if self.tokenizer_state is not None and self.tokenizer_state != stored["tokenizer"]:
             raise ConfigurationError(
                 "Expected the vocabulary that the checkpoint was trained with, but the data gives another one; use "

@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -52,7 +52,7 @@ def check_same_data(ours: DataSpec, theirs: DataSpec) -> None:
         theirs: of the data.
 
     Raises:
-        ConfigurationError: naming the first of `SAME_DATA` in which they differ.
+        ConfigurationError: naming the first of `SAME_DATA` in which they differ, or the same classes in another order.
     """
     for name in SAME_DATA:
         if getattr(ours, name) != getattr(theirs, name):
@@ -60,6 +60,25 @@ def check_same_data(ours: DataSpec, theirs: DataSpec) -> None:
                 f"Expected data with `{name}` = {getattr(ours, name)}, as the checkpoint was trained on, but got "
                 f"{getattr(theirs, name)}; use the data (and its options) of that run."
             )
+    check_order(ours.label_names, theirs.label_names)
+
+
+def check_order(ours: Sequence[str], theirs: Sequence[str]) -> None:
+    """Refuse the classes of a checkpoint in another order; other names may be other words for the same ones.
+
+    Args:
+        ours: names of the classes of the checkpoint, by number.
+        theirs: those of the data.
+
+    Raises:
+        ConfigurationError: naming both.
+    """
+    if list(ours) != list(theirs) and sorted(ours) == sorted(theirs):
+        raise ConfigurationError(
+            f"Expected data with the classes {', '.join(ours)} in this order, as the checkpoint was trained on, but "
+            f"got {', '.join(theirs)}, so that its predictions would be taken for other classes; use the "
+            "`data.label_names` of that run."
+        )
 
 
 def checkpoint_contents(checkpoint: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule
 
 from attn_lightning import run_folder
 from attn_lightning.backbone.protocol import Backbone
-from attn_lightning.checkpoint import checkpoint_contents, read_checkpoint
+from attn_lightning.checkpoint import check_order, checkpoint_contents, read_checkpoint
 from attn_lightning.errors import ConfigurationError, one_line
 from attn_lightning.files import file_origin
 from attn_lightning.methods.base import Method
@@ -117,7 +117,10 @@ def black_box(path: Path, module: LightningModule, option: str) -> Backbone:
 def _of_same_words(path: Path, module: LightningModule, option: str) -> dict[str, Any]:
     checkpoint = read_checkpoint(path)
     tokenizer: Any = getattr(module, "tokenizer_state", None)
-    if tokenizer is not None and tokenizer != checkpoint_contents(checkpoint)["tokenizer"]:
+    contents = checkpoint_contents(checkpoint)
+    if (spec := getattr(module, "spec", None)) is not None:
+        check_order(contents["label_names"], spec.label_names)
+    if tokenizer is not None and tokenizer != contents["tokenizer"]:
         raise ConfigurationError(
             f"Expected `{option}` to be trained on the same data, but {path} has another vocabulary; use the "
             "data and the data options of that run."

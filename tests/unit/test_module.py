@@ -73,6 +73,17 @@ def test_the_head_of_any_model_is_trained_outside_autocast(data, method):
     fit(AttentionModule(partial(Careless)), data, method, max_epochs=2, precision="bf16-mixed")
 
 
+def test_a_checkpoint_of_other_data_is_refused_by_what_each_of_them_has():
+    """Lightning reads the checkpoint when the data has been seen already, and `load_from_checkpoint` before."""
+    trained, stored = AttentionModule(), {}
+    trained.build(DataSpec(2, 10, 4, ("a", "b")))
+    trained.on_save_checkpoint(stored)
+    other = AttentionModule()
+    other.build(DataSpec(3, 10, 4, ("a", "b", "c")))
+    with pytest.raises(ConfigurationError, match="`num_classes` = 2, as the checkpoint was trained on, but got 3"):
+        other.on_load_checkpoint(stored)
+
+
 # --- optimiser --------------------------------------------------------------------------------------------------------
 
 

@@ -7,6 +7,8 @@ from attn_lightning.checkpoint import (
     FORMAT,
     add_checkpoint_contents,
     check_layout,
+    check_order,
+    check_same_data,
     checkpoint_contents,
     checkpoint_spec,
     read_checkpoint,
@@ -98,3 +100,11 @@ def test_a_part_that_lightning_could_not_read_is_named(contents, name, value):
     check_layout(whole)
     with pytest.raises(ConfigurationError, match=f"`{name}` of the checkpoint"):
         check_layout({**whole, name: value})
+
+
+def test_the_same_classes_in_another_order_are_refused():
+    """Every prediction would be counted for the other class; other names may just be other words."""
+    check_order(["no", "yes"], ("no", "yes"))
+    check_order(["no", "yes"], ("0", "1"))
+    with pytest.raises(ConfigurationError, match=r"the classes no, yes in this order, .* got yes, no"):
+        check_same_data(DataSpec(2, 5, 3, ("no", "yes")), DataSpec(2, 5, 3, ("yes", "no")))
