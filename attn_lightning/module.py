@@ -189,7 +189,7 @@ class AttentionModule(LightningModule):
         if isinstance(optimizer, RowAdam) and self._trainer is not None:
             let_rows_wait(self.trainer, optimizer)
         warmup = getattr(getattr(self._model, "encoder", None), "warmup", 0.0)
-        return with_schedule(optimizer, groups, warmup, lambda: int(self.trainer.estimated_stepping_batches))
+        return with_schedule(optimizer, groups, warmup, lambda: self.trainer.estimated_stepping_batches)
 
     # --- training -------------------------------------------------------------------------------------------------
 

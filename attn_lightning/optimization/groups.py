@@ -1,5 +1,6 @@
 """Which parameters learn at which rate, and how the rate of a pretrained encoder moves in a training."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -9,6 +10,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import nn
 
 from attn_lightning.backbone.encoders import Encoder
+from attn_lightning.errors import ConfigurationError
 
 
 def parameter_groups(module: nn.Module, model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -39,7 +41,7 @@ def parameter_groups(module: nn.Module, model: nn.Module, weight_decay: float) -
 
 
 def with_schedule(
-    optimizer: torch.optim.Optimizer, groups: list[dict[str, Any]], warmup: float, steps: Callable[[], int]
+    optimizer: torch.optim.Optimizer, groups: list[dict[str, Any]], warmup: float, steps: Callable[[], float]
 ) -> OptimizerLRScheduler:
     """The optimizer, and a schedule for the groups that have a rate of their own; without such it stays alone.
 
@@ -50,11 +52,20 @@ def with_schedule(
         groups: see `parameter_groups`.
         warmup: share of the training in which these rates rise.
         steps: of the whole training; asked for only where it is needed.
+
+    Raises:
+        ConfigurationError: the training has no end, at which these rates would be 0.
     """
     if not any("lr" in group for group in groups):
         return optimizer
     # LambdaLR takes one function for every group, those that stay as they are too.
-    moving = partial(linear_schedule, total=steps(), warmup=warmup)
+    total = steps()
+    if not math.isfinite(total):
+        raise ConfigurationError(
+            "Expected a training with an end for an encoder whose learning rate falls to 0 until then, but got no "
+            "number of epochs or steps; use `--trainer.max_epochs` or `--trainer.max_steps`."
+        )
+    moving = partial(linear_schedule, total=int(total), warmup=warmup)
     shapes: list[Callable[[int], float]] = [moving if "lr" in group else _constant for group in groups]
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, shapes)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

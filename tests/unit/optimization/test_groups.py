@@ -1,10 +1,13 @@
 """Which parameters learn at which rate, and how the rate of an encoder moves."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
 
 from attn_lightning.backbone.encoders import Average
+from attn_lightning.errors import ConfigurationError
 from attn_lightning.optimization.groups import linear_schedule, parameter_groups, with_schedule
 
 
@@ -38,6 +41,15 @@ def test_groups_and_their_rates() -> None:
     made = with_schedule(optimizer, groups, 0.5, lambda: 4)
     assert isinstance(made, dict)
     assert [group["lr"] for group in optimizer.param_groups] == [1e-3, 1e-3, 5e-6]
+
+
+def test_a_training_without_an_end_has_no_schedule_that_ends() -> None:
+    """`--trainer.max_epochs=-1` with a limit of time, say."""
+    model = Model(Slow(3))
+    groups = parameter_groups(model, model, 0.1)
+    optimizer = torch.optim.SGD([dict(group) for group in groups], lr=1.0)
+    with pytest.raises(ConfigurationError, match="a training with an end"):
+        with_schedule(optimizer, groups, 0.5, lambda: math.inf)
 
 
 def test_without_rates_of_its_own_there_is_no_schedule() -> None:
