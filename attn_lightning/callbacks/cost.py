@@ -100,7 +100,7 @@ class CostMeter(Callback):
         """Stop the clock of the fit, and add the tokens of the other processes."""
         self._fit_seconds, self._cpu_seconds = self._since_start()
         if isinstance(self._tokens, Tensor):
-            self._tokens = trainer.strategy.reduce(self._tokens, reduce_op="sum")  # type: ignore[assignment]
+            self._tokens = trainer.strategy.reduce(self._tokens, reduce_op="sum")
 
     def _since_start(self) -> tuple[float, float]:
         return time.perf_counter() - self._fit_start, time.process_time() - self._cpu_start
