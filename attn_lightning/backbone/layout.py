@@ -1,10 +1,14 @@
 """Where the pieces of every word stand in the passes of a pretrained encoder."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
+
+Pooling = Literal["first", "mean"]
+"""How the states of a word's pieces become its own."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,30 @@ class Layout:
     is_second: Tensor
     cut: int
     cut_second: int
+
+    def numbers(self) -> Tensor:
+        """(n,) which piece of its word each piece is, from 0; pieces of a word stand together."""
+        new = torch.ones_like(self.words, dtype=torch.bool)
+        new[1:] = self.words[1:] != self.words[:-1]
+        each = torch.arange(len(self.words), device=self.words.device)
+        return each - torch.where(new, each, 0).cummax(0).values
+
+    def word_states(self, hidden: Tensor, shape: tuple[int, ...], pooling: Pooling) -> Tensor:
+        """(N, L, D) states of places to (B, T, D) states of words; 0 for a word without pieces.
+
+        Args:
+            hidden: (N, L, D).
+            shape: (B, T).
+            pooling: a word has the state of its first piece or the mean over all of them.
+        """
+        of_pieces = hidden[self.passes, self.places]
+        flat = of_pieces.new_zeros(shape[0] * shape[1], hidden.shape[-1])
+        if pooling == "first":
+            found = flat.index_copy(0, self.words[self.first], of_pieces[self.first])
+        else:
+            sums = flat.index_add(0, self.words, of_pieces)
+            found = sums / torch.bincount(self.words, minlength=len(flat)).clamp_min(1).unsqueeze(-1)
+        return found.view(*shape, -1)
 
 
 def windows_of(counts: Tensor, room: Tensor) -> Tensor:

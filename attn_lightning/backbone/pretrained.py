@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from attn_lightning.backbone import published, states
 from attn_lightning.backbone.encoders import Encoder
 from attn_lightning.backbone.kernels import plain_attention_pays
-from attn_lightning.backbone.layout import Layout, layout
+from attn_lightning.backbone.layout import Layout, Pooling, layout
 from attn_lightning.backbone.pieces import (
     PieceEmbedding,
     WordPieces,
@@ -29,7 +29,6 @@ from attn_lightning.types import DataSpec
 
 logger = logging.getLogger(__name__)
 
-Pooling = Literal["first", "mean"]
 LongTexts = Literal["truncate", "window"]
 
 CONFIG, PIECES = "pretrained_config", "pretrained_pieces"
@@ -285,7 +284,7 @@ class Pretrained(Encoder):
             placed.cut_second,
         )
         hidden = at_least_float32(self._model(placed, inputs).last_hidden_state)
-        return self._pooled(hidden, placed, mask)
+        return placed.word_states(hidden, mask.shape, self.pooling)
 
     def _warn(self, message: str, words: int) -> None:
         """Say that words are cut off, with the first of them and not with every batch."""
@@ -304,8 +303,7 @@ class Pretrained(Encoder):
         windows = self.long_texts == "window"
         multiple = _WIDTH if self.frozen else 1
         placed = layout(counts, second, **sizes, max_length=self.cutting.max_length, windows=windows, multiple=multiple)
-        number = self._number(placed.words)
-        kept = vectors.flatten(0, 1)[placed.words, number]
+        kept = vectors.flatten(0, 1)[placed.words, placed.numbers()]
         width = placed.is_second.shape[1]
         flat, values = [placed.passes * width + placed.places], [kept]
         each = torch.arange(len(placed.rows), device=embeddings.device)
@@ -320,14 +318,6 @@ class Pretrained(Encoder):
                 values.append(vector[place].expand(len(each), -1))
         inputs = embeddings.new_zeros(len(each) * width, size).index_copy(0, torch.cat(flat), torch.cat(values))
         return placed, inputs.unflatten(0, (len(each), width))
-
-    @staticmethod
-    def _number(words: Tensor) -> Tensor:
-        """(n,) which piece of its word each piece is; pieces of a word stand together."""
-        new = torch.ones_like(words, dtype=torch.bool)
-        new[1:] = words[1:] != words[:-1]
-        each = torch.arange(len(words), device=words.device)
-        return each - torch.where(new, each, 0).cummax(0).values
 
     def _model(self, placed: Layout, inputs: Tensor, **options: Any) -> Any:
         width = torch.arange(inputs.shape[1], device=inputs.device)
@@ -349,17 +339,6 @@ class Pretrained(Encoder):
                 if hasattr(module, "gradient_checkpointing"):
                     module.gradient_checkpointing = learns
         return self.model(inputs_embeds=inputs, **options)
-
-    def _pooled(self, hidden: Tensor, placed: Layout, mask: Tensor) -> Tensor:
-        """(N, L, D) states of places to (B, T, D) states of words."""
-        of_pieces = hidden[placed.passes, placed.places]
-        flat = of_pieces.new_zeros(mask.numel(), hidden.shape[-1])
-        if self.pooling == "first":
-            found = flat.index_copy(0, placed.words[placed.first], of_pieces[placed.first])
-        else:
-            sums = flat.index_add(0, placed.words, of_pieces)
-            found = sums / torch.bincount(placed.words, minlength=len(flat)).clamp_min(1).unsqueeze(-1)
-        return found.view(*mask.shape, -1)
 
     # --- training -------------------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from attn_lightning.backbone.layout import layout, windows_of
+from attn_lightning.backbone.layout import Pooling, layout, windows_of
 
 COUNTS = torch.tensor([[1, 3, 2, 0, 0], [2, 2, 2, 2, 1]])
 
@@ -74,3 +74,18 @@ def test_the_second_text_has_half_of_a_pass_and_each_text_counts_what_it_loses(w
     read = sorted(set(placed.words.tolist()))
     assert read == ([0, 1, 2, 3, 4] if windows else [0, 1, 3, 4])
     assert (placed.cut, placed.cut_second) == ((0, 2) if windows else (1, 2))
+
+
+@pytest.mark.parametrize("pooling", ["first", "mean"])
+def test_states_of_words_in_a_plain_loop(pooling: Pooling) -> None:
+    counts, second = torch.tensor([[2, 2, 2, 1, 3]]), torch.tensor([[False, False, False, True, True]])
+    placed = layout(counts, second, prefix=1, separator=1, suffix=1, max_length=11, windows=True)
+    assert placed.numbers().tolist() == [0, 1, 0, 1, 0, 1, 0, 0, 1, 2, 0, 0, 1, 2]
+    hidden = torch.arange(float(placed.is_second.numel())).view(*placed.is_second.shape, 1)
+    found = placed.word_states(hidden, (1, 5), pooling)
+    for word in range(5):
+        # A word of the second text has pieces in every pass; the last of them is that of "first".
+        places = [(placed.passes[k], placed.places[k]) for k in range(len(placed.words)) if placed.words[k] == word]
+        values = [float(hidden[place]) for place in places]
+        firsts = values[:: int(counts[0, word])]
+        assert found[0, word].item() == pytest.approx(firsts[-1] if pooling == "first" else sum(values) / len(values))
