@@ -38,9 +38,8 @@ from attn_lightning.methods.base import Method, leave_embeddings
 from attn_lightning.methods.combined import flatten
 from attn_lightning.methods.requirements import answer, check_methods, extra_term, ignored_pool, learns_from_pool
 from attn_lightning.numerics import full_precision
-from attn_lightning.optimization.choice import OptimizerName, let_rows_wait, make_optimizer
+from attn_lightning.optimization.choice import OptimizerName, adapt, make_optimizer
 from attn_lightning.optimization.groups import parameter_groups, with_schedule
-from attn_lightning.optimization.rows import RowAdam
 from attn_lightning.step import TrainStep
 from attn_lightning.task_loss import LossWatch, class_counts, class_weights_from_counts, cross_entropy, finite
 from attn_lightning.types import AttentionOutput, Batch, DataSpec
@@ -186,8 +185,8 @@ class AttentionModule(LightningModule):
         groups = parameter_groups(self, self._model, self.weight_decay)
         own: dict[str, Any] = {"lr": self.learning_rate, "amsgrad": self.amsgrad, "momentum": self.momentum}
         optimizer = make_optimizer(self.optimizer, [dict(group) for group in groups], self._model, **own)
-        if isinstance(optimizer, RowAdam) and self._trainer is not None:
-            let_rows_wait(self.trainer, optimizer)
+        if self._trainer is not None:
+            adapt(optimizer, self.trainer)
         warmup = getattr(getattr(self._model, "encoder", None), "warmup", 0.0)
         return with_schedule(optimizer, groups, warmup, lambda: self.trainer.estimated_stepping_batches)
 

@@ -101,6 +101,21 @@ class RowsWait(Callback):
         self.optimizer.release()
 
 
+def adapt(optimizer: torch.optim.Optimizer, trainer: Trainer) -> None:
+    """What an optimizer of `make_optimizer` has to know of the training that it serves; see `let_rows_wait` for words.
+
+    Args:
+        optimizer: of the training.
+        trainer: whose training begins.
+    """
+    if isinstance(optimizer, RowAdam):
+        let_rows_wait(trainer, optimizer)
+    if trainer.gradient_clip_val:
+        # It says that the kernel takes gradients that are still scaled. Lightning refuses to clip for whoever says so
+        # in any mixed precision; without it gradients are unscaled before they are clipped, and the kernel is the same.
+        optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+
+
 def let_rows_wait(trainer: Trainer, optimizer: RowAdam) -> None:
     """Put `RowsWait` in front of the callbacks, in the place of one of an earlier training."""
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]

@@ -10,6 +10,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, StochasticWeightAveraging
+from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor, nn
 
 from attn_lightning.backbone.classifier import AttentionClassifier
@@ -223,6 +224,28 @@ def test_a_training_is_that_of_torchs_adam(methods: list[Callback], options: dic
     module, reference = (trained(name, *methods, **options) for name in ("adam", "dense_adam"))
     assert waits
     same(module, reference, **({"rtol": 0.1, "atol": 0.02} if options.get("precision") else {}))
+
+
+class Before(Callback):
+    """Keeps the weights that a training begins with."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: AttentionModule) -> None:
+        self.weights = weights(pl_module)
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed", "32-true"])
+@pytest.mark.parametrize("name", ["sgd", "adam", "dense_adam"])
+def test_gradients_are_clipped_in_every_precision(name: Any, precision: str) -> None:
+    """Lightning refuses to clip for a fused optimizer that says it would unscale gradients, scaled or not."""
+    # Lightning takes bf16 for 16 bits on a CPU, unless it is given the plugin that a GPU would get.
+    scaled = {"precision": None, "plugins": MixedPrecision("16-mixed", "cpu")} if precision == "16-mixed" else {}
+    options = {"precision": precision, "limit_train_batches": 1, "max_epochs": 1, **scaled}
+    module = trained(name, before := Before(), gradient_clip_val=2e-3, **options)
+    moved = [(value - before.weights[key]).double() for key, value in weights(module).items()]
+    length = torch.cat([part.flatten() for part in moved]).norm().item()
+    if name == "sgd":
+        assert length == pytest.approx(LR * 2e-3, rel=0.03)
+    assert length > 0
 
 
 def test_who_reads_the_table_in_a_validation_finds_no_row_behind(monkeypatch, waits: list[int]) -> None:
