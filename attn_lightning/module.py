@@ -74,6 +74,8 @@ class AttentionModule(LightningModule):
             switches it off.
     """
 
+    class_weights: Tensor | None
+
     def __init__(
         self,
         backbone: Callable[[DataSpec], Backbone] = AttentionClassifier,
@@ -101,7 +103,8 @@ class AttentionModule(LightningModule):
         self._class_weight_mode = class_weights
         self._make_backbone = backbone
         self.backbone: Backbone | None = None
-        self.class_weights: Tensor | None = None
+        # A buffer, as it is made before the model goes to its device; where checkpoints have it: `on_save_checkpoint`.
+        self.register_buffer("class_weights", None, persistent=False)
         self.spec: DataSpec | None = None
         self.tokenizer_state: str | None = None
         self._epoch_means = EpochMeans()
@@ -146,8 +149,7 @@ class AttentionModule(LightningModule):
         if tokenizer is not None:
             self.tokenizer_state = tokenizer.to_str()
         if self._class_weight_mode != "none" and self.class_weights is None:
-            weights = class_weights_from_counts(class_counts(datamodule), self._class_weight_mode)
-            self.class_weights = None if weights is None else weights.to(self.device)
+            self.class_weights = class_weights_from_counts(class_counts(datamodule), self._class_weight_mode)
 
     def on_fit_start(self) -> None:
         """Check the run, and compute the states of a frozen encoder."""

@@ -22,7 +22,8 @@ def cross_entropy(logits: Tensor, labels: Tensor, class_weights: Tensor | None =
         (B,) float32 in nats, at least 0; no mean, so that methods can weight examples.
     """
     # float32 also for half precision: its logarithm of a small probability has three digits.
-    return nn.functional.cross_entropy(logits.float(), labels, weight=class_weights, reduction="none")
+    weights = None if class_weights is None else class_weights.float()
+    return nn.functional.cross_entropy(logits.float(), labels, weight=weights, reduction="none")
 
 
 def class_weights_from_counts(counts: Sequence[int], mode: Literal["none", "positive", "balanced"]) -> Tensor | None:

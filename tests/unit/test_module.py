@@ -84,6 +84,15 @@ def test_a_checkpoint_of_other_data_is_refused_by_what_each_of_them_has():
         other.on_load_checkpoint(stored)
 
 
+@pytest.mark.parametrize("precision", ["32-true", "64-true"])
+def test_class_weights_go_where_the_model_goes(data, precision):
+    """They are made before Lightning moves the model to its device."""
+    module = AttentionModule(class_weights="balanced")
+    fit(module, data, precision=precision)
+    assert "class_weights" not in module.state_dict()
+    assert module.to("meta").class_weights.device.type == "meta"
+
+
 # --- optimiser --------------------------------------------------------------------------------------------------------
 
 
