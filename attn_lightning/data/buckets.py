@@ -67,7 +67,8 @@ class LengthBatches(DistributedSampler[list[int]]):
     With several processes each global batch of `world_size * batch_size` rows is dealt out to them, so that all have
     the same number of batches of the same length. It is a `DistributedSampler` so that Lightning leaves it in place.
     Training batches change from epoch to epoch and depend on `seed` and the epoch alone, so a resumed run goes on as
-    the uninterrupted one would have. Cost: one sort per epoch.
+    the uninterrupted one would have. Every epoch has as many batches as the first one, also where a budget of tokens
+    decides how many rows fit, because a trainer asks for their number once. Cost: one sort per epoch.
 
     Args:
         lengths: (N,) tokens of every row.
@@ -107,6 +108,7 @@ class LengthBatches(DistributedSampler[list[int]]):
         self.token_budget = token_budget
         self.world_size = world_size
         self._planned: tuple[int, list[Rows]] | None = None
+        self._count: int | None = None
 
     def __iter__(self) -> Iterator[list[int]]:
         for rows in self._plan():
@@ -127,17 +129,46 @@ class LengthBatches(DistributedSampler[list[int]]):
         size = self.batch_size * self.world_size
         if not self.shuffle:
             return self._cut(np.argsort(-self.lengths, kind="stable"), size)
+        if self._count is None:
+            self._count = len(self._whole(self._pools(np.random.default_rng([self.seed, 0]), size), size))
         # Of seed and epoch alone, on every process alike; Lightning sets the epoch by `set_epoch`.
         generator = np.random.default_rng([self.seed, self.epoch])
-        order = generator.permutation(len(self.lengths))
-        # Sorted within pools only: sorting all rows would put the same texts together in every epoch.
-        pools = [order[start : start + POOL * size] for start in range(0, len(order), POOL * size)]
-        batches = [batch for pool in pools for batch in self._cut(pool[np.argsort(-self.lengths[pool])], size)]
-        if len(batches[-1]) < self.world_size:
-            batches[-2:] = [np.concatenate(batches[-2:])]
+        batches = self._of_count(self._pools(generator, size), size, self._count)
         # Shuffled again, or every pool would begin with its longest texts: a rhythm in length that the optimizer would
         # feel.
         return [batches[place] for place in generator.permutation(len(batches))]
+
+    def _pools(self, generator: np.random.Generator, size: int) -> list[Rows]:
+        """Rows in random order, in parts that are sorted by length each."""
+        order = generator.permutation(len(self.lengths))
+        # Sorted within pools only: sorting all rows would put the same texts together in every epoch.
+        return [order[start : start + POOL * size] for start in range(0, len(order), POOL * size)]
+
+    def _whole(self, pools: list[Rows], size: int) -> list[Rows]:
+        """The batches of all pools, none of fewer rows than processes."""
+        batches = [batch for pool in pools for batch in self._cut(pool[np.argsort(-self.lengths[pool])], size)]
+        if len(batches[-1]) < self.world_size:
+            batches[-2:] = [np.concatenate(batches[-2:])]
+        return batches
+
+    def _of_count(self, pools: list[Rows], size: int, count: int) -> list[Rows]:
+        """The same, made to be so many.
+
+        An epoch of more batches than the trainer knows would lose the last ones, and after fewer of them the trainer
+        waits in vain for the one after which it validates.
+        """
+        batches = self._whole(pools, size)
+        # A larger pool leaves fewer batches that are not full; all rows in one leave the fewest that there can be.
+        while len(batches) > count and len(pools) > 1:
+            pools = [*pools[:-2], np.concatenate(pools[-2:])]
+            batches = self._whole(pools, size)
+        while len(batches) < count:
+            place = int(np.argmax([len(batch) for batch in batches]))
+            half = len(batches[place]) // 2 // self.world_size * self.world_size
+            if not half:
+                break
+            batches[place : place + 1] = [batches[place][:half], batches[place][half:]]
+        return batches
 
     def _cut(self, rows: Rows, size: int) -> list[Rows]:
         """Rows, the longest first, in runs of at most `size` that keep to the budget."""

@@ -76,6 +76,24 @@ def test_epochs_differ_and_repeat():
     assert first != list(LengthBatches(LENGTHS, 16, shuffle=True, seed=4))
 
 
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_every_epoch_has_as_many_batches_as_the_first(world_size):
+    """Lightning asks once: it would drop the last batches of a longer epoch, and not validate after a shorter one."""
+    batches = LengthBatches(LENGTHS, 4, shuffle=True, token_budget=900, world_size=world_size)
+    counts = set()
+    for epoch in range(12):
+        batches.set_epoch(epoch)
+        found = list(batches)
+        counts.add(len(found))
+        assert len(found) == len(batches)
+        if world_size == 1:  # a share of two may have taken in the row that was left alone
+            assert all(len(batch) * LENGTHS[batch].max() <= 900 or len(batch) == 1 for batch in found)
+    assert len(counts) == 1
+    late = LengthBatches(LENGTHS, 4, shuffle=True, token_budget=900, world_size=world_size)
+    late.set_epoch(11)
+    assert list(late) == found, "a run that is resumed has the batches of one that was not"
+
+
 def test_evaluation_order_is_by_length_and_fixed():
     sampler = LengthBatches(LENGTHS, 16)
     flat = [int(LENGTHS[row]) for batch in sampler for row in batch]
