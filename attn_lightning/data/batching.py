@@ -2,7 +2,7 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -229,7 +229,7 @@ def batch_loader(
     lengths, second = examples.lengths, second_lengths(examples)
     if isinstance(examples, EncodedTexts) and (costs := _word_costs(trainer)) is not None:
         lengths, second = examples.costs(costs)
-    return DataLoader(
+    return _LateLoader(
         examples,  # type: ignore[arg-type]
         # No collation by torch: an item of the dataset is a whole batch already.
         batch_size=None,
@@ -239,6 +239,17 @@ def batch_loader(
         # Starting workers anew in every epoch takes longer than a small epoch.
         persistent_workers=num_workers > 0,
     )
+
+
+class _LateLoader(DataLoader[Batch]):
+    """Asks its sampler for rows when the first batch is wanted, and not before.
+
+    A trainer that resumes makes its iterator before it tells the sampler which epoch it is, and loaders with workers
+    ask at once: the resumed epoch would have the batches of the first one.
+    """
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # DataLoader promises its own kind of iterator
+        yield from super().__iter__()
 
 
 def _word_costs(trainer: Trainer | None) -> Rows | None:

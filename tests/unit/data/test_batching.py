@@ -109,6 +109,17 @@ def test_workers_open_the_file_themselves(texts):
     assert torch.equal(pickle.loads(pickle.dumps(texts))[[1, 2]].tokens, texts[[1, 2]].tokens)
 
 
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_batches_are_those_of_the_epoch_that_is_told_after_the_iterator_was_made(texts, num_workers):
+    """So Lightning does where a run is resumed; workers would have begun with the batches of the first epoch."""
+    loader = batch_loader(texts, 8, trainer=None, num_workers=num_workers, shuffle=True)
+    batches = iter(loader)
+    loader.sampler.set_epoch(1)
+    assert [batch.rows.tolist() for batch in batches] == list(loader.sampler)
+    loader.sampler.set_epoch(2)
+    assert [batch.rows.tolist() for batch in loader] == list(loader.sampler)
+
+
 def test_a_single_row_is_refused(texts):
     with pytest.raises(ConfigurationError, match="overfit_batches"):
         texts[3]
