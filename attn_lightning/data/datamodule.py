@@ -77,7 +77,8 @@ class TextDataModule(_SplitLoaders):
         label_seed: which labels are shown; independent of the seed of the training.
         unlabeled: where texts without labels come from: `train`, all training texts of this data with their labels
             hidden, or another data set as `--data.unlabeled IMDB`: the training texts of its source, the first
-            `max_examples` of them, cut and encoded as this data is; its other options mean nothing here. None: no pool.
+            `max_examples` of them, encoded as this data is and cut off by the `max_length` of either; how else it would
+            prepare them means nothing here. None: no pool.
         vocabulary_of: words of `train` alone are known, or of `train_and_pool` of other data, which then count for
             `min_count` and the training of word vectors too. With `unknown: keep` those of the pool always are.
         unlabeled_batch_size: texts of an unlabelled batch, per process; None takes `batch_size`.
@@ -244,7 +245,7 @@ class TextDataModule(_SplitLoaders):
             return None
         other.root = other.root or self.root  # beside the task's data, unless it has a place of its own
         known = self.vocabulary_of == "train_and_pool" or self.recipe.unknown == "keep"  # letters tell any word
-        return ForeignPool(other.describe(), other.recipe.max_examples, known)
+        return ForeignPool.of(other, self.columns(), known)
 
     @cached_property
     def _folder(self) -> Path:

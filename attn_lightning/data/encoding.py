@@ -70,8 +70,15 @@ def vocabulary_texts(
         yield (row.get("tokens") or next(cut([row["text"]]))) if given else row["text"]
 
 
-def encode_rows(rows: ArrowDataset, tokenizer: TextTokenizer, path: Path) -> None:
-    """Rows as `write_rows` made them, with the ids and offsets of their words in place of the words."""
+def encode_rows(rows: ArrowDataset, tokenizer: TextTokenizer, path: Path, labeled: bool = True) -> None:
+    """Rows as `write_rows` made them, with the ids and offsets of their words in place of the words.
+
+    Args:
+        rows: as `write_rows` made them.
+        tokenizer: that of the data.
+        path: the new file.
+        labeled: whether their labels mean anything.
+    """
     import datasets
 
     annotations = [name for name in ANNOTATIONS if name in rows.column_names]
@@ -111,7 +118,8 @@ def encode_rows(rows: ArrowDataset, tokenizer: TextTokenizer, path: Path) -> Non
             columns["empty_question"] = [bool(places[0] < 0) for places in second.positions]
             if (candidates := candidates_of(encoding.ids, tokenizer)) is not None:
                 lines = table.column("line").to_pylist()
-                check_answers(candidates, table.column("label").to_numpy(), lines, tokenizer.options.candidates)
+                if labeled:
+                    check_answers(candidates, table.column("label").to_numpy(), lines, tokenizer.options.candidates)
                 columns["candidates"] = _lists(list(candidates))
         for name in annotations:
             marks = table.column(name).to_pylist()

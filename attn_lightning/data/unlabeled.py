@@ -176,12 +176,36 @@ class ForeignPool:
     Attributes:
         data: the other data set.
         limit: at most this number of texts, the first; None takes all.
+        max_length: texts are cut off after this number of words, or that of the task if it is smaller; 0 is none.
         known: whether its words count for the vocabulary of the task.
     """
 
     data: Description
     limit: int | None
+    max_length: int
     known: bool
+
+    @classmethod
+    def of(cls, other: Any, task: Columns, known: bool) -> "ForeignPool":
+        """The pool that a data module is for a task.
+
+        Args:
+            other: the data module.
+            task: the columns of the task; where it has single texts, second ones of the pool are not read.
+            known: see `known` of the class.
+
+        Raises:
+            ConfigurationError: the task has pairs of texts, and the pool has not.
+        """
+        data: Description = other.describe()
+        if task.question is not None and data.columns.question is None:
+            raise ConfigurationError(
+                f"Expected pairs of texts as `unlabeled`, as this data has them, but got single ones of {data.name}; "
+                "name the column of second texts with `--data.unlabeled.question_column`, or use another pool."
+            )
+        if task.question is None:
+            data = replace(data, columns=replace(data.columns, question=None))
+        return cls(data, other.recipe.max_examples, other.recipe.max_length, known)
 
     def texts(self) -> Iterator[Row]:
         """Its rows."""
@@ -194,10 +218,13 @@ class ForeignPool:
             task: name of the task with its options.
         """
         columns = asdict(self.data.columns)
-        # Nothing of a pool depends on them, and it should not be encoded again when they change.
-        del columns["rationale_threshold"], columns["question"]
+        # Nothing of a pool depends on it, and it should not be encoded again when it changes.
+        del columns["rationale_threshold"]
+        if columns["question"] is None:
+            del columns["question"]  # as before there were pairs
         read_as = self.data.source.read_as.given().items()
         content = [FORMAT, task, self.data.source.revision, columns, self.limit, *read_as]
+        content += [self.max_length] * (self.max_length > 0)  # as before it counted
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def task_key(self, task: str) -> str:
@@ -222,7 +249,9 @@ class ForeignPool:
             rows = write_rows(self.texts(), Path(raw) / "pool.arrow")
             # Before all of it is encoded, which takes minutes where the texts are many.
             share = check_language(rows, tokenizer, self.data.name)
-            encode_rows(rows, tokenizer, folder / POOL_FILE)
+            shortest = min(filter(None, (self.max_length, tokenizer.options.max_length)), default=0)
+            cutting = TextTokenizer(tokenizer.vocabulary, replace(tokenizer.options, max_length=shortest))
+            encode_rows(rows, cutting, folder / POOL_FILE, labeled=False)
         content = {"name": self.data.name, "source": self.data.origin(), "unknown_share": share}
         write_manifest(folder, {**content, "rows": len(MappedRows(folder / POOL_FILE))})
 

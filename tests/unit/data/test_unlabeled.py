@@ -15,7 +15,7 @@ from lightning.pytorch.utilities import CombinedLoader
 from attn_lightning.backbone.classifier import AttentionClassifier
 from attn_lightning.backbone.encoders import Average
 from attn_lightning.callbacks.cost import CostMeter
-from attn_lightning.data import Planted, RandomEmbeddings, TextFiles
+from attn_lightning.data import BAbI, Planted, RandomEmbeddings, TextFiles
 from attn_lightning.data.embeddings.base import Sentences
 from attn_lightning.data.unlabeled import LabelOptions
 from attn_lightning.errors import ConfigurationError, DataFormatError
@@ -23,6 +23,7 @@ from attn_lightning.evaluation.control import control_metrics
 from attn_lightning.methods import AttentionAT, AttentionIVAT, AttentionVAT, Method
 from attn_lightning.module import AttentionModule
 from attn_lightning.types import UNLABELED
+from support.stories import stories
 
 SMALL: dict[str, Any] = {
     "train_documents": 60,
@@ -235,6 +236,64 @@ def test_max_examples_of_a_foreign_pool_takes_the_first(tmp_path: Path) -> None:
     texts = [planted(tmp_path).text("train", row) for row in range(10)]
     foreign = TextFiles(train=write_texts(tmp_path / "pool.csv", texts), max_examples=4)
     assert planted(tmp_path, unlabeled=foreign).manifest["unlabeled"]["rows"] == 4
+
+
+def test_a_foreign_pool_is_cut_where_either_data_cuts(tmp_path: Path) -> None:
+    words = planted(tmp_path).text("train", 0).split()
+    pool = write_texts(tmp_path / "pool.csv", [" ".join(words)])
+    found = {}
+    for most in (0, 3, 2):
+        data = planted(tmp_path, unlabeled=TextFiles(train=pool, max_length=most))
+        ((batch, _, _), *_) = data.train_dataloader()
+        found[most] = int(batch["unlabeled"].mask.sum())
+    assert found == {0: len(words), 3: 3, 2: 2}
+
+
+def paired(tmp_path: Path, **pool: Any) -> TextFiles:
+    rows = [
+        {"text": f"a fine film {place}", "question": "is it", "claim": "it is", "label": place % 2}
+        for place in range(20)
+    ]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    shared: dict[str, Any] = {"train": tmp_path / "pairs.jsonl", "cache": tmp_path / "cache"}
+    other = TextFiles(**shared, **pool)
+    data = TextFiles(**shared, question_column="question", unlabeled=other, embeddings=RandomEmbeddings(8))
+    data.prepare_data()
+    data.setup("fit")
+    return data
+
+
+def test_pairs_need_a_pool_of_pairs(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="question_column"):
+        paired(tmp_path)
+    ((batch, _, _), *_) = paired(tmp_path, question_column="question").train_dataloader()
+    pool = batch["unlabeled"]
+    assert (pool.tokens[~pool.mask] > 0).sum() == 40
+
+
+def test_another_second_text_of_a_pool_is_another_pool(tmp_path: Path) -> None:
+    digests = {paired(tmp_path, question_column=name)._pool.path for name in ("question", "claim")}
+    assert len(digests) == 2
+
+
+def test_single_texts_leave_the_second_ones_of_a_pool_out(tmp_path: Path) -> None:
+    paired(tmp_path, question_column="question")
+    foreign = TextFiles(train=tmp_path / "pairs.jsonl", question_column="question")
+    data = TextFiles(train=tmp_path / "pairs.jsonl", unlabeled=foreign, cache=tmp_path / "cache")
+    data.prepare_data()
+    data.setup("fit")
+    assert "question_ids" not in data._pool.column_names
+
+
+def test_a_text_of_a_pool_need_not_name_the_class_that_stands_for_its_label(tmp_path: Path) -> None:
+    root = stories(tmp_path / "one")
+    other = BAbI(root=stories(tmp_path / "two", seed=1))
+    data = BAbI(root=root, unlabeled=other, cache=tmp_path / "cache", embeddings=RandomEmbeddings(8))
+    data.prepare_data()
+    data.setup("fit")
+    ((batch, _, _), *_) = data.train_dataloader()
+    # Behind every second text two of six places can be the answer.
+    assert {len(row[row > 0]) for row in batch["unlabeled"].tokens[:, -6:]} <= {1, 2}
 
 
 def test_a_pool_of_another_language_is_refused_with_the_share(tmp_path: Path) -> None:
