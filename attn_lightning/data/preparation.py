@@ -268,8 +268,9 @@ def _select(splits: Splits, recipe: Recipe) -> tuple[Splits, dict[str, int]]:
     for name, option in (("train", "max_examples"), ("test", "max_test_examples")):
         most = getattr(recipe, option)
         if most is not None and name in kept and most < len(kept[name]):
-            # Stratified, so that a small sample keeps the shares of the classes.
-            share = 1 - most / len(kept[name])
+            # Stratified, so that a small sample keeps the shares of the classes. Half a row less is cut off, as it is
+            # rounded up: of the exact share, which has no exact number, it would be one too many every fifth time.
+            share = 1 - (most + 0.5) / len(kept[name])
             kept[name] = cut(kept[name], share, recipe.split_seed, f"raise `{option}`", learned=name == "train")[0]
     return kept, filtered
 

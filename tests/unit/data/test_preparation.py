@@ -83,6 +83,12 @@ def test_a_subset_for_quick_runs_keeps_the_shares(files, prepared):
     assert fewer.manifest["splits"]["test"] != prepared(TextFiles(**files)).manifest["splits"]["test"]
 
 
+@pytest.mark.parametrize("most", [24, 33, 30])
+def test_a_subset_has_just_the_size_that_was_asked_for(files, prepared, most):
+    """A share of the rows is not exact in binary: rounded up, it may cut off one too many."""
+    assert prepared(TextFiles(**files, max_examples=most)).manifest["splits"]["train"]["rows"] == most
+
+
 def test_a_failed_preparation_leaves_nothing(files, write):
     write(files["test"], [{"text": "a", "label": "x"}])
     with pytest.raises(DataFormatError):
