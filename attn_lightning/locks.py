@@ -9,6 +9,7 @@ import socket
 import time
 from contextlib import suppress
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ class Claim:
 
     def _mark(self, error: OSError, descriptor: int) -> None:
         marker = _marker(self.path)
-        logger.warning("%s: the file system has no locks (%s); %s stands for one", self.path.parent, error, marker.name)
+        _say_without_locks(self.path.parent, str(error), marker.name)
         # Twice: once more after the marker of a dead process has been taken away.
         for _ in range(2):
             try:
@@ -127,6 +128,12 @@ def is_held(path: Path) -> bool:
     except BlockingIOError:
         return True
     return False
+
+
+@cache
+def _say_without_locks(folder: Path, reason: str, marker: str) -> None:
+    """Once per place, as who waits for it asks several times a second."""
+    logger.warning("%s: the file system has no locks (%s); %s stands for one", folder, reason, marker)
 
 
 def _marker(path: Path) -> Path:

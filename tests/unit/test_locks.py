@@ -68,6 +68,14 @@ def test_without_locks_a_marker_stands_for_one_and_it_is_said(tmp_path, without_
     assert list(tmp_path.iterdir()) == []
 
 
+def test_who_waits_without_locks_is_told_so_once(tmp_path, without_locks, caplog):
+    Claim(tmp_path / ".lock")
+    for _ in range(3):
+        with pytest.raises(BlockingIOError):
+            Claim(tmp_path / ".lock")
+    assert caplog.text.count("No locks available") == 1
+
+
 def test_the_marker_of_a_dead_process_is_taken_over_that_of_another_machine_is_not(tmp_path, without_locks):
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
