@@ -36,8 +36,14 @@ from attn_lightning.errors import ConfigurationError, one_line
 from attn_lightning.measurements import MARKS, EpochMeans, Measurements, Probe, check_monitors, example_record, joined
 from attn_lightning.methods.base import Method, leave_embeddings
 from attn_lightning.methods.combined import flatten
-from attn_lightning.methods.requirements import answer, check_methods, extra_term, ignored_pool, learns_from_pool
-from attn_lightning.numerics import full_precision
+from attn_lightning.methods.requirements import (
+    answer,
+    check_methods,
+    extra_term,
+    ignored_pool,
+    learns_from_pool,
+    with_attention,
+)
 from attn_lightning.optimization.choice import OptimizerName, adapt, make_optimizer
 from attn_lightning.optimization.groups import parameter_groups, with_schedule
 from attn_lightning.step import TrainStep
@@ -251,15 +257,7 @@ class AttentionModule(LightningModule):
             unlabeled=unlabeled,
             unlabeled_output=unlabeled_output,
         )
-        for method in self.methods:
-            if (attention := answer(method, "attention", step)) is not None:
-                clean = step.output
-                # Only the head runs again; the scores stay the model's own, as methods that perturb them start from
-                # these.
-                with full_precision(self.device.type):
-                    output = self._model.attend(clean.hidden, clean.scores, batch.mask, attention)
-                step = replace(step, output=replace(output, embeddings=clean.embeddings))
-        return step
+        return with_attention(step, self.methods)
 
     def _task_loss(self, step: TrainStep) -> Tensor:
         losses = [loss for method in self.methods if (loss := answer(method, "task_loss", step)) is not None]

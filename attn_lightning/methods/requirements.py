@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.methods.base import HOOKS, Differentiates, Method
+from attn_lightning.numerics import full_precision
 from attn_lightning.step import TrainStep
 from attn_lightning.types import LossTerm
 
@@ -177,6 +179,20 @@ def answer(
             f"got {_described(value)}; return one number per {'token' if hook == 'attention' else 'example'}."
         )
     return value
+
+
+def with_attention(step: TrainStep, methods: Iterable[Method]) -> TrainStep:
+    """A step with the attention that a method puts in the place of the model's own.
+
+    Only the head runs again. The scores stay the model's own, as methods that perturb them start from these.
+    """
+    for method in methods:
+        if (attention := answer(method, "attention", step)) is not None:
+            clean = step.output
+            with full_precision(attention.device.type):
+                output = step.model.attend(clean.hidden, clean.scores, step.batch.mask, attention)
+            step = replace(step, output=replace(output, embeddings=clean.embeddings))
+    return step
 
 
 def _described(value: object) -> str:
