@@ -146,7 +146,9 @@ class LengthBatches(DistributedSampler[list[int]]):
 
     def _whole(self, pools: list[Rows], size: int) -> list[Rows]:
         """The batches of all pools, none of fewer rows than processes."""
-        batches = [batch for pool in pools for batch in self._cut(pool[np.argsort(-self.lengths[pool])], size)]
+        # Stable: NumPy's fastest order of equal lengths is another one on other CPUs, and so would the batches be.
+        orders = (np.argsort(-self.lengths[pool], kind="stable") for pool in pools)
+        batches = [batch for pool, order in zip(pools, orders, strict=True) for batch in self._cut(pool[order], size)]
         if len(batches[-1]) < self.world_size:
             batches[-2:] = [np.concatenate(batches[-2:])]
         return batches

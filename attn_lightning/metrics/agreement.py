@@ -37,7 +37,7 @@ def agreement(
         second: (B, T).
         mask: (B, T) bool.
         k: tokens of the top-k overlap, at least 1.
-        level: largest p-value that counts as significant, in (0, 1).
+        level: the p-value below which a coefficient counts as significant, in (0, 1).
 
     Returns:
         (B,) by name, for every one of `MEASURES`; NaN where it is undefined.

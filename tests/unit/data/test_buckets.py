@@ -94,6 +94,14 @@ def test_every_epoch_has_as_many_batches_as_the_first(world_size):
     assert list(late) == found, "a run that is resumed has the batches of one that was not"
 
 
+def test_texts_of_equal_length_stay_in_their_random_order():
+    """An unstable sort gives them another one on every kind of CPU, and a seed other batches."""
+    lengths = np.random.default_rng(0).integers(5, 9, 600)
+    batches = list(LengthBatches(lengths, 10, shuffle=True, seed=3))
+    order = sorted(np.random.default_rng([3, 0]).permutation(600).tolist(), key=lambda row: -lengths[row])
+    assert sorted(batches) == sorted(order[start : start + 10] for start in range(0, 600, 10))
+
+
 def test_evaluation_order_is_by_length_and_fixed():
     sampler = LengthBatches(LENGTHS, 16)
     flat = [int(LENGTHS[row]) for batch in sampler for row in batch]
