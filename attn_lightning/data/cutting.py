@@ -1,4 +1,4 @@
-"""Two parts of a split in which every class has its share."""
+"""Parts of a split: two in which every class has its share, or some rows from all over it."""
 
 import logging
 import math
@@ -84,3 +84,23 @@ def _by_shares(
         place[of_class] = np.arange(len(of_class))
     second = place < taken[labels]
     return rows[~second], rows[second]
+
+
+def spread(rows: int, limit: int) -> NDArray[np.bool_]:
+    """Which rows of a file to take so that every part of it has its share, the same ones each time.
+
+    Args:
+        rows: N, of the file.
+        limit: n, at most this number of them.
+
+    Returns:
+        (N,) one of each of n stretches of equal length; all where there are no more than n.
+    """
+    if rows <= limit:
+        return np.ones(rows, np.bool_)
+    # The first of a file that is sorted by class are of one class, and every second of one that alternates too: hence
+    # drawn within the stretch, and not the same place of each.
+    bounds = np.arange(limit + 1) * rows // limit
+    chosen = np.zeros(rows, np.bool_)
+    chosen[np.random.default_rng(0).integers(bounds[:-1], bounds[1:])] = True
+    return chosen

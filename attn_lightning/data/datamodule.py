@@ -76,9 +76,9 @@ class TextDataModule(_SplitLoaders):
         labels_per_class: shown training labels of every class, instead of a fraction; None shows all.
         label_seed: which labels are shown; independent of the seed of the training.
         unlabeled: where texts without labels come from: `train`, all training texts of this data with their labels
-            hidden, or another data set as `--data.unlabeled IMDB`: the training texts of its source, the first
-            `max_examples` of them, encoded as this data is and cut off by the `max_length` of either; how else it would
-            prepare them means nothing here. None: no pool.
+            hidden, or another data set as `--data.unlabeled IMDB`: the training texts of its source, of which
+            `max_examples` takes some from all over the file, encoded as this data is and cut off by the `max_length` of
+            either; how else it would prepare them means nothing here. None: no pool.
         vocabulary_of: words of `train` alone are known, or of `train_and_pool` of other data, which then count for
             `min_count` and the training of word vectors too. With `unknown: keep` those of the pool always are.
         unlabeled_batch_size: texts of an unlabelled batch, per process; None takes `batch_size`.

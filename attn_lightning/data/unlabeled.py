@@ -3,9 +3,9 @@
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
+from itertools import compress, repeat
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -17,6 +17,7 @@ from attn_lightning.checks import check_choice, check_numbers
 from attn_lightning.data.batching import EncodedTexts
 from attn_lightning.data.buckets import Rows
 from attn_lightning.data.cache import MANIFEST
+from attn_lightning.data.cutting import spread
 from attn_lightning.data.encoding import encode_rows, write_rows
 from attn_lightning.data.formats import Row
 from attn_lightning.data.labels import Labels
@@ -157,11 +158,13 @@ def texts_only(split: Split, columns: Columns, limit: int | None) -> Iterator[Ro
     Args:
         split: of the source.
         columns: which column is the text.
-        limit: at most this number of rows, the first; None takes all.
+        limit: at most this number of rows, spread over all of them; None takes all.
     """
 
     def unlabeled() -> Iterator[tuple[int, Row]]:
-        for number, row in islice(split.rows(), limit):
+        # A source does not say how many rows it has: they are read once more to be counted.
+        chosen: Iterable[Any] = repeat(True) if limit is None else spread(sum(1 for _ in split.rows()), limit)
+        for number, row in compress(split.rows(), chosen):
             # Any valid label: readers demand one, and nobody looks at it again.
             yield number, {**row, columns.label: "0"}
 
@@ -175,7 +178,7 @@ class ForeignPool:
 
     Attributes:
         data: the other data set.
-        limit: at most this number of texts, the first; None takes all.
+        limit: at most this number of texts, spread over the file; None takes all.
         max_length: texts are cut off after this number of words, or that of the task if it is smaller; 0 is none.
         known: whether its words count for the vocabulary of the task.
     """
@@ -225,6 +228,7 @@ class ForeignPool:
         read_as = self.data.source.read_as.given().items()
         content = [FORMAT, task, self.data.source.revision, columns, self.limit, *read_as]
         content += [self.max_length] * (self.max_length > 0)  # as before it counted
+        content += ["spread"] * (self.limit is not None)  # before, it took the first
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def task_key(self, task: str) -> str:

@@ -1,4 +1,4 @@
-"""Parts of a split: stratified as scikit-learn has it, and by shares where it refuses."""
+"""Parts of a split: stratified as scikit-learn has it, by shares where it refuses, and spread over it."""
 
 import math
 
@@ -7,6 +7,7 @@ import pytest
 from sklearn.model_selection import StratifiedShuffleSplit, train_test_split
 
 from attn_lightning.data.corpora import TextFiles
+from attn_lightning.data.cutting import spread
 from attn_lightning.errors import DataFormatError
 
 
@@ -73,3 +74,13 @@ def test_a_subset_of_many_uneven_classes_keeps_their_shares(files, write, prepar
         assert abs(found[name] - 36 * count / len(rows)) < 1, name
     with pytest.raises(DataFormatError, match=r"raise `max_examples`"):
         prepared(TextFiles(**files, max_examples=3))
+
+
+def test_no_order_of_classes_in_a_file_decides_which_of_them_a_limited_pool_has():
+    for labels in (np.repeat([0, 1], 500), np.tile([0, 1], 500), np.repeat(np.tile([0, 1], 50), 10)):
+        for most in (50, 100, 250, 300, 500):
+            taken = labels[spread(len(labels), most)]
+            assert len(taken) == most
+            assert 0.35 < taken.mean() < 0.65
+    assert np.array_equal(spread(1000, 100), spread(1000, 100))
+    assert [spread(rows, 10).sum() for rows in (0, 9, 10, 11)] == [0, 9, 10, 10]

@@ -1,6 +1,7 @@
 """Which labels are shown, what a pool holds, how batches are paired, what is refused, and flat memory."""
 
 import csv
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,9 @@ from attn_lightning.backbone.encoders import Average
 from attn_lightning.callbacks.cost import CostMeter
 from attn_lightning.data import BAbI, Planted, RandomEmbeddings, TextFiles
 from attn_lightning.data.embeddings.base import Sentences
-from attn_lightning.data.unlabeled import LabelOptions
+from attn_lightning.data.preparation import FORMAT
+from attn_lightning.data.records import Columns
+from attn_lightning.data.unlabeled import ForeignPool, LabelOptions
 from attn_lightning.errors import ConfigurationError, DataFormatError
 from attn_lightning.evaluation.control import control_metrics
 from attn_lightning.methods import AttentionAT, AttentionIVAT, AttentionVAT, Method
@@ -232,10 +235,21 @@ def test_words_of_a_pool_count_where_the_task_has_words(tmp_path: Path) -> None:
     assert set(data.tokenizer.vocabulary[2:]) == {"a", "well-made", "film", "day", "rare", ","}
 
 
-def test_max_examples_of_a_foreign_pool_takes_the_first(tmp_path: Path) -> None:
-    texts = [planted(tmp_path).text("train", row) for row in range(10)]
+def test_max_examples_of_a_foreign_pool_takes_texts_from_all_over_the_file(tmp_path: Path) -> None:
+    texts = [planted(tmp_path).text("train", row) for row in range(20)]
     foreign = TextFiles(train=write_texts(tmp_path / "pool.csv", texts), max_examples=4)
-    assert planted(tmp_path, unlabeled=foreign).manifest["unlabeled"]["rows"] == 4
+    rows = planted(tmp_path, unlabeled=foreign)._pool.data.column("text").to_pylist()
+    assert [texts.index(text) // 5 for text in rows] == [0, 1, 2, 3]
+
+
+def test_a_limited_pool_is_not_taken_for_the_first_texts_that_an_earlier_version_kept(tmp_path: Path) -> None:
+    pool, keys = write_texts(tmp_path / "pool.csv", ["a verdict"]), []
+    for most in (None, 4):
+        found = ForeignPool.of(TextFiles(train=pool, max_examples=most), Columns(), known=False)
+        columns = {"text": "text", "label": "label", "tokens": None, "annotations": [], "split_at_spaces": False}
+        before = json.dumps([FORMAT, "task", found.data.source.revision, columns, most])
+        keys.append(found.key("task") == hashlib.sha256(before.encode()).hexdigest())
+    assert keys == [True, False]
 
 
 def test_a_foreign_pool_is_cut_where_either_data_cuts(tmp_path: Path) -> None:
