@@ -208,7 +208,7 @@ class TextDataModule(_SplitLoaders):
         logger.info(data_line(self.manifest))
         if self.makes_word_vectors:
             if pool is not None and not is_whole(folder := pool.folder(self._folder)):
-                build_aside(folder, partial(pool.prepare, self.tokenizer))
+                build_aside(folder, partial(pool.prepare, self._ready()))
             if self.recipe.unknown != "keep":  # an encoder that reads letters takes no vectors
                 self._word_vectors()
 

@@ -19,6 +19,9 @@ from attn_lightning.errors import DataFormatError
 ANNOTATIONS = {"rationale": "bool", "shortcut": "int8", "token_sentiment": "int8"}
 """Columns with one number per word, and how it is stored."""
 
+BETWEEN = "\x1f"
+"""The unit separator occurs in no text: "ab" + "c" and "a" + "bc" are two pairs."""
+
 
 def write_rows(rows: Iterator[Row], path: Path) -> ArrowDataset:
     """Rows to an Arrow file, a thousand in memory at a time.
@@ -43,6 +46,14 @@ def column_batches(rows: ArrowDataset, column: str) -> Iterator[list[Any]]:
     """The values of a column, a thousand rows at a time."""
     for batch in rows.select_columns([column]).iter(batch_size=1000):
         yield batch[column]
+
+
+def joined_texts(rows: ArrowDataset) -> Iterator[str]:
+    """The text of every row, of a pair both with `BETWEEN` between them; a thousand in memory at a time."""
+    texts: Iterator[str] = chain.from_iterable(column_batches(rows, "text"))
+    if "question" not in rows.column_names:
+        return texts
+    return map(BETWEEN.join, zip(texts, chain.from_iterable(column_batches(rows, "question")), strict=True))
 
 
 def vocabulary_texts(

@@ -8,7 +8,6 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from attn_lightning.checks import check_numbers
 from attn_lightning.data.batching import RaggedColumn
 from attn_lightning.data.cache import MANIFEST
 from attn_lightning.data.cutting import cut
-from attn_lightning.data.encoding import column_batches, encode_rows, vocabulary_texts, write_rows
+from attn_lightning.data.encoding import column_batches, encode_rows, joined_texts, vocabulary_texts, write_rows
 from attn_lightning.data.formats import Row
 from attn_lightning.data.labels import Labels
 from attn_lightning.data.records import RATIONALE, Columns, records
@@ -344,12 +343,7 @@ def _digests(rows: ArrowDataset) -> tuple[str, NDArray[np.uint64]]:
     """SHA-256 of labels and texts in their order, and a short digest of each text."""
     whole, texts = hashlib.sha256(), np.empty(len(rows), np.uint64)
     labels = rows.data.column("label").to_numpy()
-    texts_of_rows: Iterator[str] = chain.from_iterable(column_batches(rows, "text"))
-    if "question" in rows.column_names:
-        questions = chain.from_iterable(column_batches(rows, "question"))
-        # The unit separator occurs in no text: "ab" + "c" and "a" + "bc" get different digests.
-        texts_of_rows = map("\x1f".join, zip(texts_of_rows, questions, strict=True))
-    for row, text in enumerate(texts_of_rows):
+    for row, text in enumerate(joined_texts(rows)):
         digest = hashlib.sha256(text.encode()).digest()
         whole.update(b"%d" % labels[row] + digest)
         # Eight bytes are enough to count equal texts, and a million of them are 8 MB.

@@ -21,7 +21,9 @@ from attn_lightning.data.cutting import spread
 from attn_lightning.data.encoding import encode_rows, write_rows
 from attn_lightning.data.formats import Row
 from attn_lightning.data.labels import Labels
+from attn_lightning.data.overlap import overlap
 from attn_lightning.data.preparation import FORMAT, Description, write_manifest
+from attn_lightning.data.prepared import PreparedTexts
 from attn_lightning.data.records import Columns, records
 from attn_lightning.data.rows import ArrowDataset, MappedRows
 from attn_lightning.data.sources import Split
@@ -239,16 +241,17 @@ class ForeignPool:
         """Where it is kept: beside the folder of the task."""
         return task.parent / f"pool-{self.key(task.name)[:20]}"
 
-    def prepare(self, tokenizer: TextTokenizer, folder: Path) -> None:
+    def prepare(self, task: PreparedTexts, folder: Path) -> None:
         """Encode its texts as the task reads them.
 
         Args:
-            tokenizer: that of the task.
+            task: what was prepared of the task.
             folder: an empty one.
 
         Raises:
             ConfigurationError: the texts are of another language than the task's.
         """
+        tokenizer = task.tokenizer
         with tempfile.TemporaryDirectory(dir=folder.parent) as raw:
             rows = write_rows(self.texts(), Path(raw) / "pool.arrow")
             # Before all of it is encoded, which takes minutes where the texts are many.
@@ -256,7 +259,9 @@ class ForeignPool:
             shortest = min(filter(None, (self.max_length, tokenizer.options.max_length)), default=0)
             cutting = TextTokenizer(tokenizer.vocabulary, replace(tokenizer.options, max_length=shortest))
             encode_rows(rows, cutting, folder / POOL_FILE, labeled=False)
-        content = {"name": self.data.name, "source": self.data.origin(), "unknown_share": share}
+            # Texts that a model was adapted to, though without their labels, it may read better than others.
+            shared = overlap(rows, {name: task.split(name) for name in task.splits if name != "train"})
+        content = {"name": self.data.name, "source": self.data.origin(), "unknown_share": share, "overlap": shared}
         write_manifest(folder, {**content, "rows": len(MappedRows(folder / POOL_FILE))})
 
     def open(self, task: Path) -> tuple[MappedRows, dict[str, Any]]:
@@ -269,7 +274,7 @@ class ForeignPool:
 
 
 def pool_line(name: str, labeled: int, pool: Mapping[str, Any]) -> str:
-    """What a run prints of its pool: sizes, and how much of a foreign one the model cannot read.
+    """What a run prints of its pool: sizes, and of a foreign one what cannot be read and what other splits have too.
 
     Args:
         name: of the task.
@@ -277,14 +282,18 @@ def pool_line(name: str, labeled: int, pool: Mapping[str, Any]) -> str:
         pool: what a manifest says of the pool.
     """
     sizes = f"{name}: {labeled:,} labelled texts, {pool['rows']:,} unlabelled ones"
-    share = pool.get("unknown_share", 0.0)
-    if not share:
+    if "source" not in pool:  # the task's own
         return sizes
-    # A tenth of a percent is a word in a thousand: less of it, rounded, would read as none.
-    return (
-        f"{sizes} of {pool['name']}, of whose words {max(share, 0.001):.1%} are unknown, as training never had them; "
-        "`--data.vocabulary_of=train_and_pool` makes them known"
-    )
+    parts = [f"{sizes} of {pool['name']}"]
+    if share := pool["unknown_share"]:
+        # A tenth of a percent is a word in a thousand: less of it, rounded, would read as none.
+        parts[0] += f", of whose words {max(share, 0.001):.1%} are unknown, as training never had them"
+        parts.append("`--data.vocabulary_of=train_and_pool` makes them known")
+    # What an earlier version prepared does not say it.
+    shared = [f"{count:,} in {split}" for split, count in pool.get("overlap", {}).items() if count]
+    if shared:
+        parts.append(f"unlabelled texts that other splits have too: {', '.join(shared)}")
+    return "; ".join(parts)
 
 
 def check_pool(unlabeled: Any, vocabulary_of: VocabularyOf) -> None:
