@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,8 @@ class PreparedTexts:
         vocabulary, before = self.tokenizer.vocabulary, self.tokenizer.options.default_tokens
         # The folder's name stands for the options (a pool among them), the digest for the texts.
         name = f"{self._folder.name} {self.manifest['splits']['train']['sha256']}"
+        if "question_ids" in self.splits["train"].column_names:
+            name += " both texts"  # before, vectors were trained on the first one alone
         sentences = _Sentences(partial(self._sentences, [self.splits["train"], *more]), name)
         # Without the default tokens at the end, which are no words that a file of vectors could have.
         vectors = embeddings.build(vocabulary[: len(vocabulary) - before], sentences, cache, seed)
@@ -95,13 +97,16 @@ class PreparedTexts:
         return with_random_rows(vectors, before, seed) if before else vectors
 
     def _sentences(self, parts: Sequence[MappedRows]) -> Iterator[list[str]]:
-        """The words of every text as they were encoded, without the default tokens."""
+        """The words of every text, both of a pair, as they were encoded, without the default tokens."""
         # As an array, so that a chunk of ids becomes words in one step.
         words = np.array(self.tokenizer.vocabulary, object)
-        for chunk in chain.from_iterable(part.data.column("ids").chunks for part in parts):
-            values, bounds = words[to_numpy(chunk.values)], to_numpy(chunk.offsets)
-            for start, end in pairwise(bounds):
-                yield values[start + self.tokenizer.options.default_tokens : end].tolist()
+        # Default tokens stand before first texts only.
+        columns = {"ids": self.tokenizer.options.default_tokens, "question_ids": 0}
+        for part, (column, before) in product(parts, columns.items()):
+            for chunk in part.data.column(column).chunks if column in part.column_names else ():
+                values, bounds = words[to_numpy(chunk.values)], to_numpy(chunk.offsets)
+                for start, end in pairwise(bounds):
+                    yield values[start + before : end].tolist()
 
 
 def data_line(manifest: dict[str, Any]) -> str:

@@ -60,8 +60,8 @@ class Embeddings(ABC):
 
         Args:
             vocabulary: V words, the padding word first and the unknown word second.
-            sentences: gives an iterator over the words of every training text; may be called several times. Where it
-                has a `name`, no other texts have the same one.
+            sentences: gives an iterator over the words of every training text, both of a pair; may be called several
+                times. Where it has a `name`, no other texts have the same one.
             cache: folder for what is expensive to make; created if it is absent.
             seed: of the rows that are drawn at random.
 

@@ -29,17 +29,30 @@ def test_given_words_are_kept_whole_and_in_full(files, prepared, write, unknown)
     )
 
 
+class Listening(RandomEmbeddings):
+    def build(self, vocabulary, sentences, cache, seed):
+        self.heard, self.name = list(sentences()), sentences.name
+        return super().build(vocabulary, sentences, cache, seed)
+
+
 def test_embeddings_see_the_training_words(files, prepared):
-    heard = []
-
-    class Listening(RandomEmbeddings):
-        def build(self, vocabulary, sentences, cache, seed):
-            heard.extend(sentences())
-            return super().build(vocabulary, sentences, cache, seed)
-
-    module = prepared(TextFiles(**{**files, "embeddings": Listening(4)}))
+    module = prepared(TextFiles(**{**files, "embeddings": (listening := Listening(4))}))
     encoded = module.tokenizer.encode_batch(module.texts("train")).ids
-    assert heard == [[module.tokenizer.vocabulary[index] for index in ids] for ids in encoded]
+    assert listening.heard == [[module.tokenizer.vocabulary[index] for index in ids] for ids in encoded]
+    assert listening.name == f"{module.digest} {module.manifest['splits']['train']['sha256']}"
+
+
+def test_embeddings_see_the_words_of_second_texts_too(files, write, prepared):
+    rows = [{"text": "a day", "claim": f"it rains {place}", "label": place % 2} for place in range(6)]
+    for name in ("train", "test"):
+        write(files[name], rows)
+    files["validation"] = files["test"]
+    options = {**files, "question_column": "claim", "embeddings": (listening := Listening(4))}
+    pool = TextFiles(train=write(files["train"].with_name("pool.jsonl"), rows[:1]), question_column="claim")
+    prepared(TextFiles(**options, default_tokens=1, unlabeled=pool, vocabulary_of="train_and_pool"))
+    firsts, seconds = [["a", "day"]] * 6, [["it", "rains", str(place)] for place in range(6)]
+    assert listening.heard == [*firsts, *seconds, firsts[0], seconds[0]]
+    assert listening.name.endswith(" both texts"), "what was trained on the first ones is not taken for these"
 
 
 def manifest(kind, names):
