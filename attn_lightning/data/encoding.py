@@ -79,6 +79,8 @@ def vocabulary_texts(
             yield from (cut(texts) if given else texts)
     for row in more() if more else ():
         yield (row.get("tokens") or next(cut([row["text"]]))) if given else row["text"]
+        if (question := row.get("question")) is not None:
+            yield next(cut([question])) if given else question
 
 
 def encode_rows(rows: ArrowDataset, tokenizer: TextTokenizer, path: Path, labeled: bool = True) -> None:

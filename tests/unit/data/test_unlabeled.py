@@ -290,6 +290,18 @@ def test_another_second_text_of_a_pool_is_another_pool(tmp_path: Path) -> None:
     assert len(digests) == 2
 
 
+def test_a_vocabulary_of_the_pool_has_the_words_of_its_second_texts(tmp_path: Path) -> None:
+    for name, question in (("task", "is it"), ("pool", "truly so")):
+        rows = [{"text": f"a fine film {place}", "question": question, "label": place % 2} for place in range(20)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    pool = TextFiles(train=tmp_path / "pool.jsonl", question_column="question")
+    options: dict[str, Any] = {"unlabeled": pool, "vocabulary_of": "train_and_pool", "embeddings": RandomEmbeddings(8)}
+    data = TextFiles(train=tmp_path / "task.jsonl", question_column="question", cache=tmp_path / "cache", **options)
+    data.prepare_data()
+    data.setup("fit")
+    assert {"is", "truly"} <= set(data.tokenizer.vocabulary)
+
+
 def test_single_texts_leave_the_second_ones_of_a_pool_out(tmp_path: Path) -> None:
     paired(tmp_path, question_column="question")
     foreign = TextFiles(train=tmp_path / "pairs.jsonl", question_column="question")
