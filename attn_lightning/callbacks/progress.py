@@ -6,6 +6,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from attn_lightning.callbacks.epoch_metrics import EpochMetrics
 from attn_lightning.console import duration, say
 
 SILENCE = 30.0
@@ -20,6 +21,7 @@ class EpochLines(Callback):
     def __init__(self) -> None:
         self._last_line = self._epoch_start = 0.0
         self._first_batch: int | None = None
+        self._epoch_metrics = EpochMetrics()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock of the epoch."""
@@ -52,15 +54,9 @@ class EpochLines(Callback):
         """Print the metrics of the epoch; those of validation only where it took place."""
         if not trainer.is_global_zero:
             return
-        every = trainer.check_val_every_n_epoch or 1
-        validated = (trainer.current_epoch + 1) % every == 0
+        measured = self._epoch_metrics.of(trainer.callback_metrics)
         # What decides which epoch is kept is always among them.
         monitored = [name for each in trainer.callbacks if (name := getattr(each, "monitor", None))]  # type: ignore[attr-defined]
-        shown = dict.fromkeys([*SHOWN, *monitored])
-        values = {name: float(trainer.callback_metrics.get(name, math.nan)) for name in shown}
-        parts = [
-            f"{name} {value:.3f}"
-            for name, value in values.items()
-            if math.isfinite(value) and (validated or not name.startswith("val/"))
-        ]
+        values = {name: float(measured.get(name, math.nan)) for name in dict.fromkeys([*SHOWN, *monitored])}
+        parts = [f"{name} {value:.3f}" for name, value in values.items() if math.isfinite(value)]
         say(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  " + "  ".join(parts))

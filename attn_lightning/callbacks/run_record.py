@@ -16,6 +16,7 @@ from attn_lightning import run_folder
 from attn_lightning.backbone.pretrained import encoder_origins
 from attn_lightning.callbacks.cost import CostMeter, added
 from attn_lightning.callbacks.environment import environment
+from attn_lightning.callbacks.epoch_metrics import EpochMetrics
 from attn_lightning.callbacks.predictions import PredictionWriter
 from attn_lightning.data.revision import changed_models, option_name
 from attn_lightning.errors import ConfigurationError
@@ -39,9 +40,10 @@ class RunRecord(CostMeter):
     """Writes `metrics.json` and `predictions.parquet` into the run folder.
 
     `metrics.json` holds the status of the run (running, complete, interrupted, failed), seed, methods, the metrics of
-    every epoch, of the best one and of the test split, the data manifest, versions and commit, and under `cost`
-    everything that may differ between two identical runs (times, memory). Numbers that are not finite are null. A run
-    is complete when all is there that it was asked for; `finished` lists what of it is.
+    every epoch (those under `val/` where it measured them), of the best one and of the test split, the data manifest,
+    versions and commit, and under `cost` everything that may differ between two identical runs (times, memory). Numbers
+    that are not finite are null. A run is complete when all is there that it was asked for; `finished` lists what of it
+    is.
 
     `predictions.parquet` has a row per test example, in the order of the batches (column `row` is the place in
     the split): `label`, `prediction`, `probabilities`, `text`, `start` and `end` character offsets of every token,
@@ -74,6 +76,7 @@ class RunRecord(CostMeter):
         self._writes = True
         self._device = torch.device("cpu")
         self._checkpoint_due = False
+        self._epoch_metrics = EpochMetrics()
         self._saved_at = -math.inf
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -118,7 +121,7 @@ class RunRecord(CostMeter):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Append the metrics of the epoch that has just ended; an epoch that is run again replaces its row."""
         super().on_train_epoch_end(trainer, pl_module)
-        row = {"epoch": trainer.current_epoch, **numbers(trainer.callback_metrics)}
+        row = {"epoch": trainer.current_epoch, **numbers(self._epoch_metrics.of(trainer.callback_metrics))}
         kept = [old for old in self.record["history"] if old["epoch"] < trainer.current_epoch]
         self.record["history"] = [*kept, row]
         # The file grows with the epochs, and writing it after each of a thousand short ones takes longer than they do.

@@ -21,6 +21,11 @@ def test_a_line_per_epoch_with_what_was_measured_in_it(capsys):
     assert "val/accuracy" in second
 
 
+def test_a_validation_every_so_many_steps_is_shown_with_its_epoch(capsys):
+    found = lines(capsys, max_epochs=4, check_val_every_n_epoch=None, val_check_interval=6, limit_val_batches=1)
+    assert ["val/" in line for line in found] == [False, True, False, True]
+
+
 def test_what_is_monitored_is_shown_whatever_it_is(capsys, tmp_path):
     (line,) = lines(capsys, ModelCheckpoint(tmp_path, monitor="val/macro_f1"), enable_checkpointing=True)
     assert "val/macro_f1 0." in line or "val/macro_f1 1." in line

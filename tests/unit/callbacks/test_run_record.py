@@ -30,8 +30,8 @@ def fit(tmp_path):
             train_documents=32, validation_documents=8, test_documents=8, max_length=20, embeddings=RandomEmbeddings(4)
         )
         trainer = Trainer(
-            callbacks=[record, *callbacks], logger=False, accelerator="cpu", enable_checkpointing=False,
-            enable_progress_bar=False, enable_model_summary=False, **{"max_epochs": 2, **options},
+            callbacks=[record, *callbacks], logger=False, accelerator="cpu", enable_progress_bar=False,
+            enable_model_summary=False, **{"max_epochs": 2, "enable_checkpointing": False, **options},
         )  # fmt: skip
         trainer.fit(module, data)
 
@@ -70,6 +70,18 @@ def test_the_history_is_on_disk_after_every_epoch(tmp_path, fit):
 
     fit(Reads(tmp_path), AttentionModule())
     assert lengths == [0, 1]
+
+
+def test_an_epoch_without_validation_has_no_validated_values(tmp_path, fit):
+    """They would be those of the epoch before, of other weights; curves and pruning would take them for new ones."""
+    best = ModelCheckpoint(tmp_path, monitor="val/log_loss", mode="min")
+    options = {"max_epochs": 4, "check_val_every_n_epoch": 2, "enable_checkpointing": True}
+    fit(RunRecord(tmp_path), AttentionModule(), best, **options)
+    record = run_folder.read_metrics(tmp_path)
+    assert all("train/loss" in row for row in record["history"])
+    assert [any(name.startswith("val/") for name in row) for row in record["history"]] == [False, True, False, True]
+    lowest = min((row for row in record["history"] if "val/log_loss" in row), key=lambda row: row["val/log_loss"])
+    assert record["best"] == {"monitor": "val/log_loss", **lowest}
 
 
 def test_a_run_that_was_killed_after_its_last_epoch_still_names_its_best(tmp_path):
