@@ -50,17 +50,17 @@ def learning_curves(runs: Mapping[str, Run]) -> Figure:
     figure = Figure(figsize=(3.4 * len(panels), 2.8), layout="constrained")
     for panel, metric in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for place, (label, run) in enumerate(runs.items()):
-            # Epochs without validation have no value; a gap in the line says so, where joining its ends would invent
-            # one.
-            rows = [numbers(row) for row in run.history]
-            values = np.array([row.get(metric, np.nan) for row in rows])
-            epochs = np.array([row.get("epoch", float(k)) + 1 for k, row in enumerate(rows)])
+            # Epochs that did not measure it have no point, and the line joins those beside them. A value that was
+            # not finite leaves a gap, where joining its ends would hide it.
+            rows = {k: numbers(row) for k, row in enumerate(run.history) if metric in row}
+            values = np.array([row.get(metric, np.nan) for row in rows.values()])
+            epochs = np.array([row.get("epoch", float(k)) + 1 for k, row in rows.items()])
             panel.plot(
                 epochs,
                 values,
                 color=COLORS[place % len(COLORS)],
                 marker=MARKERS[place % len(MARKERS)],
-                # A marker per epoch would hide the line of a long training.
+                # A marker per point would hide the line of a long training.
                 markevery=max(1, len(rows) // _MOST_MARKERS),
                 markersize=4,
                 label=plain(label),

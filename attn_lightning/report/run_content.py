@@ -15,7 +15,7 @@ from attn_lightning.report.run_data import Run, mapping, numbers
 from attn_lightning.study.publishing import arithmetic_of
 
 LONGEST_HISTORY = 100
-"""Epochs of a learning curve at the most; of more, evenly spaced ones."""
+"""Epochs of a learning curve at the most; of more, first those that were validated, evenly spaced."""
 
 _MODEL_PARTS = ("compressor", "encoder", "scorer", "normalizer")
 _UNPLOTTED = ("_std", "_n_valid")
@@ -151,11 +151,7 @@ def _seconds(value: float | None) -> str | None:
 def history(run: Run, blocks: Blocks) -> dict[str, str] | None:
     """Learning curves as a block: epochs, what chose the best one, and a series per metric with null where an epoch has
     none."""
-    rows = run.history
-    # Thousands of epochs are no more to the eye than some hundreds, but would be most of the page.
-    step = math.ceil(len(rows) / LONGEST_HISTORY) if rows else 1
-    # The last epoch is always there, because that is where curves are compared.
-    rows = rows[::-1][::step][::-1]
+    rows = _thinned(run.history)
     found = [numbers(row) for row in rows]
     names = dict.fromkeys(name for row in found for name in row if name != "epoch" and not name.endswith(_UNPLOTTED))
     if not names:
@@ -164,6 +160,23 @@ def history(run: Run, blocks: Blocks) -> dict[str, str] | None:
     epochs = [row.get("epoch", float(place)) + 1 for place, row in enumerate(found)]
     series = {name: [_rounded(row.get(name)) for row in found] for name in names}
     return blocks.json({"epochs": epochs, "monitor": run.monitor, "series": series})
+
+
+def _thinned(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Rows of so many epochs as a page has room for."""
+    # Thousands of epochs are no more to the eye than some hundreds, but would be most of the page.
+    if len(rows) <= LONGEST_HISTORY:
+        return list(rows)
+    groups: dict[int, list[int]] = {}
+    for place, row in enumerate(rows):
+        groups.setdefault(sum(name.startswith("val/") for name in row), []).append(place)
+    # The last epoch is always there, because that is where curves are compared.
+    kept = {len(rows) - 1}
+    # What few epochs measured comes first: a curve of every tenth epoch has its points among those alone.
+    for _, places in sorted(groups.items(), reverse=True):
+        if room := LONGEST_HISTORY - len(kept):
+            kept.update(places[::-1][:: math.ceil(len(places) / room)])
+    return [rows[place] for place in sorted(kept)]
 
 
 def _rounded(value: float | None) -> float | None:

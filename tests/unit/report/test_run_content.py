@@ -3,6 +3,7 @@
 import base64
 import json
 import zlib
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -85,6 +86,24 @@ def test_learning_curves_keep_the_last_epoch(make_run):
     assert set(found["series"]) == {"val/accuracy", "train/loss"}
     assert found["series"]["train/loss"][0] is None
     assert history(read_run(make_run("b", history=[])), blocks) is None
+
+
+@pytest.mark.parametrize("every", [3, 10])
+def test_learning_curves_keep_the_validated_epochs(make_run, every):
+    """Evenly spaced epochs of a run that validates every tenth one are hardly ever among those."""
+    rows = [{"epoch": k, "train/loss": 1.0} for k in range(504)]
+    for row in rows[every - 1 :: every]:
+        row["val/accuracy"] = 0.5
+    rows[29]["val/probed"] = 0.25
+    blocks = Blocks()
+    found = unpacked(blocks, history(read_run(make_run(history=rows)), blocks))
+    assert len(found["epochs"]) <= LONGEST_HISTORY
+    assert found["epochs"][-1] == 504
+    validated = [epoch for epoch, value in zip(found["epochs"], found["series"]["val/accuracy"], strict=True) if value]
+    # All of them, where there is room.
+    assert len(validated) >= 50
+    assert max(b - a for a, b in pairwise(found["epochs"])) <= 12
+    assert 0.25 in found["series"]["val/probed"]
 
 
 def test_groups_have_the_numbers_of_their_runs(make_run):
