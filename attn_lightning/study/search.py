@@ -49,7 +49,7 @@ def value_so_far(record: Mapping[str, Any], metric: str) -> float | None:
     Args:
         record: contents of `metrics.json`.
         metric: `val/...` of the best epoch as the run chose it, `best/val/...` the same, `test/...`, `evaluation/...`,
-            or `train/...` of the last epoch.
+            or `train/...` of the last epoch that has it.
 
     Returns:
         None where the run has no such number yet.
@@ -60,8 +60,9 @@ def value_so_far(record: Mapping[str, Any], metric: str) -> float | None:
     elif split == "best":
         found = record.get("best", {}).get(name)
     else:
-        rows = record.get("history") or [{}]
-        found = record.get("best", rows[-1]).get(metric) if split == "val" else rows[-1].get(metric)
+        # Not every epoch is validated.
+        last = next((row for row in reversed(record.get("history", [])) if metric in row), {})
+        found = record.get("best", last).get(metric) if split == "val" else last.get(metric)
     return None if found is None else float(found)
 
 

@@ -201,3 +201,13 @@ def test_values_of_a_record():
     assert value_so_far(record, "evaluation/f/b") is None
     assert learning_curve(record, "best/val/a", maximize=True) == [(0, 1.0), (1, 1.0)]
     assert learning_curve(record, "val/a", maximize=False) == [(0, 1.0), (1, 0.5)]
+
+
+def test_epochs_without_validation_say_nothing_of_its_metrics():
+    history = [{"epoch": 0, "train/loss": 3.0}, {"epoch": 1, "val/a": 0.5, "train/loss": 2.0}]
+    record = {"history": [*history, {"epoch": 2, "train/loss": 1.0}]}
+    assert value_so_far(record, "val/a") == 0.5
+    assert value_so_far(record, "train/loss") == 1.0
+    assert value_so_far(record, "val/b") is None
+    assert value_so_far({"history": []}, "val/a") is None
+    assert learning_curve(record, "val/a", maximize=True) == [(1, 0.5)]
