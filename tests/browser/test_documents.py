@@ -1,6 +1,14 @@
 """Documents in the browser: filters, order, side by side, explanations, folding, keys."""
 
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+
+from attn_lightning.report.page import ReportOptions
+from support.reports import write_report
+from support.run_folders import make_run
 
 
 @pytest.fixture
@@ -41,6 +49,26 @@ def test_the_most_different_come_first(documents):
     for order in ("Largest change of probability", "Attention farthest from gradient", "Worst mistakes first"):
         select(documents, "sort", order)
         assert len(documents.rows()) > 5
+
+
+def test_a_probability_changes_of_the_class_of_that_name(opened, tmp_path):
+    """The second run has its classes in the other order: by their numbers, what both say alike changed the most."""
+    chances = {"a": [[0.9, 0.1], [0.6, 0.4], [0.5, 0.5]], "b": [[0.1, 0.9], [0.5, 0.5], [0.1, 0.9]]}
+    folders = []
+    for name, classes in (("a", ["bad", "good"]), ("b", ["good", "bad"])):
+        folders.append(make_run(tmp_path, f"{name}_mine"))
+        table = pq.read_table(folders[-1] / "predictions.parquet").take(pa.array([1, 2, 0]))
+        labels = [classes.index("bad")] * len(chances[name])
+        for column, values in (("label", labels), ("prediction", labels), ("probabilities", chances[name])):
+            table = table.set_column(table.column_names.index(column), column, pa.array(values))
+        pq.write_table(table, folders[-1] / "predictions.parquet")
+        record = json.loads((folders[-1] / "metrics.json").read_text("utf-8"))
+        record["data"]["label_names"] = classes
+        (folders[-1] / "metrics.json").write_text(json.dumps(record), "utf-8")
+    seen = opened(write_report(folders, tmp_path / "page", ReportOptions(figures=False)))
+    seen.open("documents")
+    select(seen, "sort", "Largest change of probability")
+    assert seen.page.locator("#list .id").all_inner_texts() == ["#2", "#1", "#0"]
 
 
 def test_filters_keep_what_they_say(documents):

@@ -36,13 +36,20 @@ function fromGradient() {
   return ofAll("gradient", String(docs.place), (i) => distance(docs.steps(i, "attention"), docs.steps(i, "gradient")));
 }
 
+/** The class of the right run that this class of the left one is: by name, for a run may have them in another order. */
+function sameClass(label) {
+  const { left, right } = view, named = left.docs.run.classes[label], others = right.docs.run.classes;
+  return named === undefined || !others.length ? label : others.indexOf(named);
+}
+
 /** Change of the probability of the label, or of what the left run predicts where there is none. */
 function change() {
   const { left, right } = view;
   if (!right) return new Float64Array(left.docs.count).fill(NaN);
   return ofAll("change", `${left.docs.place} ${right.docs.place}`, (i) => {
     const j = partner(i), label = left.docs.labelled(i) ? left.docs.labels[i] : left.docs.predictions[i];
-    return j === undefined || label >= right.docs.classes ? NaN : Math.abs(left.docs.probability(i, label) - right.docs.probability(j, label));
+    const other = sameClass(label);
+    return j === undefined || other < 0 || other >= right.docs.classes ? NaN : Math.abs(left.docs.probability(i, label) - right.docs.probability(j, other));
   });
 }
 
