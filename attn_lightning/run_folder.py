@@ -231,12 +231,13 @@ def of_checkpoint(checkpoint: Path) -> Path:
 
 
 def last_checkpoint(root: Path, name: str) -> Path:
-    """The checkpoint of the newest run of an experiment, to resume it.
+    """The checkpoint of the newest run of an experiment, to resume it; one that was set aside is not gone on with.
 
     Raises:
         ConfigurationError: there is none.
     """
-    found = sorted((root / name).glob(f"*/{CHECKPOINTS}/last.ckpt"), key=lambda path: path.stat().st_mtime)
+    every = [path for path in (root / name).glob(f"*/{CHECKPOINTS}/last.ckpt") if _ASIDE not in path.parts[-3]]
+    found = sorted(every, key=lambda path: path.stat().st_mtime)
     if not found:
         raise ConfigurationError(
             f"Expected an unfinished run of `{name}` under {root} for `--ckpt_path last`, but there is no "

@@ -67,8 +67,8 @@ def test_the_run_of_a_checkpoint(tmp_path):
 
 
 def test_the_newest_last_checkpoint_is_found(tmp_path):
-    for number, age in ((0, 100), (1, 300), (10, 200)):
-        path = tmp_path / "a" / f"version_{number}" / "checkpoints" / "last.ckpt"
+    for name, age in (("version_0", 100), ("version_1", 300), ("version_10", 200), ("version_1.set_aside_0", 400)):
+        path = tmp_path / "a" / name / "checkpoints" / "last.ckpt"
         path.parent.mkdir(parents=True)
         path.write_text("")
         os.utime(path, (age, age))
