@@ -25,8 +25,13 @@ class PredictionWriter:
         self._folder = folder
         self._trainer = trainer
         self._data = getattr(trainer, "datamodule", None)
-        self._part = folder / f".predictions.{trainer.global_rank}.parquet"
+        self._part = self._part_of(trainer.global_rank)
+        # Of a process that was killed: without a batch this one would leave it, and nobody can read it.
+        self._part.unlink(missing_ok=True)
         self._writer: pq.ParquetWriter | None = None
+
+    def _part_of(self, rank: int) -> Path:
+        return self._folder / f".predictions.{rank}.parquet"
 
     def write(self, batch: Batch, outputs: dict[str, torch.Tensor]) -> None:
         """Append the examples of a batch."""
@@ -62,9 +67,11 @@ class PredictionWriter:
         # The first process must not join parts that others are still writing.
         self._trainer.strategy.barrier("predictions")
         if self._trainer.is_global_zero:
-            parts = sorted(self._folder.glob(".predictions.*.parquet"))
+            # A run of more processes that was killed has left parts of its others, without the footer that a reader
+            # needs.
+            parts = [part for rank in range(self._trainer.world_size) if (part := self._part_of(rank)).exists()]
             _join(parts, self._folder / "predictions.parquet")
-            for part in parts:
+            for part in self._folder.glob(".predictions.*.parquet"):
                 part.unlink(missing_ok=True)
 
     def abandon(self) -> None:

@@ -67,7 +67,7 @@ def test_texts_stand_beside_the_answers_and_second_texts_where_there_are_any(bat
         behind = torch.tensor([[2, 0], [0, 3], [2, 3]])
         batch = batch._replace(tokens=torch.cat([batch.tokens, behind], 1), mask=F.pad(batch.mask, (0, 2)))
     strategy = SimpleNamespace(barrier=lambda name: None)
-    trainer = SimpleNamespace(datamodule=data, global_rank=0, is_global_zero=True, strategy=strategy)
+    trainer = SimpleNamespace(datamodule=data, global_rank=0, world_size=1, is_global_zero=True, strategy=strategy)
     writer = PredictionWriter(tmp_path, trainer)
     writer.write(batch, {"probabilities": torch.full((3, 2), 0.5)})
     writer.close()
@@ -79,3 +79,22 @@ def test_texts_stand_beside_the_answers_and_second_texts_where_there_are_any(bat
     assert ("candidates" in table.column_names) == bool(questions and words)
     if questions and words:
         assert table.column("candidates").to_pylist() == [[True, False], [False, True], [True, True]]
+
+
+def test_parts_of_a_killed_run_are_not_joined(batch, tmp_path):
+    """They end in the middle, whichever process they are of; one of this run may have had no batch."""
+    for rank in (0, 1, 3):
+        (tmp_path / f".predictions.{rank}.parquet").write_bytes(b"PAR1 and no footer")
+    trainers = [
+        SimpleNamespace(
+            datamodule=None, global_rank=rank, world_size=2, is_global_zero=rank == 0,
+            strategy=SimpleNamespace(barrier=lambda name: None),
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    first, second = (PredictionWriter(tmp_path, trainer) for trainer in trainers)
+    first.write(batch, {"probabilities": torch.full((3, 2), 0.5)})
+    second.close()
+    first.close()
+    assert pq.read_table(tmp_path / "predictions.parquet").column("row").to_pylist() == [7, 3, 5]
+    assert [path.name for path in tmp_path.iterdir()] == ["predictions.parquet"]
