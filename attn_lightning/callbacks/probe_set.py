@@ -1,9 +1,11 @@
 """Explanations measured during training, on a few validation examples, for early stopping, sweeps and curves."""
 
+import math
 from typing import Any
 
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from attn_lightning.checks import check_numbers
 from attn_lightning.errors import ConfigurationError
@@ -27,7 +29,7 @@ class ProbeSet(Callback):
         suite: families, separated by commas, as `evaluate --suite` takes them. Each runs once per epoch: choose cheap
             ones.
         num_examples: size of the subset, at least 1.
-        every_n_epochs: measure only after each n-th epoch.
+        every_n_epochs: measure only after each n-th epoch; what is monitored has to be measured with every validation.
         seed: of the subset and of what the families draw.
     """
 
@@ -43,6 +45,26 @@ class ProbeSet(Callback):
         self.num_examples = num_examples
         self.every_n_epochs = every_n_epochs
         self.seed = seed
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Look at what is monitored.
+
+        Raises:
+            ConfigurationError: it is of this callback, and the first to look at it would find nothing.
+        """
+        names = tuple(f"val/{family.name}_" for family in chosen_families(self.suite))
+        # Without it, validation comes every so many steps, in any epoch.
+        validated = trainer.check_val_every_n_epoch or 1
+        for each in trainer.callbacks if stage == "fit" else ():  # type: ignore[attr-defined]
+            if not (_insists(each) and str(each.monitor).startswith(names)):
+                continue
+            looks = math.lcm(validated, each.every_n_epochs or 1) if isinstance(each, ModelCheckpoint) else validated
+            if looks % self.every_n_epochs:
+                raise ConfigurationError(
+                    f"Expected a monitored metric that every validation measures, but got {each.monitor!r} of a "
+                    f"ProbeSet with `every_n_epochs: {self.every_n_epochs}`; leave that out, or set "
+                    f"`trainer.check_val_every_n_epoch` to {self.every_n_epochs}."
+                )
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure and log."""
@@ -78,3 +100,8 @@ class ProbeSet(Callback):
                     value = np.nan if row.value is None else row.value
                     # The same on all processes; see `AttentionModule` for the reduction.
                     pl_module.log(f"val/{logged_name(family.name, row)}", float(value), sync_dist=True, reduce_fx="max")
+
+
+def _insists(callback: Callback) -> bool:
+    """Whether the callback ends a run that has not measured what it monitors."""
+    return isinstance(callback, ModelCheckpoint) or (isinstance(callback, EarlyStopping) and callback.strict)

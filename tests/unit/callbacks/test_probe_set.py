@@ -1,7 +1,10 @@
 """The probe set: numbers of the evaluation, on the validation split, while the model is trained."""
 
+from types import SimpleNamespace
+
 import lightning as L
 import pytest
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from attn_lightning.backbone.classifier import AttentionClassifier
 from attn_lightning.backbone.encoders import Average
@@ -66,6 +69,43 @@ def test_it_measures_every_nth_epoch(tmp_path):
     fit(tmp_path, ProbeSet("plausibility", num_examples=5, every_n_epochs=2), history, epochs=3)
     measured = [any(name.startswith("val/plausibility") for name in epoch) for epoch in history.epochs]
     assert measured[:2] == [False, True]
+
+
+NAME = "val/plausibility_auprc"
+
+
+@pytest.mark.parametrize(
+    ("every", "validated", "monitoring", "refused"),
+    [
+        (2, 1, ModelCheckpoint(monitor=NAME), True),
+        (2, 3, ModelCheckpoint(monitor=NAME), True),
+        (2, None, ModelCheckpoint(monitor=NAME), True),
+        (2, 1, EarlyStopping(NAME), True),
+        (2, 1, EarlyStopping(NAME, strict=False), False),
+        (2, 1, ModelCheckpoint(monitor=NAME, every_n_epochs=4), False),
+        (2, 1, ModelCheckpoint(monitor="val/faithfulness_aopc_sufficiency"), False),
+        (2, 1, ModelCheckpoint(), False),
+        (2, 4, ModelCheckpoint(monitor=NAME), False),
+        (1, None, ModelCheckpoint(monitor=NAME), False),
+    ],
+)
+def test_what_is_monitored_is_measured_with_every_validation(every, validated, monitoring, refused):
+    """Lightning notices after the first epoch, and ends the run with an error that names other metrics."""
+    probe = ProbeSet("plausibility", every_n_epochs=every)
+    trainer = SimpleNamespace(callbacks=[monitoring, probe], check_val_every_n_epoch=validated)
+    probe.setup(trainer, None, "test")
+    if refused:
+        with pytest.raises(ConfigurationError, match=f"'{NAME}' of a ProbeSet with `every_n_epochs: 2`"):
+            probe.setup(trainer, None, "fit")
+    else:
+        probe.setup(trainer, None, "fit")
+
+
+def test_a_metric_that_is_not_measured_with_every_validation_is_refused_before_the_first_epoch(tmp_path):
+    history, best = History(), EarlyStopping(NAME)
+    with pytest.raises(ConfigurationError, match="every validation"):
+        fit(tmp_path, ProbeSet("plausibility", num_examples=5, every_n_epochs=2), history, best)
+    assert history.epochs == []
 
 
 @pytest.mark.parametrize("options", [{"suite": "plausible"}, {"num_examples": 0}, {"every_n_epochs": 0}])
