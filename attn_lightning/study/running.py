@@ -133,7 +133,7 @@ class StudyRun:
         """
         results = self.states()
         found = tables(self.study, results)
-        notes = unknown_metrics(self.study, results)
+        notes = [*unknown_metrics(self.study, results), *_on_other_data(results)]
         self._record(dict(results))
         write_text(self.root / "table.md", markdown(self.study, found, notes))
         write_text(self.root / "table.csv", comma_separated(found))
@@ -179,3 +179,13 @@ class StudyRun:
 def _overview(study: Study, states: Sequence[str], place: str) -> str:
     counts = ", ".join(f"{count} {state}" for state, count in sorted(Counter(states).items()))
     return f"{study.name}: {len(states)} cells ({counts}); {place}"
+
+
+def _on_other_data(results: Sequence[tuple[Cell, CellState]]) -> list[str]:
+    """A line on the complete runs that no table counts for the data that they saw."""
+    # To run them again changes nothing: a method that makes other data does so every time.
+    left_out = [str(cell) for cell, found in results if found.other_data]
+    return left_out and [
+        f"left out: {first_and_number(left_out)}: of other data than the newest run of the same table; what makes "
+        "other data belongs under `data` of the study, not under `methods`"
+    ]

@@ -63,11 +63,14 @@ class CellState:
             data that has changed since, or begun from a base that was made again since).
         record: the run's `metrics.json`; empty if there is none.
         written: when the run began, in seconds.
+        other_data: whether it is a complete run, and different for nothing but the data that it saw; see
+            `without_other_data`.
     """
 
     state: State
     record: dict[str, Any] = field(default_factory=dict)
     written: float = 0.0
+    other_data: bool = False
 
 
 def cell_state(
@@ -111,7 +114,7 @@ def without_other_data(states: Mapping[Cell, CellState]) -> dict[Cell, CellState
     for cell, found in sorted(complete, key=lambda pair: pair[1].written):
         newest.setdefault(_table_of(cell, found), {}).update(located_revisions(found.record))
     return {
-        cell: replace(found, state="different")
+        cell: replace(found, state="different", other_data=True)
         if found.state == "complete" and not agree(newest[_table_of(cell, found)], located_revisions(found.record))
         else found
         for cell, found in states.items()

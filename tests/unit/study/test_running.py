@@ -1,6 +1,7 @@
 """A study from its cells to tables, with run folders that are there already."""
 
 import json
+import os
 from unittest import mock
 
 from attn_lightning.report.study_data import read_study_folder
@@ -55,6 +56,19 @@ def test_a_report_leaves_out_what_the_tables_do_not_count(study, tmp_path):
     # A new run in its place counts before anybody has asked the study again.
     earlier.with_name("metrics.json").write_text(json.dumps({"status": "complete", "test": {"test/accuracy": 0.6}}))
     assert [state.state for _, state in read_study_folder(run.root).results] == ["complete", "complete"]
+
+
+def test_runs_that_saw_other_data_are_named_with_the_reason(study, tmp_path, capsys):
+    """A method that sets an option of generated data is compared with nothing, however often it is run."""
+    run = made(study, tmp_path / "tried")
+    done = {"status": "complete", "finished": {"test": {}}, "test": {"test/accuracy": 0.75}}
+    for name, revision in (("vanilla_planted", "without noise"), ("iat_planted", "with noise")):
+        ended(run, name, **done, data={"source": {"kind": "embedded", "revision": revision}})
+    os.utime(run.root / "vanilla_planted" / "seed_0" / "config.yaml", (1, 1))
+    assert run.show() == 1
+    printed = capsys.readouterr().out
+    assert "left out: vanilla_planted/seed_0: of other data than the newest run of the same table; " in printed
+    assert "left out: vanilla_planted/seed_0: of other data" in (run.root / "table.md").read_text()
 
 
 def test_failed_cells_are_named_with_what_happened(study, tmp_path, capsys):
