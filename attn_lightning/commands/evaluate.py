@@ -91,7 +91,8 @@ def evaluate_command(arguments: Sequence[str]) -> int:
     checkpoint = Path(options.ckpt_path)
     module = load(checkpoint, options.device, trusted)
     # All are loaded before anything is measured: a bad path at the end of the list must not cost an hour.
-    others = {_label(path): _other(Path(path), options.device, module, trusted) for path in options.compare}
+    names = labels(options.compare)
+    others = {name: _other(Path(path), options.device, module, trusted) for path, name in names.items()}
     family_options = {name: dict(options[name].items()) for name in FAMILIES if options.get(name) is not None}
     plan = Plan(chosen_families(options.suite, family_options, others), chosen_explainers(options.explainers))
     evaluation = EvaluationOptions(**{name: options[name] for name in vars(EvaluationOptions())})
@@ -211,7 +212,23 @@ def _other(checkpoint: Path, device: str, module: AttentionModule, trusted: Coll
     return other.backbone
 
 
-def _label(path: str) -> str:
-    """`<experiment>/<version>` of a checkpoint in a run folder."""
-    folder = run_folder.of_checkpoint(Path(path))
-    return f"{folder.parent.name}/{folder.name}/{Path(path).stem}"
+def labels(paths: Sequence[str]) -> dict[str, str]:
+    """`<experiment>/<version>/<checkpoint>` of each checkpoint, by its path; no two of different files are the same.
+
+    Runs of one name under two roots are told apart by as many of the folders above as that takes.
+
+    Args:
+        paths: of checkpoints; what is named twice is there once.
+    """
+    files = {Path(path).resolve(): path for path in reversed(paths)}
+    parts = {file: (*run_folder.of_checkpoint(file).parts, file.stem) for file in files}
+
+    def label(file: Path) -> str:
+        for length in range(3, len(parts[file]) + 1):
+            shown = parts[file][-length:]
+            if not any(other[-length:] == shown for name, other in parts.items() if name != file):
+                return "/".join(shown)
+        # The same name within one run folder: in `checkpoints` and beside it.
+        return str(file)
+
+    return {path: label(file) for file, path in reversed(files.items())}

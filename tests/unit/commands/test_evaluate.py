@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from attn_lightning.commands.evaluate import labels
+
 
 @pytest.fixture(scope="module")
 def run(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -61,3 +63,21 @@ def test_help_says_what_there_is(cli):
     assert outcome.code == 0
     for text in ("--suite", "--explainers", "--data", "--faithfulness", "--split"):
         assert text in outcome.out
+
+
+def test_compared_runs_of_one_name_under_two_roots_are_told_apart():
+    runs = ["/a/x/runs/ivat_sst/seed_0", "/b/x/runs/ivat_sst/seed_0", "/b/x/runs/ivat_sst/seed_1"]
+    found = labels([f"{run}/checkpoints/best.ckpt" for run in runs])
+    assert list(found.values()) == [
+        "a/x/runs/ivat_sst/seed_0/best",
+        "b/x/runs/ivat_sst/seed_0/best",
+        "ivat_sst/seed_1/best",
+    ]
+    assert list(found) == [f"{run}/checkpoints/best.ckpt" for run in runs]
+
+
+def test_a_compared_checkpoint_is_named_by_its_place_and_once():
+    inside, beside = "/runs/a/v/checkpoints/best.ckpt", "/runs/a/v/best.ckpt"
+    assert labels([inside, "/runs/a/v/checkpoints/../checkpoints/best.ckpt"]) == {inside: "a/v/best"}
+    assert labels([inside, beside]) == {inside: inside, beside: beside}
+    assert labels([]) == {}
