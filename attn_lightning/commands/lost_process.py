@@ -14,7 +14,7 @@ from lightning.pytorch.strategies.launchers import subprocess_script
 from torch import distributed
 
 from attn_lightning.console import say
-from attn_lightning.errors import AttnLightningError
+from attn_lightning.errors import AttnLightningError, one_line
 
 _LOST = re.compile(
     r"gloo|nccl|connection (closed|reset|refused)|broken pipe|socket timeout|recvValue failed|peer", re.IGNORECASE
@@ -79,22 +79,25 @@ class Watch:
         lost = isinstance(error, RuntimeError) and _LOST.search(str(error))
         if isinstance(error, AttnLightningError) or not lost or not distributed.is_available():
             return error
-        return ProcessLost(self._who())
+        found, sentence = self._who()
+        # A wrong set-up has the same words in it ("Duplicate GPU detected"), and nobody has ended then.
+        return ProcessLost(sentence if found else f"{sentence} What was reported: {one_line(error)}")
 
-    def _who(self) -> str:
+    def _who(self) -> tuple[bool, str]:
+        """Whether a dead process was found, and the sentence about it or about what is likely."""
         until = time.monotonic() + _PATIENCE_SECONDS
         while self._processes and time.monotonic() < until:
             if (found := self._dead()) is not None:
                 self._kill_others()
-                return found
+                return True, found
             time.sleep(_POLL_SECONDS)
         # An orphan gets another parent, which is how a child learns that rank 0, which started it, is gone.
         if os.getppid() != self._parent and "LOCAL_RANK" in os.environ:
-            return _sentence(0)
+            return True, _sentence(0)
         size = int(os.environ.get("WORLD_SIZE") or 0)
         rank = int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0)
         # Of two processes the other one; of more nobody can say from here.
-        return _sentence(1 - rank if size == 2 else None)
+        return False, _sentence(1 - rank if size == 2 else None)
 
 
 def _sentence(rank: int | None, code: int | None = None) -> str:

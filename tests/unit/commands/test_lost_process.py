@@ -28,6 +28,7 @@ def test_a_child_that_died_is_named(program, words):
     assert isinstance(found, ProcessLost)
     assert words in str(found)
     assert "\n" not in str(found)
+    assert "gloo" not in str(found), "what the network reports says nothing more"
 
 
 @pytest.mark.parametrize(("rank", "other"), [("0", "rank 1"), ("1", "rank 0")])
@@ -40,6 +41,15 @@ def test_of_two_processes_it_was_the_other(monkeypatch, rank, other):
 def test_among_many_it_is_not_guessed(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "8")
     assert "one of the other processes" in str(Watch().explained(GLOO))
+
+
+@pytest.mark.parametrize("size", ["2", "8"])
+def test_where_nobody_is_known_to_have_died_the_cause_is_kept(monkeypatch, size):
+    monkeypatch.setenv("WORLD_SIZE", size)
+    said = RuntimeError("NCCL error: invalid usage\n  Duplicate GPU detected : rank 0 and rank 1 both on device 7000")
+    found = str(Watch().explained(said))
+    assert "NCCL error: invalid usage Duplicate GPU detected : rank 0 and rank 1 both on device 7000" in found
+    assert "\n" not in found
 
 
 @pytest.mark.parametrize("error", [NumericalError("nccl"), RuntimeError("shapes differ"), KeyboardInterrupt()])
