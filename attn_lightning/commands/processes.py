@@ -19,7 +19,7 @@ from jsonargparse import Namespace
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.utilities import rank_zero_only
 
-from attn_lightning.errors import ConfigurationError
+from attn_lightning.errors import AttnLightningError, ConfigurationError
 
 DECISION_VARIABLE = "ATTN_LIGHTNING_DECISION"
 """Hands the decision to the processes that Lightning starts."""
@@ -173,7 +173,7 @@ class Agreement:
             decide: called in the first process only; gives plain values.
 
         Raises:
-            ConfigurationError: the first process refuses, or cannot be reached.
+            ConfigurationError: the first process refuses or has failed, or it cannot be reached.
         """
         if self.place.rank:
             # Lightning finds out when it makes the trainer, and takes every first process of a node for the first.
@@ -186,8 +186,9 @@ class Agreement:
             self._connect()
         try:
             decision = decide()
-        # The others must hear of a refusal too, or they wait ten minutes for a decision that never comes.
-        except ConfigurationError as error:
+        # The others must hear of a refusal, a damaged file or a full disk too, or they wait ten minutes for a decision
+        # that never comes.
+        except (AttnLightningError, OSError) as error:
             self._tell({"error": str(error)})
             raise
         self._tell(decision)

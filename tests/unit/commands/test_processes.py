@@ -10,7 +10,7 @@ import pytest
 from jsonargparse import Namespace
 
 from attn_lightning.commands.processes import DECISION_VARIABLE, Agreement, Place, place
-from attn_lightning.errors import ConfigurationError
+from attn_lightning.errors import ConfigurationError, DataFormatError
 
 ADDRESS = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29999"}
 TORCHRUN = {
@@ -88,6 +88,21 @@ def test_children_inherit_the_decision_and_nobody_else(monkeypatch):
     assert not place(Namespace(devices=2, num_nodes=1)).child
 
 
+@pytest.mark.parametrize("refusal", [ConfigurationError, DataFormatError, OSError])
+def test_whatever_stops_the_first_process_is_told_to_the_others(monkeypatch, refusal):
+    monkeypatch.delenv(DECISION_VARIABLE, raising=False)
+    told = []
+    agreement = Agreement(Place(first=True))
+    monkeypatch.setattr(agreement, "_tell", told.append)
+
+    def decide():
+        raise refusal("the disk is full")
+
+    with pytest.raises(refusal):
+        agreement.reach(decide)
+    assert told == [{"error": "the disk is full"}]
+
+
 ASKS = """
 import json, sys
 from jsonargparse import Namespace
@@ -97,8 +112,8 @@ print(json.dumps(Agreement(place(Namespace(devices=1, num_nodes=2))).reach(lambd
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("refuses", [False, True])
-def test_another_node_learns_what_the_first_has_decided(monkeypatch, refuses):
+@pytest.mark.parametrize("refusal", [None, DataFormatError])
+def test_another_node_learns_what_the_first_has_decided(monkeypatch, refusal):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
@@ -109,20 +124,20 @@ def test_another_node_learns_what_the_first_has_decided(monkeypatch, refuses):
     )
 
     def decide():
-        if refuses:
-            raise ConfigurationError("Expected another name.")
+        if refusal is not None:
+            raise refusal("Expected another name.")
         return {"folder": "y"}
 
     agreement = Agreement(at({**address, "NODE_RANK": "0"}, nodes=2))
-    if refuses:
-        with pytest.raises(ConfigurationError):
+    if refusal is not None:
+        with pytest.raises(refusal):
             agreement.reach(decide)
     else:
         assert agreement.reach(decide) == {"folder": "y"}
     agreement.close()
     assert DECISION_VARIABLE not in os.environ
     out, err = other.communicate(timeout=120)
-    if refuses:
+    if refusal is not None:
         assert "Expected another name." in err
     else:
         assert json.loads(out) == {"folder": "y"}
