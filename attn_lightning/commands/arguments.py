@@ -213,7 +213,8 @@ def with_checkpoint_config(arguments: list[str], trusted: Collection[str] = ()) 
     if (config := run_folder.newest_config(folder)) is not None:
         check_configuration(run_folder.read_config(config), trusted)
         return [arguments[0], "--config", str(config), f"--run.name={config.parent.parent.name}", *arguments[1:]]
-    if not values_of(arguments, "--config"):
+    # The short option too, in each of its spellings.
+    if not any(_config(option) for option in _options(arguments)):
         raise ConfigurationError(
             f"Expected {folder / run_folder.CONFIG} beside the checkpoint, but there is none; pass the configuration "
             "of that run with `--config`."

@@ -1,6 +1,7 @@
 """Experiments by name on the command line, and options that count wherever they stand."""
 
 import itertools
+import shutil
 
 import pytest
 import yaml
@@ -169,6 +170,15 @@ def test_a_run_that_was_made_longer_goes_on_as_long(finished_copy):
 def test_last_is_a_word_of_fit_alone(command):
     with pytest.raises(ConfigurationError, match=rf"`{command}` to be a file, but got 'last'"):
         with_checkpoint_config([command, "--config", "a.yaml", "--ckpt_path", "last"])
+
+
+@pytest.mark.parametrize("given", [["--config", "a.yaml"], ["--config=a.yaml"], ["-c", "a.yaml"], ["-c=a.yaml"]])
+def test_beside_a_checkpoint_that_was_moved_the_configuration_may_be_given(finished, tmp_path, given):
+    moved = shutil.copy(finished / "checkpoints" / "best.ckpt", tmp_path / "best.ckpt")
+    arguments = ["test", f"--ckpt_path={moved}"]
+    with pytest.raises(ConfigurationError, match="with `--config`"):
+        with_checkpoint_config(arguments)
+    assert with_checkpoint_config([*arguments, *given]) == [*arguments, *given]
 
 
 def test_no_checkpoint_nothing_changed():
