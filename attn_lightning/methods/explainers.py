@@ -15,6 +15,7 @@ from attn_lightning.backbone.word_selector import WordSelector
 from attn_lightning.checks import check_numbers
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.methods.base import Method
+from attn_lightning.methods.requirements import check_requirements
 from attn_lightning.methods.subsets import subset_divergence
 from attn_lightning.methods.trained import black_box, existing_checkpoint, given
 from attn_lightning.metrics.explained import explained_metrics, selected_only
@@ -150,6 +151,8 @@ class L2X(Method):
         if self.weight == 0:
             return
         model: Any = pl_module.backbone
+        # Callbacks come before the module, which asks this of all methods: another model need not have a normalizer.
+        check_requirements(self, model)
         if not isinstance(model.normalizer, TopK):
             raise ConfigurationError(
                 f"Expected a normalizer that selects k words for {type(self).__name__}, but got "

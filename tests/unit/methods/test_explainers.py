@@ -174,9 +174,22 @@ def test_the_student_learns_first_and_then_stands_still(rate: float, teacher: Pa
     assert trainer.callback_metrics["test/evidence_recall_mean"].item() == pytest.approx(sum(found) / len(found))
 
 
+class Plain(AttentionClassifier):
+    """A model of a user's own, which has no normalizer under that name."""
+
+    def __init__(self, spec: Any) -> None:
+        super().__init__(spec)
+        del self.normalizer
+
+    def attention_parameters(self) -> Any:
+        return self.scorer.parameters()
+
+
 def test_soft_attention_and_a_missing_teacher_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="selects k words for L2X, but got Softmax"):
         fitted(tmp_path, L2X(), backbone=partial(WordSelector, normalizer=Softmax))
+    with pytest.raises(ConfigurationError, match="Expected a WordSelector for L2X, but got a Plain"):
+        fitted(tmp_path, L2X(), backbone=Plain)
     with pytest.raises(ConfigurationError, match="`teacher_checkpoint` of VIBI"):
         fitted(tmp_path, VIBI())
     with pytest.raises(ConfigurationError, match="train by a Trainer"):
