@@ -13,7 +13,7 @@ from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.checks import check_choice, check_numbers
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.methods.base import Method
-from attn_lightning.methods.phases import forget_best_epoch
+from attn_lightning.methods.phases import forget_best_epoch, steps_of
 from attn_lightning.numerics import full_precision, kl_divergence, masked_log_softmax
 from attn_lightning.step import TrainStep
 from attn_lightning.types import LossTerm
@@ -137,7 +137,8 @@ class InformationBottleneck(Method):
             constant.
 
     Raises:
-        ConfigurationError: an argument is out of its range; the epochs of the trainer are not those of the schedule.
+        ConfigurationError: an argument is out of its range; the epochs of the trainer are not those of the schedule, or
+            its steps end before them.
     """
 
     requires_backbone: ClassVar[type[Backbone]] = BottleneckClassifier
@@ -235,10 +236,17 @@ class InformationBottleneck(Method):
         """Refuse a trainer that cannot follow the schedule."""
         if self.weight == 0:
             return
-        if trainer.max_epochs != self.num_epochs and not getattr(trainer, "fast_dev_run", False):
+        developing = getattr(trainer, "fast_dev_run", False)
+        if trainer.max_epochs != self.num_epochs and not developing:
             raise ConfigurationError(
                 f"Expected `trainer.max_epochs` to be warmup_epochs + 2 * num_rounds = {self.num_epochs} for "
                 f"InformationBottleneck, but got {trainer.max_epochs}; change one of the three."
+            )
+        steps = None if developing else steps_of(trainer, self.num_epochs)
+        if steps is not None and trainer.max_steps < steps:
+            raise ConfigurationError(
+                f"Expected `trainer.max_steps` to leave the {self.num_epochs} epochs of InformationBottleneck, which "
+                f"have {steps} steps, but got {trainer.max_steps}; leave it out, or lower warmup_epochs or num_rounds."
             )
         self._check_normalizer(pl_module.backbone)
 

@@ -18,7 +18,7 @@ from attn_lightning.backbone.random_attention import random_soft_attention, rand
 from attn_lightning.checks import check_choice, check_numbers
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.methods.base import Method
-from attn_lightning.methods.phases import forget_best_epoch
+from attn_lightning.methods.phases import forget_best_epoch, steps_of
 from attn_lightning.step import TrainStep
 from attn_lightning.types import Batch
 
@@ -61,7 +61,7 @@ class RandomAttentionPretraining(Method):
 
     Args:
         weight: 0 switches the method off; any other value is the same, as there is no term.
-        num_pretraining_epochs: T1, at least 1 and below the number of epochs.
+        num_pretraining_epochs: T1, at least 1 and below the number of epochs, also of those that `max_steps` leaves.
         masks: kind of random attention, `subsets` or `soft`.
         subset_size: k of `subsets`; null takes that of the model's normalizer if it selects, as an explainer's does,
             and 5 otherwise. Shorter texts use all their tokens, their share is logged as `train/rap_clamped`.
@@ -137,6 +137,13 @@ class RandomAttentionPretraining(Method):
             raise ConfigurationError(
                 f"Expected `trainer.max_epochs` above `num_pretraining_epochs` = {self.num_pretraining_epochs} of "
                 f"RandomAttentionPretraining, but got {trainer.max_epochs}; the scorer learns only after them."
+            )
+        steps = steps_of(trainer, self.num_pretraining_epochs)
+        if steps is not None and trainer.max_steps <= steps:
+            raise ConfigurationError(
+                f"Expected `trainer.max_steps` above the {steps} steps of `num_pretraining_epochs` = "
+                f"{self.num_pretraining_epochs} of RandomAttentionPretraining, but got {trainer.max_steps}; the scorer "
+                "learns only after them."
             )
         model: Any = pl_module.backbone
         parameters = _classifier_parameters(model)

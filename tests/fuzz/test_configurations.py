@@ -111,7 +111,7 @@ def short(monkeypatch, tmp_path):
 
 
 ENDS = (
-    "--trainer.max_steps=2",
+    "--trainer.max_steps=3",
     "--trainer.enable_progress_bar=false",
     "--data.train_documents=16",
     "--data.max_length=14",

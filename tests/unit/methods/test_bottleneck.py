@@ -331,6 +331,9 @@ def test_wrong_runs_are_refused_before_the_first_step() -> None:
     method = InformationBottleneck(warmup_epochs=1, num_rounds=1)
     with pytest.raises(ConfigurationError, match="num_rounds = 3"):
         fit(method, max_epochs=8)
+    steps = 3 * len(examples())
+    with pytest.raises(ConfigurationError, match=f"which have {steps} steps, but got {steps - 1}"):
+        fit(method, max_steps=steps - 1)
     with pytest.raises(ConfigurationError, match="BottleneckClassifier"):
         fit(method, backbone=lambda spec: AttentionClassifier(spec, encoder=Average))
     with pytest.raises(ConfigurationError, match="Uniform"):

@@ -1,6 +1,7 @@
 """Random attention in the first phase; what each phase moves, bit by bit."""
 
 import copy
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
+from attn_lightning.backbone.classifier import AttentionClassifier
 from attn_lightning.backbone.encoders import Average
 from attn_lightning.backbone.normalizers import GumbelTopK
 from attn_lightning.errors import ConfigurationError
@@ -19,6 +21,7 @@ from attn_lightning.methods.base import Method
 from attn_lightning.module import AttentionModule
 from support.defaults import defaults
 from support.steps import averaging_fit, constant_step
+from support.training import fit, planted
 
 MASK = torch.arange(6) < torch.tensor([6, 4, 1])[:, None]
 
@@ -173,6 +176,23 @@ def test_weight_zero_is_the_baseline(tmp_path: Path) -> None:
 def test_a_training_without_a_second_phase_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="max_epochs"):
         averaging_fit(tmp_path, RandomAttentionPretraining(num_pretraining_epochs=2), max_epochs=2)
+
+
+def test_steps_that_end_within_the_first_phase_are_refused(tmp_path: Path) -> None:
+    """41 texts in batches of 16 are 3 steps per epoch."""
+    data = planted(cache=tmp_path / "cache")
+
+    def train(max_epochs: int, **options: Any) -> Trainer:
+        module = AttentionModule(partial(AttentionClassifier, encoder=Average), num_probe_examples=0)
+        method = RandomAttentionPretraining(num_pretraining_epochs=2)
+        return fit(module, data, method, use_distributed_sampler=False, max_epochs=max_epochs, **options)
+
+    for epochs in (4, -1):
+        with pytest.raises(ConfigurationError, match=r"`trainer\.max_steps` above the 6 steps .*, but got 6"):
+            train(epochs, max_steps=6)
+    with pytest.raises(ConfigurationError, match="above the 4 steps"):
+        train(4, max_steps=4, accumulate_grad_batches=2)
+    assert train(4, max_steps=7).global_step == 7
 
 
 @pytest.mark.parametrize(
