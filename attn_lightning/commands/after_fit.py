@@ -15,6 +15,7 @@ from attn_lightning.evaluation.catalog import chosen_explainers, chosen_families
 from attn_lightning.evaluation.control import control_metrics, is_text
 from attn_lightning.evaluation.results import print_results, write_results
 from attn_lightning.evaluation.runner import TABLES, EvaluatedModel, EvaluationOptions, evaluate
+from attn_lightning.evaluation.subject import weights_digest
 from attn_lightning.evaluation.suite import Plan
 from attn_lightning.evaluation.summary import Summary
 from attn_lightning.files import file_digest
@@ -74,6 +75,8 @@ class AfterFit:
             # Finished all the same, or a study would run the cell again for a test that cannot be.
             for part in self.record.asked:
                 self.record.finish(part)
+        if not self._best and self.trainer.is_global_zero and any(map(self.record.lacks, ("test", "suite"))):
+            say(f"{self._why_none()}, so that the last weights are what is tested")
         if self.record.lacks("test"):
             self._test()
         # The test was the last work of all processes together.
@@ -92,10 +95,17 @@ class AfterFit:
     def _best(self) -> str:
         return getattr(self.trainer.checkpoint_callback, "best_model_path", "") or ""
 
+    def _why_none(self) -> str:
+        """Why there is no best epoch."""
+        if self.trainer.checkpoint_callback is None:
+            return "no epoch is kept without checkpoints (`trainer.enable_checkpointing`)"
+        every, ended = self.trainer.check_val_every_n_epoch or 1, self.trainer.current_epoch
+        if ended < every:
+            return f"no epoch was validated, as validation comes every {every} epochs and training ended after {ended}"
+        return "no epoch was validated and kept as the best"
+
     def _test(self) -> None:
-        """Test the best epoch, or the weights as they are where none was measured."""
-        if not self._best and self.trainer.is_global_zero:
-            say(f"no epoch has {self.options.monitor}, the last weights are tested")
+        """Test the best epoch, or the weights as they are where there is none."""
         self.trainer.test(self.module, datamodule=self.data, ckpt_path=self._best or None, verbose=False)
         self.record.finish("test")
 
@@ -116,19 +126,23 @@ class AfterFit:
         self.record.finish("control", control=found)
 
     def _evaluate(self) -> Summary | None:
-        """The suite, by `family/explainer/metric[setting]`; none where no epoch was measured."""
-        # Of weights that no validation has chosen a long evaluation says little; and data of others may give no
-        # examples.
-        if not self._best or not hasattr(self.data, "examples"):
+        """The suite, by `family/explainer/metric[setting]`, of the weights that were tested; None without examples."""
+        if not hasattr(self.data, "examples"):
+            say(f"{type(self.data).__name__} has no `examples(split)`, so that the suite is left out")
             self.record.finish("suite")
             return None
-        options, best = self.options, Path(self._best)
+        options = self.options
         plan = Plan(chosen_families(options.suite), chosen_explainers(options.suite_explainers))
-        # A run that goes on after its test has the weights of its last epoch at this point.
-        self.module.load_state_dict(read_checkpoint(best)["state_dict"])
+        if self._best:
+            best = Path(self._best)
+            # A run that goes on after its test has the weights of its last epoch at this point.
+            self.module.load_state_dict(read_checkpoint(best)["state_dict"])
+            digest, name = file_digest(best), best.stem
+        else:
+            digest, name = weights_digest(self.module), "last"
         module = self.module.to(self.trainer.strategy.root_device).eval()
         summary, folder = evaluate(
-            EvaluatedModel(module, self.data, file_digest(best), best.stem),
+            EvaluatedModel(module, self.data, digest, name),
             plan,
             EvaluationOptions(
                 max_examples=options.suite_examples, linear=options.control, untrained=options.suite_untrained

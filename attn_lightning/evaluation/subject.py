@@ -1,5 +1,6 @@
 """What every explainer and measurement is given: a trained model, examples, and what the model said of them."""
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -9,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from attn_lightning.backbone.protocol import Backbone
 from attn_lightning.data.batching import second_lengths
@@ -116,6 +118,16 @@ class Subject:
 def on_device(batch: Batch, device: torch.device) -> Batch:
     """The batch with every tensor on the device."""
     return Batch(*(None if value is None else value.to(device, non_blocking=True) for value in batch))  # type: ignore[arg-type]
+
+
+def weights_digest(model: nn.Module) -> str:
+    """SHA-256 of all weights, in hexadecimal, which tells a model from another where no file does."""
+    digest = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        digest.update(name.encode())
+        if isinstance(value, Tensor):
+            digest.update(np.ascontiguousarray(to_array(value)).tobytes())
+    return digest.hexdigest()
 
 
 class Ragged:

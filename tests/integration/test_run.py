@@ -204,8 +204,22 @@ def test_no_method_is_the_baseline(tiny_fit, tmp_path):
 def test_without_a_measured_epoch_the_last_weights_are_tested_and_it_is_said(tiny_fit, tmp_path, option):
     outcome = tiny_fit("--run.root", tmp_path, option, "--run.control=false")
     assert outcome.code == 0, outcome.err
-    assert "last weights are tested" in outcome.out
+    assert "last weights are what is tested" in outcome.out
     assert "test/accuracy" in metrics(tmp_path / "ivat_planted" / "version_0")["test"]
+
+
+@pytest.mark.parametrize("option", ["--trainer.check_val_every_n_epoch=2", "--trainer.enable_checkpointing=false"])
+def test_without_a_best_epoch_the_suite_is_that_of_the_last_weights(tiny_fit, tmp_path, option):
+    options = ["--trainer.max_epochs=1", "--run.suite=calibration", "--run.control=false", option]
+    outcome = tiny_fit("--run.root", tmp_path, *options)
+    assert outcome.code == 0, outcome.err
+    folder = tmp_path / "ivat_planted" / "version_0"
+    record = metrics(folder)
+    assert outcome.out.count("last weights are what is tested") == 1
+    assert "best" not in record
+    assert any(name.startswith("evaluation/calibration/") for name in record["evaluation"])
+    (evaluated,) = (folder / "evaluation").iterdir()
+    assert evaluated.name.startswith("last-planted-test")
 
 
 def test_accumulation_and_clipping(tiny_fit, tmp_path):

@@ -1,6 +1,5 @@
 """Tests of attention itself: permutation, adversarial and uniform attention, other models, a guided token model."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -41,7 +40,15 @@ from attn_lightning.evaluation.diagnostic import (
 )
 from attn_lightning.evaluation.family import MODEL, Family, Row
 from attn_lightning.evaluation.out_of_domain import teach_new_words
-from attn_lightning.evaluation.subject import Explained, ProgressCallback, Ragged, Split, Subject, attention_of
+from attn_lightning.evaluation.subject import (
+    Explained,
+    ProgressCallback,
+    Ragged,
+    Split,
+    Subject,
+    attention_of,
+    weights_digest,
+)
 from attn_lightning.metrics.measure import Measure, by_name
 from attn_lightning.metrics.per_example import to_array
 from attn_lightning.metrics.prediction import ACCURACY, F1, MACRO_F1
@@ -127,7 +134,7 @@ class AttentionTests(Family):
             name: [given] if isinstance(given, Backbone) else list(given) for name, given in (others or {}).items()
         }
         # Public, so that stored results are not taken for those of other models of the same names.
-        self.others = {name: [_fingerprint(model) for model in models] for name, models in self._others.items()}
+        self.others = {name: [weights_digest(model)[:16] for model in models] for name, models in self._others.items()}
 
     def run(self, subject: Subject, explained: Explained, advance: ProgressCallback) -> list[Row]:
         """See `Family.run`.
@@ -331,13 +338,3 @@ def _correct(output: AttentionOutput, labels: NDArray[np.int64]) -> NDArray[np.f
 def _right(logits: NDArray[Any], labels: NDArray[np.int64]) -> NDArray[np.float64]:
     """(B,) 1 where the highest logit is the label's, NaN without a label."""
     return np.where(labels == UNLABELED, np.nan, (logits.argmax(1) == labels).astype(np.float64))
-
-
-def _fingerprint(model: Backbone) -> str:
-    """Short digest of all weights."""
-    digest = hashlib.sha256()
-    for name, value in model.state_dict().items():
-        digest.update(name.encode())
-        if isinstance(value, Tensor):
-            digest.update(np.ascontiguousarray(to_array(value)).tobytes())
-    return digest.hexdigest()[:16]

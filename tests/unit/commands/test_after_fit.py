@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import pytest
 from jsonargparse import Namespace
 
 from attn_lightning.callbacks.run_record import RunRecord
@@ -15,6 +16,8 @@ class Trainer:
 
     is_global_zero = True
     checkpoint_callback = None
+    check_val_every_n_epoch = 1
+    current_epoch = 0
 
     def __init__(self):
         self.tested = []
@@ -44,9 +47,40 @@ def test_data_of_a_users_own_is_tested_and_has_neither_control_nor_suite(tmp_pat
     finish, trainer, record = after(tmp_path, SimpleNamespace())
     finish.run()
     assert trainer.tested == [None]
-    assert "the last weights are tested" in capsys.readouterr().out
+    assert "SimpleNamespace has no `examples(split)`, so that the suite is left out" in capsys.readouterr().out
     assert record.record["status"] == "complete"
     assert not {"control", "evaluation"} & set(record.record)
+
+
+def saved(path=""):
+    return SimpleNamespace(best_model_path=path)
+
+
+@pytest.mark.parametrize(
+    ("callback", "every", "ended", "why"),
+    [
+        (None, 1, 3, "no epoch is kept without checkpoints (`trainer.enable_checkpointing`)"),
+        (saved(), 10, 1, "no epoch was validated, as validation comes every 10 epochs and training ended after 1"),
+        (saved(), 1, 3, "no epoch was validated and kept as the best"),
+        (saved(), None, 1, "no epoch was validated and kept as the best"),
+    ],
+)
+def test_why_the_last_weights_are_tested_is_said_once(tmp_path, capsys, callback, every, ended, why):
+    finish, trainer, _ = after(tmp_path, SimpleNamespace())
+    trainer.checkpoint_callback, trainer.check_val_every_n_epoch, trainer.current_epoch = callback, every, ended
+    finish.run()
+    assert trainer.tested == [None]
+    said = capsys.readouterr().out
+    assert said.count("last weights") == 1
+    assert f"{why}, so that the last weights are what is tested\n" in said
+
+
+def test_the_best_epoch_is_tested_without_a_word(tmp_path, capsys):
+    finish, trainer, _ = after(tmp_path, SimpleNamespace(), asked={"test": {}})
+    trainer.checkpoint_callback = saved("best.ckpt")
+    finish.run()
+    assert trainer.tested == ["best.ckpt"]
+    assert "last weights" not in capsys.readouterr().out
 
 
 def test_what_an_earlier_call_finished_is_not_done_again(tmp_path):

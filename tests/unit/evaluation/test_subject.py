@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from attn_lightning.evaluation.subject import Explained, Ragged, Subject, on_device
+from attn_lightning.evaluation.subject import Explained, Ragged, Subject, on_device, weights_digest
 from support.texts import random_texts
 
 LENGTHS = (5, 1, 9, 3, 2, 7, 7)
@@ -76,3 +76,13 @@ def test_ragged_numbers_are_put_and_padded_by_row_and_survive_a_file(tmp_path):
 def test_the_predicted_class_is_the_first_of_equals():
     explained = Explained(np.array([[0.5, 0.5], [0.2, 0.8]]), np.array([0, 1]), {})
     assert explained.predicted.tolist() == [0, 1]
+
+
+def test_equal_weights_have_one_digest_and_others_have_another():
+    torch.manual_seed(0)
+    model, other = nn.Linear(2, 2), nn.Linear(2, 2)
+    before = weights_digest(model)
+    assert len(before) == 64
+    assert weights_digest(other) != before
+    other.load_state_dict(model.state_dict())
+    assert weights_digest(other) == before
