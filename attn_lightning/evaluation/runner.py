@@ -134,6 +134,8 @@ def evaluate(
         identity["rationales"] = subject.rationales
     if not evaluated.own:
         identity["own"] = False
+    elif "labeled" in evaluated.data.manifest:
+        identity["labeled"] = evaluated.data.manifest["labeled"]["sha256"]
     progress = Progress(console, quiet=quiet)
     with EvaluationFolder(parent, name, identity, waits) as folder:
         for note in notes:
@@ -184,6 +186,9 @@ def subject_of(evaluated: EvaluatedModel, options: EvaluationOptions) -> tuple[S
     # The training split of other data is nothing that the model has learned from.
     if evaluated.own and "train" in splits:
         training = examples_for(data, "train", module.tokenizer_state, names)[0]
+        if "labeled" in data.manifest:
+            # What is fitted beside the model, as its TF-IDF control is, learns from the labels that it was shown.
+            training = Subset(training, data.labeled_rows)
     return Subject(
         model=module.backbone,
         examples=examples,

@@ -55,7 +55,8 @@ class Subject:
         num_classes: C.
         erased: what stands for a text whose every token was erased, and for a token that is replaced instead of
             deleted: the id of the unknown word for text, None for segments (zeros then).
-        training: the training split, for the tests that fit a model of their own; None where there is none.
+        training: the training split, for the tests that fit a model of their own, without the texts whose labels were
+            hidden from the model; None where there is none.
         batch_size: the most examples of a clean pass.
         token_budget: the most tokens, padding included, of any pass, so that memory depends on it and not on the data.
         seed: of everything that is drawn; two evaluations with the same seed are equal.

@@ -22,7 +22,7 @@ _TEST_MASKS, _TRAINING_MASKS = 4, 5
 class ShortcutProbe(Family):
     """Accuracy of a classifier on masks alone, fitted on the training split and measured on the evaluated one.
 
-    - `majority_rate`: share of examples with the most frequent label of the training split.
+    - `majority_rate`: share of examples with the most frequent label of the training split, of labels that are shown.
     - `shortcut_accuracy`: of the probe; rows of `random` are those of random masks: what length alone gives away.
     - `shortcut_gain`: `shortcut_accuracy - majority_rate`; a selection that does not tell the label has about that of
       the random masks, which is about 0 or below.

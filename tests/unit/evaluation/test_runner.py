@@ -154,6 +154,28 @@ def test_what_was_measured_without_the_training_split_is_measured_again_with_it(
     assert not diagnosed(own=False)
 
 
+def test_what_is_fitted_beside_a_model_learns_from_the_labels_that_it_was_shown(evaluated, tmp_path):
+    plan = Plan(chosen_families("shortcut_probe"), chosen_explainers("attention"))
+    options = EvaluationOptions(untrained=False, linear=False)
+
+    def measured(**shown):
+        data = planted(**shown)
+        data.prepare_data()
+        data.setup()
+        found = replace(evaluated, data=data)
+        subject, _ = subject_of(found, options)
+        labels = subject.training[list(range(len(subject.training)))].labels.tolist()
+        assert labels == [data.dataset("train")["label"][row] for row in data.labeled_rows.tolist()]
+        summary, folder = evaluate(found, plan, options, tmp_path, None)
+        assert summary.flat()["shortcut_probe/majority_rate"] is not None
+        return folder.name, len(labels)
+
+    whole, every = measured()
+    assert measured(labels_per_class=3) == (f"{whole}-1", 6), "not taken for what was measured with all labels"
+    assert measured(labels_per_class=3, label_seed=1) == (f"{whole}-2", 6), "nor with other texts"
+    assert measured() == (whole, every)
+
+
 class Letters(AttentionClassifier):
     """A model that can learn words after its training, as one that reads letters does."""
 
