@@ -16,6 +16,7 @@ from PIL import Image
 
 from attn_lightning.commands.validation import Validator
 from attn_lightning.experiments import Experiments, read_configuration
+from attn_lightning.study.sweeps import read_sweep
 
 FOLDER = Path(__file__).resolve().parents[2] / "experiments"
 FILES = sorted(FOLDER.rglob("*.yaml"))
@@ -128,6 +129,16 @@ def test_an_experiment_is_what_it_was(validator, name):
     config = validator.parse(["fit", "--config", str(FOLDER / name)])
     found = {key: value for section in EXPECTED["cases"] for key, value in flat(config[section], section)}
     assert {key: found.get(key, "missing") for key in expected} == expected
+
+
+@pytest.mark.parametrize("data", ["SST", "News", "AG"])
+def test_the_sweep_of_methods_runs_the_experiments(validator, monkeypatch, data):
+    monkeypatch.chdir(FOLDER.parent)
+    sweep = read_sweep(FOLDER / "sweeps" / "methods.yaml")
+    arguments = next(command for command in sweep.commands() if f"--data={data}" in command)
+    found, expected = (validator.parse(each) for each in (arguments, ["fit", "--config", f"rp_{data.lower()}"]))
+    for section in ("data", "method", "model", "trainer"):
+        assert found[section] == expected[section]
 
 
 def test_files_are_few():
