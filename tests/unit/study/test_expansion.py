@@ -155,3 +155,11 @@ def test_the_studies_of_the_repository(name):
     assert study.name == name
     assert expand(study)
     assert all(measure_of(metric) for metric in study.metrics)
+
+
+@pytest.mark.parametrize("name", study_names(REPOSITORY / STUDIES))
+def test_runs_with_few_labels_take_as_many_steps_as_those_with_all(name):
+    for cell in expand(named_study(name, REPOSITORY / STUDIES)):
+        options = cell.arguments(Path())
+        if any(option.startswith("--data.labeled_fraction=") for option in options):
+            assert any(option.startswith("--data.unlabeled") for option in options), cell.name
