@@ -11,7 +11,7 @@ import csv
 import io
 import itertools
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +61,8 @@ def value_so_far(record: Mapping[str, Any], metric: str) -> float | None:
         found = record.get("best", {}).get(name)
     else:
         # Not every epoch is validated.
-        last = next((row for row in reversed(record.get("history", [])) if metric in row), {})
+        rows: Sequence[Mapping[str, Any]] = record.get("history", [])
+        last = next((row for row in reversed(rows) if metric in row), {})
         found = record.get("best", last).get(metric) if split == "val" else last.get(metric)
     return None if found is None else float(found)
 
