@@ -184,9 +184,8 @@ class AttentionCLI(LightningCLI):
         # Before the folder is made: a refused command leaves nothing behind.
         check_trainer_options(self.options.trainer)
         keep_words_for_letters(self.options)
-        # The first one is that of the checkpoint.
-        if self.config.subcommand != "fit" and len(self.options.config or []) > 1:
-            self._check_model(self.options.config[0])
+        if self.config.subcommand != "fit" and len(self.options.config or []) > 1 and self.options.ckpt_path:
+            self._check_model(Path(self.options.ckpt_path))
         self._choose()
         assert self.choice is not None
         if self.choice.complete:
@@ -199,11 +198,13 @@ class AttentionCLI(LightningCLI):
             # A bar redrawn thousands of times is useless in a log file; the line per epoch stays.
             self.options.trainer.enable_progress_bar = False
 
-    def _check_model(self, path: Any) -> None:
-        """Refuse another model than that of the checkpoint, from a further `--config`.
+    def _check_model(self, checkpoint: Path) -> None:
+        """Refuse another model than that of a checkpoint in its run folder, from a further `--config`.
 
         A normalizer, say, has no weights that could be missed: another one would be measured in silence.
         """
+        if (path := run_folder.newest_config(run_folder.of_checkpoint(checkpoint))) is None:
+            return  # moved out of its run, whose configuration is what is given
         command = self.config.subcommand
         own = self.parser.parse_args([command, "--config", str(path)])[command]
         if found := differing(own.model.as_dict(), self.options.model.as_dict(), "model"):

@@ -263,54 +263,6 @@ def test_a_foreign_pool_is_cut_where_either_data_cuts(tmp_path: Path) -> None:
     assert found == {0: len(words), 3: 3, 2: 2}
 
 
-def paired(tmp_path: Path, **pool: Any) -> TextFiles:
-    rows = [
-        {"text": f"a fine film {place}", "question": "is it", "claim": "it is", "label": place % 2}
-        for place in range(20)
-    ]
-    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)), "utf-8")
-    shared: dict[str, Any] = {"train": tmp_path / "pairs.jsonl", "cache": tmp_path / "cache"}
-    other = TextFiles(**shared, **pool)
-    data = TextFiles(**shared, question_column="question", unlabeled=other, embeddings=RandomEmbeddings(8))
-    data.prepare_data()
-    data.setup("fit")
-    return data
-
-
-def test_pairs_need_a_pool_of_pairs(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="question_column"):
-        paired(tmp_path)
-    ((batch, _, _), *_) = paired(tmp_path, question_column="question").train_dataloader()
-    pool = batch["unlabeled"]
-    assert (pool.tokens[~pool.mask] > 0).sum() == 40
-
-
-def test_another_second_text_of_a_pool_is_another_pool(tmp_path: Path) -> None:
-    digests = {paired(tmp_path, question_column=name)._pool.path for name in ("question", "claim")}
-    assert len(digests) == 2
-
-
-def test_a_vocabulary_of_the_pool_has_the_words_of_its_second_texts(tmp_path: Path) -> None:
-    for name, question in (("task", "is it"), ("pool", "truly so")):
-        rows = [{"text": f"a fine film {place}", "question": question, "label": place % 2} for place in range(20)]
-        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)), "utf-8")
-    pool = TextFiles(train=tmp_path / "pool.jsonl", question_column="question")
-    options: dict[str, Any] = {"unlabeled": pool, "vocabulary_of": "train_and_pool", "embeddings": RandomEmbeddings(8)}
-    data = TextFiles(train=tmp_path / "task.jsonl", question_column="question", cache=tmp_path / "cache", **options)
-    data.prepare_data()
-    data.setup("fit")
-    assert {"is", "truly"} <= set(data.tokenizer.vocabulary)
-
-
-def test_single_texts_leave_the_second_ones_of_a_pool_out(tmp_path: Path) -> None:
-    paired(tmp_path, question_column="question")
-    foreign = TextFiles(train=tmp_path / "pairs.jsonl", question_column="question")
-    data = TextFiles(train=tmp_path / "pairs.jsonl", unlabeled=foreign, cache=tmp_path / "cache")
-    data.prepare_data()
-    data.setup("fit")
-    assert "question_ids" not in data._pool.column_names
-
-
 def test_a_text_of_a_pool_need_not_name_the_class_that_stands_for_its_label(tmp_path: Path) -> None:
     root = stories(tmp_path / "one")
     other = BAbI(root=stories(tmp_path / "two", seed=1))
