@@ -168,6 +168,12 @@ def test_a_model_in_a_further_configuration_beside_a_checkpoint_is_refused(cli, 
     assert outcome.code == 0, outcome.err
 
 
+def test_beside_a_checkpoint_without_its_run_a_configuration_says_what_the_model_is(cli, finished, tmp_path):
+    moved = shutil.copy(finished / "checkpoints" / "best.ckpt", tmp_path / "best.ckpt")
+    outcome = cli("test", "--ckpt_path", moved, "--config", "ivat_planted", "--config", finished / "config.yaml")
+    assert outcome.code == 0, outcome.err
+
+
 @pytest.mark.parametrize(
     ("option", "text"),
     [("--data.seed=5", "vocabulary"), ("--data.num_classes=3", "num_classes"), ("--data.train_documents=50", "vocab")],
