@@ -24,6 +24,7 @@ from attn_lightning.backbone.encoders import BiLSTM
 from attn_lightning.data import Planted, RandomEmbeddings
 from attn_lightning.methods import InformationBottleneck, InstanceWeighting, Method, RandomAttentionPretraining
 from attn_lightning.module import AttentionModule
+from attn_lightning.step import TrainStep
 
 BATCH_SIZE = 16
 
@@ -31,7 +32,8 @@ BATCH_SIZE = 16
 class ScatteredAttention(RandomAttentionPretraining):
     """Attention that is arbitrary, but the same whichever process has the text and however much it is padded."""
 
-    def _draw(self, mask: Tensor) -> Tensor:
+    def _draw(self, step: TrainStep) -> Tensor:
+        mask = step.batch.mask
         places = torch.arange(mask.shape[1]) * 7 + mask.sum(1, keepdim=True)
         chosen = ((places % 5) < 2) & mask | (torch.arange(mask.shape[1]) == 0)
         return chosen / chosen.sum(1, keepdim=True)
