@@ -62,7 +62,7 @@ def value_so_far(record: Mapping[str, Any], metric: str) -> float | None:
     else:
         # Not every epoch is validated.
         rows: Sequence[Mapping[str, Any]] = record.get("history", [])
-        last = next((row for row in reversed(rows) if metric in row), {})
+        last: Mapping[str, Any] = next((row for row in reversed(rows) if metric in row), {})
         found = record.get("best", last).get(metric) if split == "val" else last.get(metric)
     return None if found is None else float(found)
 
