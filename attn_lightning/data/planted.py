@@ -19,7 +19,7 @@ from attn_lightning.data.planted_documents import (
     generate,
 )
 from attn_lightning.data.records import Columns
-from attn_lightning.data.sources import SPLITS, Source, Split, SplitName
+from attn_lightning.data.sources import GENERATED, SPLITS, Source, Split, SplitName
 from attn_lightning.data.text import Unknown
 from attn_lightning.data.unlabeled import EpochOf, VocabularyOf
 
@@ -127,7 +127,7 @@ class Planted(TextDataModule):
         splits: dict[str, Split] = {
             split: Split(f"planted {split}", "document", partial(_rows, split, self.options)) for split in SPLITS
         }
-        return Source("embedded", "planted", hashlib.sha256(content.encode()).hexdigest(), splits)
+        return Source(GENERATED, "planted", hashlib.sha256(content.encode()).hexdigest(), splits)
 
     def columns(self) -> Columns:
         """Words, label and the masks; the shortcut's only where one is planted."""

@@ -13,9 +13,6 @@ from attn_lightning.errors import ConfigurationError
 PARTS = ("unlabeled", "embeddings")
 """What of a manifest has a source of its own beside that of the data: a pool, and a file of word vectors."""
 
-GENERATED = "embedded"
-"""Kind of the source of data that a generator of this package makes, whose revision stands for its options."""
-
 _MODELS = "models"
 """What a record has beside its manifest: trained models that a method begins from, and a pretrained encoder."""
 

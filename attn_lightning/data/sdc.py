@@ -28,7 +28,7 @@ from attn_lightning.data.segments import (
     assemble,
     seeds,
 )
-from attn_lightning.data.sources import SPLITS, SplitName
+from attn_lightning.data.sources import GENERATED, SPLITS, SplitName
 
 Kind = Literal["em1", "em2", "em3"]
 FloatArray = NDArray[np.float64]
@@ -366,4 +366,4 @@ class ErrorMode(SegmentDataModule):
 
 def _embedded(location: str, options: MosaicOptions) -> dict[str, Any]:
     content = json.dumps([_VERSION, location, asdict(options)], sort_keys=True)
-    return {"kind": "embedded", "location": location, "revision": hashlib.sha256(content.encode()).hexdigest()}
+    return {"kind": GENERATED, "location": location, "revision": hashlib.sha256(content.encode()).hexdigest()}

@@ -18,6 +18,9 @@ WAYS_OUT = (
     "Put the files into a local folder, <root>/{name}/{file} and so on, and name the root with `--data.root` or "
     "ATTN_LIGHTNING_DATA. Or run on embedded data that needs no download: {embedded}."
 )
+GENERATED = "embedded"
+"""Kind of a source that a generator of this package makes, whose revision stands for its options."""
+
 HUB_TIMEOUT = 10.0
 """Seconds to find out whether the hub answers; its own client retries for half a minute and more."""
 

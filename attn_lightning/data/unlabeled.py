@@ -335,7 +335,7 @@ def check_language(rows: ArrowDataset, tokenizer: TextTokenizer, name: str) -> f
         ConfigurationError: it is above `MAX_UNKNOWN`.
     """
     # Spread over the file, which may be sorted.
-    sample = rows.select(np.unique(np.linspace(0, len(rows) - 1, SAMPLE).astype(int)))
+    sample = rows.select(spread(len(rows), SAMPLE).nonzero()[0])
     options = replace(tokenizer.options, unknown="token", default_tokens=0)
     keeping = TextTokenizer(tokenizer.vocabulary, options)
     words = "tokens" in rows.column_names

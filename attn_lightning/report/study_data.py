@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from attn_lightning.data.revision import GENERATED, Version, recorded_revisions
+from attn_lightning.data.revision import Version, recorded_revisions
+from attn_lightning.data.sources import GENERATED
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.report.arithmetic import configuration_but_seed
 from attn_lightning.report.key_numbers import chosen_metrics

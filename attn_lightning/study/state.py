@@ -11,7 +11,6 @@ import yaml
 from attn_lightning import run_folder
 from attn_lightning.checkpoint.trust import check_configuration, classes_of
 from attn_lightning.data.revision import (
-    GENERATED,
     Version,
     agree,
     located_revisions,
@@ -19,6 +18,7 @@ from attn_lightning.data.revision import (
     recorded_revisions,
     same_files,
 )
+from attn_lightning.data.sources import GENERATED
 from attn_lightning.errors import ConfigurationError
 from attn_lightning.evaluation.naming import monitor_mode
 from attn_lightning.files import file_origin

@@ -24,16 +24,21 @@ from attn_lightning.module import AttentionModule
 from support.training import planted
 
 
-@pytest.fixture(scope="module")
-def evaluated():
-    data = planted()
+def untrained(data, backbone=AttentionClassifier, **spec):
+    """A model of the data, which is made ready, with the same random weights every time."""
     data.prepare_data()
     data.setup()
     torch.manual_seed(0)
-    module = AttentionModule(partial(AttentionClassifier, encoder=Average))
-    module.build(data.spec)
+    module = AttentionModule(partial(backbone, encoder=Average))
+    module.build(replace(data.spec, **spec))
     module.tokenizer_state = data.tokenizer.to_str()
-    return EvaluatedModel(module.eval(), data, "digest", "best")
+    return module.eval()
+
+
+@pytest.fixture(scope="module")
+def evaluated():
+    data = planted()
+    return EvaluatedModel(untrained(data), data, "digest", "best")
 
 
 @pytest.mark.parametrize("name", ["max_examples", "max_tokens", "batch_size", "token_budget"])
@@ -122,16 +127,10 @@ def test_rationales_that_were_marked_anew_are_measured_anew(tmp_path):
         path.write_text("\n".join(map(json.dumps, rows)))
         columns = {"tokens_column": "words", "rationale_column": "rationale"}
         data = TextFiles(train=path, validation=path, test=path, cache=tmp_path, **columns)
-        data.prepare_data()
-        data.setup()
-        torch.manual_seed(0)
-        module = AttentionModule(partial(AttentionClassifier, encoder=Average))
-        module.build(data.spec)
-        module.tokenizer_state = data.tokenizer.to_str()
         plan = Plan(chosen_families("plausibility"), chosen_explainers("attention"))
         options = EvaluationOptions(untrained=False, linear=False)
         summary, folder = evaluate(
-            EvaluatedModel(module.eval(), data, "digest", "best"), plan, options, tmp_path / "found", None
+            EvaluatedModel(untrained(data), data, "digest", "best"), plan, options, tmp_path / "found", None
         )
         return summary.flat()["plausibility/attention/rationale_mass"], folder.name
 
@@ -187,10 +186,7 @@ class Letters(AttentionClassifier):
 
 def test_every_model_of_an_evaluation_knows_the_new_words_of_other_data(tmp_path):
     def module():
-        built = AttentionModule(partial(Letters, encoder=Average))
-        built.build(replace(data.spec, vocabulary=()))
-        built.tokenizer_state = data.tokenizer.to_str()
-        return built.eval()
+        return untrained(data, Letters, vocabulary=())
 
     data = planted(unknown="keep")
     data.prepare_data()
